@@ -1,0 +1,343 @@
+"""The frame of every service: one mailbox, one handler per message type, a heartbeat, and an orderly end.
+
+A service derives from `Actor`, registers handlers in `setup`, and is run by `main`. Handlers run one after the other,
+in the order in which messages came; one that has long work to do starts a task for it. What a handler raises fails
+the request that the message belongs to, and nothing else.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from nats.micro.service import Service, ServiceConfig
+
+from radixmesh.shared import telemetry
+from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import BusError, ConfigError, ErrorCode, MessageError, RadixMeshError, RequestError
+from radixmesh.shared.messages import Message, Presence, RequestFailed, State, WhoIsThere
+from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.subjects import Subjects
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+Handler = Callable[[Any, Envelope], Awaitable[None] | None]
+
+
+def now_epoch() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class Actor:
+    """One service process on the bus.
+
+    Override `setup` (subscribe, load), `teardown`, `readiness` and `presence_attributes`.
+    """
+
+    service: ClassVar[str]
+    """Name in presence and traces: gateway, tokenizer, scheduler, model_worker, detokenizer."""
+
+    watches_presence: ClassVar[bool] = True
+    """Whether `members` is kept."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.instance = settings.instance_name(self.service)
+        self.epoch = now_epoch()
+        self.subjects = Subjects(settings.namespace)
+        self.members = PresenceView()
+        self.bus: Bus
+        self._base = settings
+        self._handlers: dict[type[Message], Handler] = {}
+        self._mailbox: asyncio.Queue[Envelope] = asyncio.Queue(settings.mailbox_size)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._dropped = 0
+
+    # -- what services override --
+
+    async def setup(self) -> None:
+        """Registers handlers, subscribes, loads. The heartbeat says `starting` until this returns."""
+
+    async def teardown(self) -> None:
+        """Ends what `setup` began. The bus is still open."""
+
+    async def drain(self) -> None:
+        """After SIGTERM: returns when nothing is left that others wait for, or gives up soon."""
+
+    def readiness(self) -> str:
+        """Why this service cannot do its work now, in a few words for people; empty if it can."""
+        return ""
+
+    def model(self) -> str:
+        """Name of the model that this service serves; empty if it serves any."""
+        return ""
+
+    def presence_attributes(self) -> dict[str, Any]:
+        """Load and limits, told to everyone with each heartbeat. Plain values only."""
+        return {}
+
+    # -- what services use --
+
+    def on(self, kind: type[M], handler: Callable[[M, Envelope], Awaitable[None] | None]) -> None:
+        """Sets the one handler for messages of `kind`."""
+        self._handlers[kind] = handler
+
+    async def listen(self, subject: str, *, queue: str = "") -> None:
+        """Lets messages on `subject` into the mailbox."""
+        await self.bus.subscribe(subject, self._enqueue, queue=queue)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, essential: bool = False) -> asyncio.Task[Any]:
+        """Runs `work` beside the mailbox. If `essential`, its failure ends the service."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._task_done(done, essential))
+        return task
+
+    def stop(self, failure: BaseException | None = None) -> None:
+        """Begins the orderly end; with a `failure`, the process exits with 1."""
+        if failure is not None and self._failure is None:
+            self._failure = failure
+        self._stopping.set()
+
+    @property
+    def draining(self) -> bool:
+        return self._stopping.is_set()
+
+    async def reply(self, envelope: Envelope, message: Message) -> None:
+        """Answers a request; does nothing if no answer was asked for."""
+        if envelope.reply:
+            await self.bus.publish(envelope.reply, message)
+
+    async def fail_request(self, message: Message, error: Exception) -> None:
+        """Tells the gateway that the request which `message` belongs to has failed.
+
+        A `RequestError` is told as it is; anything else as an internal error, without its text.
+        """
+        request_id, gateway_id = getattr(message, "request_id", None), getattr(message, "gateway_id", None)
+        if request_id is None or gateway_id is None:
+            return
+        known = isinstance(error, RequestError)
+        failed = RequestFailed(
+            request_id=request_id,
+            attempt=getattr(message, "attempt", 0),
+            code=error.code if isinstance(error, RequestError) else ErrorCode.INTERNAL,
+            message=error.message if isinstance(error, RequestError) else f"the {self.service} failed on this request",
+            param=error.param if isinstance(error, RequestError) else None,
+            retry_after=error.retry_after if isinstance(error, RequestError) else None,
+            service=self.service,
+        )
+        if not known:
+            log.error("request %s failed", request_id, exc_info=error)
+        await self.bus.publish(self.subjects.gateway_inbox(gateway_id), failed)
+
+    async def beat(self) -> None:
+        """Sends a heartbeat now: call when readiness or load changes in a way that others should know at once."""
+        await self.bus.publish(self.subjects.presence(self.service), self._presence())
+
+    # -- life --
+
+    async def run(self) -> None:
+        """Serves until `stop` is called or a signal comes.
+
+        Raises:
+            BusError: no NATS server.
+            Exception: whatever `setup` or an essential task raised.
+        """
+        self.bus = await Bus.connect(self._base, self.instance)
+        try:
+            await self._serve()
+        finally:
+            await self._end()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _serve(self) -> None:
+        self._state = State.STARTING
+        self.on(WhoIsThere, lambda _message, _envelope: self.beat())
+        self.bus.on_reconnect.append(self._after_reconnect)
+        await self.listen(self.subjects.who)
+        if self.watches_presence:
+            self.on(Presence, lambda beat, _envelope: self.members.update(beat))
+            await self.listen(self.subjects.presence())
+        self.spawn(self._drain_mailbox(), essential=True)
+        self.spawn(self._heartbeat(), essential=True)
+        await self.bus.publish(self.subjects.who, WhoIsThere())
+        setup = self.spawn(self.setup())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({setup, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if setup.done():
+            setup.result()
+            self._micro = await self._announce()
+            self._state = State.READY
+            log.info("%s is up", self.instance)
+            await self.beat()
+            await stopping
+            self._state = State.DRAINING
+            await self.beat()
+            if self._failure is None:
+                await self.drain()
+        stopping.cancel()
+
+    async def _end(self) -> None:
+        self._stopping.set()
+        try:
+            await self.teardown()
+            self._state = State.GONE
+            await self.beat()
+        except (RadixMeshError, OSError) as error:
+            log.warning("while ending: %s", error)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.bus.close()
+
+    async def _announce(self) -> Service:
+        """Registers with the NATS micro service protocol."""
+        config = ServiceConfig(
+            name=f"radixmesh-{self.service.replace('_', '-')}",
+            version="0.1.0",
+            description=f"RadixMesh {self.service}",
+            metadata={"instance": self.instance, "epoch": str(self.epoch), "model": self.model()},
+        )
+        service = Service(self.bus.client, config)
+        await service.start()
+        return service
+
+    def _presence(self) -> Presence:
+        state, detail = self._state, ""
+        if state is State.READY and (detail := self.readiness()):
+            state = State.STARTING
+        return Presence(
+            service=self.service,
+            instance=self.instance,
+            epoch=self.epoch,
+            host=socket.gethostname(),
+            state=state,
+            detail=detail,
+            model=self.model(),
+            interval=self._base.heartbeat_interval,
+            attributes={"pid": os.getpid(), **self.presence_attributes()},
+        )
+
+    async def _heartbeat(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval = self._base.heartbeat_interval
+        while True:
+            due = loop.time() + interval
+            if self.bus.connected:
+                await self.beat()
+            else:
+                self.members.forgive()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if loop.time() - due > interval:  # we were asleep or starved: the others may have spoken meanwhile
+                self.members.forgive()
+            self.members.expire()
+
+    async def _after_reconnect(self) -> None:
+        self.members.forgive()
+        await self.bus.publish(self.subjects.who, WhoIsThere())
+        await self.beat()
+
+    def _enqueue(self, envelope: Envelope) -> None:
+        try:
+            self._mailbox.put_nowait(envelope)
+        except asyncio.QueueFull:
+            self._dropped += 1
+            self.spawn(self._refuse(envelope))
+
+    async def _refuse(self, envelope: Envelope) -> None:
+        if self._dropped & (self._dropped - 1) == 0:  # a line at 1, 2, 4, 8, ... of them
+            log.warning("mailbox is full; %d messages dropped so far", self._dropped)
+        error = RequestError(ErrorCode.QUEUE_FULL, f"the {self.service} is overloaded", retry_after=1.0)
+        await self.fail_request(envelope.unpack(), error)
+
+    async def _drain_mailbox(self) -> None:
+        while True:
+            envelope = await self._mailbox.get()
+            message: Message | None = None
+            try:
+                message = envelope.unpack()
+                handler = self._handlers.get(type(message))
+                if handler is None:
+                    log.warning("nothing here handles %s from %s", message.TAG, envelope.subject)
+                    continue
+                result = handler(message, envelope)
+                if result is not None:
+                    await result
+            except MessageError as error:
+                log.warning("dropped a message on %s: %s", envelope.subject, error)
+            except Exception as error:  # noqa: BLE001  one request's failure must not be another's
+                await self._handler_failed(message, error)
+
+    async def _handler_failed(self, message: Message | None, error: Exception) -> None:
+        if message is None or getattr(message, "request_id", None) is None:
+            log.error("handler of %s failed", message.TAG if message else "a message", exc_info=error)
+            return
+        try:
+            await self.fail_request(message, error)
+        except BusError as bus_error:
+            log.warning("could not tell of a failed request: %s", bus_error)
+
+    def _task_done(self, task: asyncio.Task[Any], essential: bool) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        if essential:
+            self.stop(error)
+        elif not isinstance(error, RadixMeshError):
+            log.error("a task failed", exc_info=error)
+        else:
+            log.warning("a task failed: %s", error)
+
+
+def main(actor: type[Actor], settings: type[ServiceSettings], argv: Sequence[str] | None = None) -> int:
+    """The whole of each service's ``__main__``: settings, logging, tracing, signals, run.
+
+    Returns:
+        The process's exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings.
+    """
+    prog = f"radixmesh run {actor.service}"
+    try:
+        loaded = settings.load(sys.argv[1:] if argv is None else argv, prog)
+    except ConfigError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        return runner.run(_run(actor, loaded))
+
+
+async def _run(actor: type[Actor], settings: ServiceSettings) -> int:
+    # Actors take any settings class of their own, which the type system cannot tie to the actor's class here.
+    service = actor(settings)
+    telemetry.setup_logging(actor.service, service.instance, settings.log_level, settings.log_format)
+    telemetry.setup(actor.service, service.instance)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, service.stop)
+    try:
+        await service.run()
+    except RadixMeshError as error:
+        log.error("%s", error)
+        return 1
+    except Exception:
+        log.exception("%s ends on an error", service.instance)
+        return 1
+    finally:
+        telemetry.shutdown()
+    return 0

@@ -1,0 +1,186 @@
+"""A connection to NATS that speaks in messages.
+
+Core NATS delivers at most once: what is published during a reconnect, or to a slow consumer, may be lost. The
+messages carry what receivers need to notice (sequence numbers, first indexes), and the gateway re-dispatches.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
+
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import BusError, PayloadTooLarge
+from radixmesh.shared.messages import Message, pack, unpack
+
+log = logging.getLogger(__name__)
+
+PENDING_BYTES = 64 << 20
+"""Outgoing bytes kept while the server is away; publishing beyond them raises `BusError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as it came off the bus, not yet unpacked."""
+
+    subject: str
+    data: bytes
+    reply: str
+    headers: Mapping[str, str] | None
+
+    def unpack(self) -> Message:
+        """Raises MessageError."""
+        return unpack(self.data)
+
+
+class Bus:
+    """One NATS connection. Reconnects for ever; publishes during a reconnect are buffered up to a bound."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
+
+    @classmethod
+    async def connect(cls, settings: ServiceSettings, name: str, *, timeout: float = 30.0) -> "Bus":
+        """Connects, trying again for `timeout` seconds, so that services and server may start in any order.
+
+        Raises:
+            BusError: no server answered in time, or it refused the credentials.
+        """
+        bus = cls(Client())
+        deadline = asyncio.get_running_loop().time() + timeout
+        refusals: list[Exception] = []
+        while True:
+            try:
+                await bus._open(settings, name, refusals)
+                return bus
+            except (OSError, NatsError, TimeoutError) as error:
+                refused = next((item for item in refusals if "authorization" in str(item).lower()), None)
+                if refused is not None or asyncio.get_running_loop().time() > deadline:
+                    raise BusError(f"cannot connect to {settings.nats_url}: {refused or error!r}") from error
+                await asyncio.sleep(0.2)
+
+    async def _open(self, settings: ServiceSettings, name: str, refusals: list[Exception]) -> None:
+        async def on_error(error: Exception) -> None:
+            refusals.append(error)
+            del refusals[:-8]
+            log.warning("bus: %s", error)
+
+        async def on_disconnect() -> None:
+            log.warning("bus: disconnected from %s", settings.nats_url)
+
+        async def on_reconnect() -> None:
+            log.warning("bus: connected again")
+            for callback in self.on_reconnect:
+                await callback()
+
+        await self._client.connect(
+            servers=settings.nats_url.split(","),
+            name=name,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # any number of seconds works
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=3,
+            pending_size=PENDING_BYTES,
+            tls=_tls(settings),
+            user=settings.nats_user,
+            password=settings.nats_password.get_secret_value() if settings.nats_password else None,
+            token=settings.nats_token.get_secret_value() if settings.nats_token else None,
+            nkeys_seed=settings.nats_nkey_seed_file,
+        )
+
+    @property
+    def client(self) -> Client:
+        """The nats-py client, for the micro service protocol."""
+        return self._client
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes."""
+        return self._client.max_payload
+
+    async def publish(self, subject: str, message: Message, headers: dict[str, str] | None = None) -> None:
+        """Publishes once, at most once.
+
+        Raises:
+            PayloadTooLarge: the packed message is over the server's limit; nothing was sent.
+            BusError: the connection is closed, or too much waits for the server to come back.
+        """
+        data = pack(message)
+        if len(data) > self._client.max_payload:
+            raise PayloadTooLarge(message.TAG, len(data), self._client.max_payload)
+        try:
+            await self._client.publish(subject, data, headers=headers)
+        except NatsError as error:
+            raise BusError(f"cannot publish {message.TAG}: {error}") from error
+
+    async def request(self, subject: str, message: Message, *, timeout: float) -> Message:
+        """Publishes and waits for one answer.
+
+        Raises:
+            BusError: nobody listens there, or no answer came within `timeout` seconds.
+            MessageError: the answer is malformed.
+        """
+        try:
+            answer = await self._client.request(subject, pack(message), timeout=timeout)
+        except NoRespondersError as error:
+            raise BusError(f"nobody answers {message.TAG} on {subject}") from error
+        except (NatsTimeout, NatsError) as error:
+            raise BusError(f"no answer to {message.TAG} within {timeout:g} s: {error}") from error
+        return unpack(answer.data)
+
+    async def subscribe(self, subject: str, receive: Callable[[Envelope], None], *, queue: str = "") -> None:
+        """Hands every message on `subject` to `receive`, which must only enqueue.
+
+        Args:
+            queue: queue group; each message goes to one of its members.
+        """
+
+        async def on_message(message: Msg) -> None:
+            receive(Envelope(message.subject, message.data, message.reply, message.headers))
+
+        await self._client.subscribe(subject, queue=queue, cb=on_message)
+
+    async def flush(self, timeout: float = 2.0) -> None:
+        """Waits until the server has what was published. Raises BusError."""
+        try:
+            await self._client.flush(timeout=timeout)  # type: ignore[arg-type]
+        except (NatsError, TimeoutError) as error:
+            raise BusError(f"flush: {error!r}") from error
+
+    async def close(self) -> None:
+        """Sends what is pending, then closes. Does nothing on a closed connection."""
+        if self._client.is_connected:
+            try:
+                await self.flush()
+            except BusError as error:
+                log.warning("bus: %s", error)
+        if not self._client.is_closed:
+            await self._client.close()
+
+
+def _tls(settings: ServiceSettings) -> ssl.SSLContext | None:
+    if settings.nats_tls_ca is None:
+        return None
+    context = ssl.create_default_context(cafile=settings.nats_tls_ca)
+    if settings.nats_tls_cert is not None:
+        context.load_cert_chain(settings.nats_tls_cert, settings.nats_tls_key)
+    return context
+
+

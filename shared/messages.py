@@ -1,0 +1,519 @@
+"""The one contract: every message that travels on the bus.
+
+A message is a frozen pydantic model, packed with msgpack as ``[tag, version, fields]``. Unknown fields are
+ignored and missing ones take their defaults, so services of neighbouring releases can be mixed during a rolling
+upgrade; a change that breaks this raises the class's ``VERSION``, and a receiver that does not know the version
+refuses the message by name.
+
+Hot messages are *columnar*: one array per field, one element per sequence, carried as little-endian bytes and
+read with ``np.frombuffer``, so that coding costs the same whatever the batch size. *Ragged* columns hold all rows
+end to end, with a ``counts`` column beside them.
+
+Words used throughout:
+    request_id   32 hex digits, made by the gateway; one client request.
+    choice       0 <= choice < n; one sequence of a request. -1 stands for all of them.
+    attempt      0 for the first trip round the ring, +1 for each re-dispatch. Higher fences off lower.
+    index        position in a choice's output: 0 is the first generated token.
+    epoch        microseconds since 1970 at which the owner took office; higher fences off lower.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any, ClassVar
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
+
+from radixmesh.shared.errors import ErrorCode, MessageError
+
+
+def _column(dtype: str) -> Any:
+    """Pydantic annotation for a 1-D array of `dtype`; read-only and zero-copy when it comes from bytes."""
+    wanted = np.dtype(dtype)
+
+    def validate(value: object) -> NDArray[Any]:
+        if isinstance(value, bytes):
+            if len(value) % wanted.itemsize:
+                raise ValueError(f"{len(value)} bytes are no whole number of {wanted.name}")
+            return np.frombuffer(value, wanted)
+        return np.ascontiguousarray(value, wanted).reshape(-1)
+
+    return PlainValidator(validate), PlainSerializer(lambda array: array.tobytes(), return_type=bytes)
+
+
+_I32, _U8, _U64, _F32 = (_column(dtype) for dtype in ("<i4", "|u1", "<u8", "<f4"))
+Int32Column = Annotated[NDArray[np.int32], _I32[0], _I32[1]]
+UInt8Column = Annotated[NDArray[np.uint8], _U8[0], _U8[1]]
+UInt64Column = Annotated[NDArray[np.uint64], _U64[0], _U64[1]]
+Float32Column = Annotated[NDArray[np.float32], _F32[0], _F32[1]]
+
+
+def _empty(dtype: str) -> Any:
+    return Field(default_factory=lambda: np.empty(0, dtype))
+
+
+class Message(BaseModel):
+    """Base of all messages. Equality is equality of the packed bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    VERSION: ClassVar[int] = 1
+    TAG: ClassVar[str]
+
+    _registry: ClassVar[dict[str, type["Message"]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.TAG = cls.__name__
+        Message._registry[cls.TAG] = cls
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and pack(self) == pack(other)  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Part(BaseModel):
+    """Base of the structures nested in messages."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, BaseModel):
+        return value.__dict__
+    if isinstance(value, np.generic):
+        return value.item()
+    raise MessageError(f"cannot pack a {type(value).__name__}")
+
+
+def pack(message: Message) -> bytes:
+    """Packs a message as msgpack ``[tag, version, fields]``."""
+    packed: bytes = msgpack.packb((message.TAG, message.VERSION, message.__dict__), default=_plain)
+    return packed
+
+
+def unpack(data: bytes) -> Message:
+    """Reads what `pack` wrote.
+
+    Raises:
+        MessageError: not msgpack, not of the form ``[tag, version, fields]``, an unknown tag or version, or a
+            field that does not fit; the text names it.
+    """
+    try:
+        envelope = msgpack.unpackb(data)
+    except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
+        raise MessageError(f"payload of {len(data)} bytes is not msgpack: {error}") from error
+    if not (isinstance(envelope, list) and len(envelope) == 3 and isinstance(envelope[2], dict)):
+        raise MessageError("payload is not of the form [tag, version, fields]")
+    tag, version, fields = envelope
+    kind = Message._registry.get(tag) if isinstance(tag, str) else None
+    if kind is None:
+        raise MessageError(f"unknown message {str(tag)[:80]!r}")
+    if version != kind.VERSION:
+        raise MessageError(f"{tag} has version {str(version)[:40]}; this process speaks version {kind.VERSION}")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MessageError(f"{tag}.{where}: {first['msg']}") from error
+
+
+class Task(StrEnum):
+    """What is asked of a sequence."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    CLASSIFY = "classify"
+    REWARD = "reward"
+
+
+class Finish(IntEnum):
+    """Why a choice ended. RUNNING means that it has not."""
+
+    RUNNING = 0
+    STOP = 1
+    """End-of-sequence token, stop token id, or stop string."""
+    LENGTH = 2
+    """max_tokens, or the model's context, is used up."""
+    CANCELLED = 3
+
+
+class SamplingParams(Part):
+    """How tokens are chosen and when a choice ends. Bounds are checked by the gateway."""
+
+    n: int = 1
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means the whole vocabulary."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    seed: int = 0
+    """Unsigned 64 bit. The gateway draws one if the client gave none, so that a re-dispatch repeats it."""
+    max_tokens: int | None = None
+    """Output tokens, those of earlier attempts counted in. None: up to the model's context length."""
+    min_tokens: int = 0
+    stop: list[str] = []
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    logprobs: int | None = None
+    """None: none wanted. k: the chosen token's log-probability and those of the k likeliest."""
+
+
+class Choice(Part):
+    """One choice to run, with what earlier attempts already sent to the client."""
+
+    index: int
+    resumed: Int32Column = _empty("<i4")
+    """Output token ids of earlier attempts, in order; the run goes on after them."""
+
+
+# -- gateway -> tokenizer ---------------------------------------------------------------------------------------
+
+
+class Submit(Message):
+    """A request enters the ring. Exactly one of `text`, `token_ids` and `messages` is given."""
+
+    request_id: str
+    attempt: int = 0
+    gateway_id: str
+    model: str
+    task: Task = Task.GENERATE
+    text: str | None = None
+    token_ids: Int32Column | None = None
+    messages: list[dict[str, Any]] | None = None
+    """Chat messages, as OpenAI defines them, for the model's chat template."""
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] = {}
+    params: SamplingParams = SamplingParams()
+    choices: list[Choice] = []
+    """Choices to run; empty means all n, from their start."""
+    priority: int = 0
+    """Higher goes first, under a priority policy."""
+    cache_salt: str = ""
+    """Requests share cached prefixes only with the same salt."""
+    lora: str = ""
+    received_at: float
+    """Unix time, seconds."""
+    deadline: float
+    """Unix time, seconds, at which the gateway gives up."""
+
+
+# -- tokenizer -> gateway, detokenizer, scheduler ---------------------------------------------------------------
+
+
+class Routed(Message):
+    """Tells the gateway where its request went, so that it notices when one of these dies."""
+
+    request_id: str
+    attempt: int
+    replica_id: str
+    replica_epoch: int
+    detokenizer_id: str
+    detokenizer_epoch: int
+    prompt_tokens: int
+    reason: str
+    """Why this replica: `only`, `least_loaded`, `prefix`."""
+
+
+class OpenText(Message):
+    """Tells a detokenizer to expect a request's tokens."""
+
+    request_id: str
+    attempt: int
+    gateway_id: str
+    prompt_tail: Int32Column
+    """The prompt's last few token ids: the first output token's text can depend on them."""
+    prompt_tokens: int
+    choices: list[Choice]
+    stop: list[str] = []
+    skip_special_tokens: bool = True
+    deadline: float
+
+
+class Admit(Message):
+    """A tokenized request, for the replica that was chosen."""
+
+    request_id: str
+    attempt: int
+    gateway_id: str
+    detokenizer_id: str
+    replica_epoch: int
+    """The scheduler's epoch that the tokenizer saw; a newer scheduler answers REPLICA_LOST."""
+    task: Task = Task.GENERATE
+    prompt_ids: Int32Column
+    params: SamplingParams
+    choices: list[Choice]
+    priority: int = 0
+    cache_salt: str = ""
+    lora: str = ""
+    received_at: float
+    deadline: float
+
+
+# -- scheduler <-> model worker ---------------------------------------------------------------------------------
+
+
+class Claim(Message):
+    """A scheduler asks a worker group to work for it. Answered by `Claimed` or `Refused`."""
+
+    scheduler_id: str
+    replica_id: str
+    epoch: int
+
+
+class Claimed(Message):
+    """The worker group's size, in answer to a `Claim`."""
+
+    group_id: str
+    page_size: int
+    """Tokens per KV page."""
+    num_pages: int
+    max_slots: int
+    """Sequences that can run at once."""
+    max_model_len: int
+    """Tokens, prompt and output together."""
+    vocab_size: int
+    eos_token_ids: list[int] = []
+
+
+class Refused(Message):
+    """The answer to a request that is not granted."""
+
+    reason: str
+
+
+class Admission(Part):
+    """A sequence takes a slot. Its pages come in the same plan's grants."""
+
+    slot: int
+    request_id: str
+    choice: int
+    attempt: int
+    detokenizer_id: str
+    task: Task = Task.GENERATE
+    prompt_ids: Int32Column
+    """Prompt, then the `resumed` output tokens of earlier attempts."""
+    resumed: int = 0
+    """How many of `prompt_ids`, at its end, are output. New tokens are numbered from here."""
+    cached_tokens: int = 0
+    """How many of `prompt_ids`, at its start, already have their KV in the granted pages."""
+    params: SamplingParams
+    lora: str = ""
+    traceparent: str = ""
+
+
+class StepPlan(Message):
+    """What a worker group does in one step, in this order: releases, admissions, grants, then the forward pass.
+
+    A slot may appear in `prefill_slots` or in `decode_slots`, not in both. The chunk that ends a slot's prompt also
+    samples its first token. Each decode slot advances by up to `steps` tokens.
+    """
+
+    epoch: int
+    seq: int
+    """0, 1, 2, ... within an epoch. Plan 0 resets the worker. A gap is a failure to recover from."""
+    releases: Int32Column = _empty("<i4")
+    """Slots that are given back."""
+    admissions: list[Admission] = []
+    grant_slots: Int32Column = _empty("<i4")
+    grant_counts: Int32Column = _empty("<i4")
+    grant_pages: Int32Column = _empty("<i4")
+    """Ragged by `grant_counts`: page ids appended to the slots' block tables."""
+    prefill_slots: Int32Column = _empty("<i4")
+    prefill_starts: Int32Column = _empty("<i4")
+    """Token offset in `prompt_ids` at which the chunk begins."""
+    prefill_counts: Int32Column = _empty("<i4")
+    decode_slots: Int32Column = _empty("<i4")
+    steps: int = 1
+
+
+class StepReport(Message):
+    """What came of one `StepPlan`. One row per slot that sampled."""
+
+    epoch: int
+    seq: int
+    slots: Int32Column = _empty("<i4")
+    counts: Int32Column = _empty("<i4")
+    """Tokens that the slot advanced by, at most the plan's `steps`."""
+    tokens: Int32Column = _empty("<i4")
+    """Ragged by `counts`."""
+    finish: UInt8Column = _empty("|u1")
+    """`Finish` of each row after its last token."""
+    failed_slots: Int32Column = _empty("<i4")
+    failures: list[str] = []
+    """One sentence for each of `failed_slots`; these slots produced nothing and are at their end."""
+    step_us: int = 0
+    """Time from the start of the forward pass to its tokens, microseconds."""
+    gap_us: int = 0
+    """Time the worker was idle between the previous step and this one, microseconds, 0 if it had no plan."""
+    vectors: bytes = b""
+    """float32 rows of embeddings or scores, for tasks other than GENERATE."""
+
+
+# -- model worker -> detokenizer -> gateway ---------------------------------------------------------------------
+
+
+class TokenBatch(Message):
+    """The tokens of one step for one detokenizer. One row per choice."""
+
+    replica_id: str
+    epoch: int
+    request_ids: list[str]
+    choices: Int32Column
+    attempts: Int32Column
+    first_index: Int32Column
+    """Output index of the row's first token. A receiver drops what it has seen; a gap is a failure."""
+    counts: Int32Column
+    tokens: Int32Column
+    """Ragged by `counts`."""
+    finish: UInt8Column
+    """`Finish` of each row after its last token."""
+    cached_tokens: Int32Column
+    """Prompt tokens that came from the prefix cache."""
+    stop_tokens: Int32Column = _empty("<i4")
+    """The stop token id that ended the row, or -1."""
+    traceparents: list[str] = []
+    """Empty, or one per row: the decode span's context on a row's first batch, else an empty string."""
+    logprobs: Float32Column = _empty("<f4")
+    """Empty, or one per token of `tokens`; NaN where none was asked for."""
+    top_counts: Int32Column = _empty("<i4")
+    """Empty, or per token of `tokens` how many of `top_ids` and `top_logprobs` belong to it."""
+    top_ids: Int32Column = _empty("<i4")
+    top_logprobs: Float32Column = _empty("<f4")
+
+
+class TextBatch(Message):
+    """Text for one gateway. One row per choice. Rows with a `finish` are the choice's terminal message."""
+
+    detokenizer_id: str
+    request_ids: list[str]
+    choices: Int32Column
+    attempts: Int32Column
+    first_index: Int32Column
+    counts: Int32Column
+    tokens: Int32Column
+    """Ragged by `counts`: the ids behind the text, for a re-dispatch."""
+    texts: list[str]
+    """Text to pass on; may be empty while a character or a stop string is incomplete."""
+    finish: UInt8Column
+    stop_reasons: list[str | int | None]
+    """The stop string or token id that ended the row, if one did."""
+    prompt_tokens: Int32Column
+    cached_tokens: Int32Column
+    logprobs: Float32Column = _empty("<f4")
+    top_counts: Int32Column = _empty("<i4")
+    top_ids: Int32Column = _empty("<i4")
+    top_logprobs: Float32Column = _empty("<f4")
+
+
+class RequestFailed(Message):
+    """The terminal message of a request that cannot go on. Any service may send it to the gateway."""
+
+    request_id: str
+    attempt: int
+    choice: int = -1
+    code: ErrorCode
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+    """Seconds."""
+    service: str = ""
+    """Who says so."""
+
+
+class Cancel(Message):
+    """Choices that nobody waits for any more. Attempts up to and including the given one are meant."""
+
+    request_ids: list[str]
+    choices: Int32Column
+    attempts: Int32Column
+
+
+# -- presence, events and control -------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """How far a service is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Presence(Message):
+    """A heartbeat: who is there, since when, and how they do."""
+
+    service: str
+    instance: str
+    """Unique in the mesh. A scheduler's instance is its replica id."""
+    epoch: int
+    host: str = ""
+    state: State
+    detail: str = ""
+    """Why not ready, for people."""
+    model: str = ""
+    interval: float = 1.0
+    """Seconds between heartbeats; a receiver gives up after `presence.MISSED_BEATS` of them."""
+    attributes: dict[str, Any] = {}
+    """Load and limits, by service: see each service's `presence_attributes`."""
+
+
+class WhoIsThere(Message):
+    """Asks everyone to send a `Presence` now."""
+
+
+class KvEvents(Message):
+    """Changes of one replica's prefix cache, for routing. Blocks are named by `prefix_hash.block_hashes`."""
+
+    replica_id: str
+    epoch: int
+    seq: int
+    """0, 1, 2, ... within an epoch. On a gap the receiver asks for a snapshot."""
+    block_size: int
+    """Tokens per block."""
+    cleared: bool = False
+    """Everything known of the replica is void; applied before `stored`."""
+    stored: UInt64Column = _empty("<u8")
+    removed: UInt64Column = _empty("<u8")
+
+
+class KvSnapshotRequest(Message):
+    """Asks a scheduler to publish its whole prefix cache as one `KvEvents` with `cleared` set."""
+
+
+class FlushCache(Message):
+    """Asks a scheduler to forget its prefix cache. Answered by `CacheFlushed`."""
+
+
+class CacheFlushed(Message):
+    """How many pages came free, and how many are still held by running requests."""
+
+    pages_freed: int
+    pages_in_use: int
+
+
+def unpack_as(kind: type[Message], data: bytes) -> Message:
+    """`unpack`, and the message must be a `kind`.
+
+    Raises:
+        MessageError: as `unpack`, or the message is of another kind.
+    """
+    message = unpack(data)
+    if not isinstance(message, kind):
+        raise MessageError(f"expected {kind.__name__}, got {message.TAG}")
+    return message
+
+

@@ -1,0 +1,125 @@
+"""One request: send it, read its stream, keep its time stamps.
+
+The client shares the machine with the server, so per read of the socket it does: one clock, one split into lines,
+one `json.loads` per event. Nothing else happens while a run lasts; all arithmetic waits for its end.
+"""
+
+import json
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import aiohttp
+
+from radixmesh.bench.settings import BenchError, Settings
+from radixmesh.bench.stream import DONE, SseParser, StreamError, Usage, error_text, read_chunk
+from radixmesh.bench.workload import Job
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened to one request. Times are seconds on perf_counter's clock."""
+
+    index: int
+    job: Job
+    started: float
+    """When it was sent, or was due: a client that sends late under --request-rate does not hide the delay."""
+    arrivals: list[float] = field(default_factory=list)
+    """The reads of the socket that brought output. Events that one read brings are one arrival."""
+    events: int = 0
+    """Chunks that carried output."""
+    first_events: int = 0
+    """Those of the first arrival: at least so many tokens came with it."""
+    first_usage: int = 0
+    """Output tokens by the usage that came with the first arrival; 0 when there was none."""
+    last: float = 0.0
+    """The last chunk of the answer, whether it carried output or only the finish reason."""
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    ended: float | None = None
+    """The end of the stream, or of the attempt; None: cancelled."""
+    error: str | None = None
+
+
+class RequestFailed(Exception):
+    """Its text is the error that the record keeps."""
+
+
+def open_session(settings: Settings) -> aiohttp.ClientSession:
+    """Connections are kept for 3 s only: servers commonly close idle ones after 5 s."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3, ttl_dns_cache=None)
+    timeout = aiohttp.ClientTimeout(total=settings.timeout, connect=None)
+    return aiohttp.ClientSession(
+        connector=connector, timeout=timeout, headers=settings.headers, auto_decompress=False
+    )
+
+
+async def first_model(session: aiohttp.ClientSession, url: str) -> str:
+    """The first name of /v1/models. Raises BenchError when there is none to be had."""
+    try:
+        async with session.get(f"{url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
+            await _check_status(response)
+            return str((await response.json(content_type=None))["data"][0]["id"])
+    except (aiohttp.ClientError, OSError, RequestFailed) as error:
+        raise BenchError(f"{url}/v1/models: {describe(error)}") from None
+    except (ValueError, LookupError, TypeError):
+        raise BenchError(f"{url}/v1/models lists no model; name one with --model") from None
+
+
+async def send(session: aiohttp.ClientSession, url: str, record: Record) -> None:
+    """Fills `record`; failures end up in its `error`. Only a cancellation passes through."""
+    try:
+        async with session.post(url, data=record.job.body) as response:
+            await _check_status(response)
+            if response.content_type != "text/event-stream":
+                raise RequestFailed(f"the answer is {response.content_type}, not text/event-stream")
+            await _read(response.content, record)
+    except (aiohttp.ClientError, OSError, RequestFailed, StreamError) as error:
+        record.error = describe(error)
+    if record.ended is None:
+        record.ended = perf_counter()
+
+
+async def _read(content: aiohttp.StreamReader, record: Record) -> None:
+    """To the end of the body, so that the connection can be used again."""
+    parser = SseParser()
+    while data := await content.readany():
+        now = perf_counter()
+        before = record.events
+        for payload in parser.feed(data):
+            if payload == DONE:
+                record.ended = now
+                continue
+            chunk = read_chunk(payload)
+            record.events += chunk.output
+            record.last = now if chunk.choice else record.last
+            record.usage = chunk.usage or record.usage
+            record.finish_reason = chunk.finish_reason or record.finish_reason
+        if record.events > before:
+            record.arrivals.append(now)
+            if not before:
+                record.first_events = record.events
+                record.first_usage = record.usage.output_tokens if record.usage else 0
+    if record.ended is None and record.finish_reason is None:
+        raise RequestFailed("the stream ended without a finish reason or [DONE]")
+    if not record.arrivals:
+        raise RequestFailed("the stream ended without any output")
+
+
+async def _check_status(response: aiohttp.ClientResponse) -> None:
+    if response.status == 200:
+        return
+    text = (await response.content.read(4096)).decode(errors="replace")
+    try:
+        reason = error_text(json.loads(text))
+    except ValueError:
+        reason = error_text(text)
+    raise RequestFailed(f"HTTP {response.status}: {reason or response.reason}")
+
+
+def describe(error: Exception) -> str:
+    """One line, without the object addresses and per-request details that would keep equal errors apart."""
+    if isinstance(error, TimeoutError):
+        return "no complete answer within the time limit (--timeout)"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}: {error.strerror or error.os_error}"
+    return error_text(str(error)) or type(error).__name__
