@@ -1,8 +1,9 @@
 """A load client for any OpenAI-compatible server: `radixmesh bench`, `python -m radixmesh.bench`.
 
-    command    the flags, Ctrl-C, exit codes
+    command    Ctrl-C, output, exit codes
+    flags      the flags
     settings   what one invocation asks for
-    workload   prompts and arrival times, made before the clock starts
+    workload   prompts (of words) and arrival times, made before the clock starts
     client     one request: send, read the stream, a Record with its time stamps
     stream     server-sent events, and what one chunk of an answer says
     load       many requests at once: N at a time, or Poisson arrivals
@@ -11,5 +12,5 @@
     report     figures to a table and to JSON
     cpu        CPU time of other processes, from /proc
 
-Times inside are seconds on `time.perf_counter`'s clock; figures that are reported carry their unit in their name.
+Times inside are seconds on `time.perf_counter`'s clock; figures that are reported name their unit.
 """

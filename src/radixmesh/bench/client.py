@@ -1,7 +1,7 @@
 """One request: send it, read its stream, keep its time stamps.
 
-The client shares the machine with the server, so per read of the socket it does: one clock, one split into lines,
-one `json.loads` per event. Nothing else happens while a run lasts; all arithmetic waits for its end.
+The client shares the machine with the server. So a read of the socket costs it one look at the clock, one split
+into lines and one `json.loads` per event; all arithmetic waits for the end of the run.
 """
 
 import json

@@ -22,9 +22,9 @@ class _Stat(NamedTuple):
 class CpuMeter:
     """CPU seconds so far of named processes, and of a process with all its descendants.
 
-    A tree counts what its ended children used, which their parent inherits, so processes may come and go during
-    a run. `REST` is the tree without the named processes that belong to it: with the worker named, it is what
-    everything else costs.
+    A tree counts what its ended children used, which their parent inherits, so that processes may come and go
+    during a run. `REST` is the tree without the named processes that belong to it: with the worker named, it is
+    what everything else costs.
     """
 
     def __init__(self, named: tuple[tuple[str, int], ...], tree: int | None) -> None:
@@ -50,7 +50,8 @@ def _stat(pid: int) -> _Stat:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         raise BenchError(f"cannot measure CPU time: no process {pid}") from None
-    # The name in parentheses may hold spaces and parentheses: fields count from the last one (3 is the first).
+    # The name, in parentheses, may hold spaces and parentheses itself: what follows the last one starts with
+    # field 3 of proc(5).
     fields = text.rpartition(")")[2].split()
     user, system, child_user, child_system = map(int, fields[11:15])
     return _Stat(int(fields[1]), user + system, child_user + child_system)

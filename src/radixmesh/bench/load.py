@@ -38,8 +38,8 @@ async def drive(
 ) -> None:
     """Sends the jobs, `concurrency` at a time, or each at its time when that is None, and fills `load`.
 
-    Returns when all have ended. After `max_seconds` no more are started. When `stop` is set those in flight are
-    cancelled at once.
+    Returns when all have ended. After `max_seconds` no more are started. When `stop` is set, those in flight
+    are cancelled at once.
     """
     cpu_before = time.process_time()
     load.began = perf_counter()

@@ -9,30 +9,9 @@ from typing import Any
 import numpy as np
 
 from radixmesh.bench.settings import BenchError, Settings
+from radixmesh.bench.words import WORDS
 
 DEFAULT_VOCAB_SIZE = 1000
-WORDS = tuple(
-    "about after again air all also and animal answer area around ask back bank base bear bed best big bird black "
-    "blue boat body book both box boy bring build bus but buy call can car card care case cat change child city "
-    "class clean clear close cold color come cook cool corn cost could country cover cross cry cut dark day deep "
-    "dog door down draw dream drive dry each ear early earth east easy eat end even ever every eye face fact fall "
-    "family far farm fast father feel few field fight fill find fine fire first fish five floor fly follow food "
-    "foot for form four free friend from front full game garden girl give glass go gold good great green ground "
-    "group grow hair half hand happy hard have head hear heart heat help here high hill hold home horse hot house "
-    "how ice idea in iron island job just keep key king know lake land large last late laugh lead learn leave left "
-    "leg less letter life light like line list live long look love low machine make man many map mark may mean "
-    "milk mind moon more most mother move much music name near need never new next night nine north note now "
-    "number ocean of off old on one only open order other over own page paper part pass pay people picture place "
-    "plan plant play point power press quick rain read red rest rice rich right ring river road rock room run "
-    "salt same sand sea seat second see seed sell send set seven ship short show side silver sing sit six sky "
-    "sleep slow small snow soft some song soon sound south space stand star start stay step still stone stop "
-    "story street strong summer sun table take talk tall teach tell ten test that then thing think three time "
-    "today top town tree true turn two under up use very voice wait walk wall warm wash watch water way week "
-    "well west what wheel when where white who wide wild wind winter with wood word work world write year yes you"
-    .split()
-)  # fmt: skip
-"""Short common words: one token each in most vocabularies. A tokenizer, where given, picks those that are."""
-
 Prompt = Sequence[int | str]
 
 
@@ -80,8 +59,8 @@ def alphabet(settings: Settings) -> Alphabet:
 def make_run(settings: Settings, model: str, source: Alphabet, run: int) -> tuple[list[Job], list[Job]]:
     """The requests of one run, and those that warm its shared prefixes (one per prefix, one token out).
 
-    `run` 0 is the warm-up. Every run draws prompts and prefixes of its own from the same seed, so no run finds
-    the prompts of an earlier one in the server's prefix cache.
+    `run` 0 is the warm-up. Every run draws prompts and prefixes of its own from the same seed, so that none
+    finds the prompts of an earlier one in the server's prefix cache.
     """
     rng = np.random.default_rng([settings.seed, run])
     count = settings.requests if run else settings.warmup

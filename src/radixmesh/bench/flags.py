@@ -1,0 +1,155 @@
+"""The flags of `radixmesh bench`."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    count, natural, positive = _integer(1), _integer(0), _number(above=0.0)
+    add = parser.add_argument_group("server").add_argument
+    add("--url", default="http://127.0.0.1:8000", help="of the server, without /v1 (default: %(default)s)")
+    add("--model", help="default: the first of the server's /v1/models")
+    add("--endpoint", choices=["completions", "chat"], default="completions")
+    add("--api-key", help="default: $RADIXMESH_API_KEY")
+    add(
+        "--timeout",
+        type=positive,
+        default=600.0,
+        metavar="S",
+        help="seconds per request (default: %(default)g)",
+    )
+
+    group = parser.add_argument_group("load")
+    add = group.add_argument
+    add("--requests", type=count, default=64, metavar="N", help="per run (default: %(default)s)")
+    pace = group.add_mutually_exclusive_group()
+    pace.add_argument(
+        "--concurrency", type=count, default=32, metavar="N", help="in flight (default: %(default)s)"
+    )
+    pace.add_argument(
+        "--request-rate", type=positive, metavar="R", help="instead: Poisson arrivals per second"
+    )
+    add(
+        "--max-seconds",
+        type=positive,
+        metavar="S",
+        help="start no request after so long; those in flight finish",
+    )
+    add(
+        "--warmup",
+        type=natural,
+        default=1,
+        metavar="N",
+        help="unmeasured requests first (default: %(default)s)",
+    )
+    add(
+        "--repeats",
+        type=count,
+        default=1,
+        metavar="N",
+        help="runs, each with prompts of its own; reports the spread",
+    )
+    add("--seed", type=natural, default=0, help="of prompts, lengths and arrivals (default: %(default)s)")
+
+    add = parser.add_argument_group("requests").add_argument
+    add("--input-len", type=count, default=128, metavar="N", help="prompt tokens (default: %(default)s)")
+    add(
+        "--input-len-range",
+        type=count,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="instead: uniform, both included",
+    )
+    add("--output-len", type=count, default=64, metavar="N", help="tokens to generate (default: %(default)s)")
+    add(
+        "--output-len-range",
+        type=count,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="instead: uniform, both included",
+    )
+    add(
+        "--shared-prefix-len",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="tokens before --input-len that a group shares",
+    )
+    add("--shared-prefixes", type=count, default=1, metavar="N", help="groups (default: %(default)s)")
+    add("--warm-prefixes", action="store_true", help="send each shared prefix once before each run")
+    add(
+        "--prompt",
+        choices=["ids", "text"],
+        help="default: ids (exact lengths) for completions, text for chat",
+    )
+    add(
+        "--vocab-size",
+        type=_integer(2),
+        metavar="N",
+        help="ids are below it (default: the tokenizer's, or 1000)",
+    )
+    add(
+        "--tokenizer",
+        type=Path,
+        metavar="PATH",
+        help="tokenizer.json or its folder: makes text lengths exact",
+    )
+    add("--temperature", type=_number(at_least=0.0), default=0.0, help="(default: %(default)g)")
+    add("--no-ignore-eos", action="store_true", help="do not send ignore_eos: answers may end early")
+    add("--extra-body", type=_json_object, default={}, metavar="JSON", help="fields to add to each request")
+
+    add = parser.add_argument_group("report").add_argument
+    add("--json", type=Path, metavar="FILE", help="write config and figures")
+    add("--json-requests", action="store_true", help="and one entry per request")
+    add("--pid-cpu", type=_named_pid, action="append", default=[], metavar="NAME=PID",
+        help="CPU time of this process over the run (repeatable; Linux)")  # fmt: skip
+    add("--cpu-of-tree", type=count, metavar="PID",
+        help="CPU time of this process and all below it; also without those named by --pid-cpu")  # fmt: skip
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return value
+
+    return parse
+
+
+def _number(*, above: float = -math.inf, at_least: float = -math.inf) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > above and value >= at_least):
+            limit = f"above {above:g}" if above > at_least else f"of at least {at_least:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {limit}")
+        return value
+
+    return parse
+
+
+def _named_pid(text: str) -> tuple[str, int]:
+    name, equals, pid = text.rpartition("=")
+    if not (name and equals and pid.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PID")
+    return name, int(pid)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("not a JSON object")
+    return value
