@@ -15,17 +15,29 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from nats.aio.subscription import Subscription
 from nats.micro.service import Service, ServiceConfig
 
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import BusError, ConfigError, ErrorCode, MessageError, RadixMeshError, RequestError
+from radixmesh.shared.errors import (
+    BusError,
+    ConfigError,
+    ErrorCode,
+    MessageError,
+    ModelLoadError,
+    RadixMeshError,
+    RequestError,
+)
 from radixmesh.shared.messages import Message, Presence, RequestFailed, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 2
+"""Exit status of a process that would fail again: wrong settings, or a model that cannot be loaded."""
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, Envelope], Awaitable[None] | None]
@@ -91,9 +103,9 @@ class Actor:
         """Sets the one handler for messages of `kind`."""
         self._handlers[kind] = handler
 
-    async def listen(self, subject: str, *, queue: str = "") -> None:
+    async def listen(self, subject: str, *, queue: str = "") -> Subscription:
         """Lets messages on `subject` into the mailbox."""
-        await self.bus.subscribe(subject, self._enqueue, queue=queue)
+        return await self.bus.subscribe(subject, self._enqueue, queue=queue)
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, essential: bool = False) -> asyncio.Task[Any]:
         """Runs `work` beside the mailbox. If `essential`, its failure ends the service."""
@@ -304,14 +316,15 @@ def main(actor: type[Actor], settings: type[ServiceSettings], argv: Sequence[str
     """The whole of each service's ``__main__``: settings, logging, tracing, signals, run.
 
     Returns:
-        The process's exit status: 0 after an orderly end, 1 after a failure, 2 for wrong settings.
+        The process's exit status: 0 after an orderly end, `EXIT_CONFIG` for settings or a model that can never work,
+        1 after any other failure.
     """
     prog = f"radixmesh run {actor.service}"
     try:
         loaded = settings.load(sys.argv[1:] if argv is None else argv, prog)
     except ConfigError as error:
         print(f"{prog}: {error}", file=sys.stderr)
-        return 2
+        return EXIT_CONFIG
     try:
         import uvloop
 
@@ -332,6 +345,9 @@ async def _run(actor: type[Actor], settings: ServiceSettings) -> int:
         loop.add_signal_handler(signum, service.stop)
     try:
         await service.run()
+    except (ConfigError, ModelLoadError) as error:
+        log.error("%s", error)
+        return EXIT_CONFIG
     except RadixMeshError as error:
         log.error("%s", error)
         return 1

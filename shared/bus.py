@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
@@ -45,6 +46,8 @@ class Bus:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._refused = asyncio.Event()
+        self._last_error: Exception | None = None
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
 
     @classmethod
@@ -55,29 +58,32 @@ class Bus:
             BusError: no server answered in time, or it refused the credentials.
         """
         bus = cls(Client())
-        deadline = asyncio.get_running_loop().time() + timeout
-        refusals: list[Exception] = []
-        while True:
-            try:
-                await bus._open(settings, name, refusals)
-                return bus
-            except (OSError, NatsError, TimeoutError) as error:
-                refused = next((item for item in refusals if "authorization" in str(item).lower()), None)
-                if refused is not None or asyncio.get_running_loop().time() > deadline:
-                    raise BusError(f"cannot connect to {settings.nats_url}: {refused or error!r}") from error
-                await asyncio.sleep(0.2)
+        opening = asyncio.ensure_future(bus._open(settings, name))
+        refused = asyncio.ensure_future(bus._refused.wait())
+        await asyncio.wait({opening, refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        refused.cancel()
+        if opening.done() and opening.exception() is None:
+            return bus
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await bus._client.close()
+        raise BusError(f"cannot connect to {settings.nats_url}: {bus._last_error or 'no answer'}")
 
-    async def _open(self, settings: ServiceSettings, name: str, refusals: list[Exception]) -> None:
+    async def _open(self, settings: ServiceSettings, name: str) -> None:
         async def on_error(error: Exception) -> None:
-            refusals.append(error)
-            del refusals[:-8]
-            log.warning("bus: %s", error)
+            # While the server is away the client tries ten times a second; one line for each outage is enough.
+            if str(error) != str(self._last_error):
+                log.log(logging.WARNING if self._client.is_connected else logging.DEBUG, "bus: %s", error)
+            self._last_error = error
+            if "authorization" in str(error).lower():
+                self._refused.set()
 
         async def on_disconnect() -> None:
             log.warning("bus: disconnected from %s", settings.nats_url)
 
         async def on_reconnect() -> None:
             log.warning("bus: connected again")
+            self._last_error = None
             for callback in self.on_reconnect:
                 await callback()
 
@@ -145,17 +151,22 @@ class Bus:
             raise BusError(f"no answer to {message.TAG} within {timeout:g} s: {error}") from error
         return unpack(answer.data)
 
-    async def subscribe(self, subject: str, receive: Callable[[Envelope], None], *, queue: str = "") -> None:
+    async def subscribe(
+        self, subject: str, receive: Callable[[Envelope], None], *, queue: str = ""
+    ) -> Subscription:
         """Hands every message on `subject` to `receive`, which must only enqueue.
 
         Args:
             queue: queue group; each message goes to one of its members.
+
+        Returns:
+            the subscription, for a service that stops listening before it ends.
         """
 
         async def on_message(message: Msg) -> None:
             receive(Envelope(message.subject, message.data, message.reply, message.headers))
 
-        await self._client.subscribe(subject, queue=queue, cb=on_message)
+        return await self._client.subscribe(subject, queue=queue, cb=on_message)
 
     async def flush(self, timeout: float = 2.0) -> None:
         """Waits until the server has what was published. Raises BusError."""

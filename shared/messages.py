@@ -70,7 +70,7 @@ class Message(BaseModel):
         Message._registry[cls.TAG] = cls
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and pack(self) == pack(other)  # type: ignore[arg-type]
+        return type(self) is type(other) and pack(self) == pack(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -105,7 +105,7 @@ def unpack(data: bytes) -> Message:
             field that does not fit; the text names it.
     """
     try:
-        envelope = msgpack.unpackb(data)
+        envelope = msgpack.unpackb(data, strict_map_key=False)
     except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
         raise MessageError(f"payload of {len(data)} bytes is not msgpack: {error}") from error
     if not (isinstance(envelope, list) and len(envelope) == 3 and isinstance(envelope[2], dict)):
@@ -286,6 +286,9 @@ class Claimed(Message):
     """Tokens, prompt and output together."""
     vocab_size: int
     eos_token_ids: list[int] = []
+    length_keyed_above: int = 0
+    """Prompts of more tokens than this share cached pages only with prompts of the very same length (dynamic NTK
+    rotary embeddings depend on it); 0: no such bound."""
 
 
 class Refused(Message):

@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def block_hashes(tokens: NDArray[np.int32], block_size: int, namespace: str = "") -> NDArray[np.uint64]:
+def cache_namespace(cache_salt: str, lora: str) -> str:
+    """The namespace in which a request's prefixes may be shared: those of the same salt and the same LoRA."""
+    return f"{cache_salt}\x1f{lora}"
+
+
+def block_hashes(
+    tokens: NDArray[np.int32], block_size: int, namespace: str = "", *, parent: int | None = None
+) -> NDArray[np.uint64]:
     """Chained hashes of the full blocks of `tokens`.
 
     Element i names the prefix of (i + 1) * block_size tokens in `namespace` (cache salt and LoRA id): two prompts
@@ -16,16 +23,21 @@ def block_hashes(tokens: NDArray[np.int32], block_size: int, namespace: str = ""
     Args:
         tokens: int32 [T].
         block_size: tokens per block.
+        parent: the block that `tokens` follow, by its hash; `namespace` is then not used. None: they start a prompt.
 
     Returns:
         uint64 [T // block_size].
     """
     count = len(tokens) // block_size
-    data = memoryview(np.ascontiguousarray(tokens[: count * block_size], dtype="<i4")).cast("B")
+    data = np.ascontiguousarray(tokens[: count * block_size], dtype="<i4").tobytes()
     step = block_size * 4
     hashes = np.empty(count, np.uint64)
-    parent = hashlib.blake2b(namespace.encode(), digest_size=8).digest()
+    before = parent.to_bytes(8, "little") if parent is not None else _root(namespace)
     for i in range(count):
-        parent = hashlib.blake2b(data[i * step : (i + 1) * step], digest_size=8, key=parent).digest()
-        hashes[i] = int.from_bytes(parent, "little")
+        before = hashlib.blake2b(data[i * step : (i + 1) * step], digest_size=8, key=before).digest()
+        hashes[i] = int.from_bytes(before, "little")
     return hashes
+
+
+def _root(namespace: str) -> bytes:
+    return hashlib.blake2b(namespace.encode(), digest_size=8).digest()

@@ -53,6 +53,7 @@ class Attr:
     CHOICE = "radixmesh.choice"
     REPLICA = "radixmesh.replica"
     ROUTE_REASON = "radixmesh.route_reason"
+    MATCHED_TOKENS = "radixmesh.route_matched_tokens"
     QUEUE_SECONDS = "radixmesh.queue_seconds"
     CHUNKS = "radixmesh.prefill_chunks"
 

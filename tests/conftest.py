@@ -1,11 +1,12 @@
 """Fixtures that every test may use: a real nats-server and a namespace of one's own on it."""
 
+import asyncio
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ class NatsServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Waits for `condition` to hold."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  conditions may be about anything
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """One step's input to a model: any mix of prompt chunks and decodes, flattened without padding.
 
-    sequence      0 (chunk of 3)    1 (decode)   2 (chunk of 2)
-    token_ids     a  b  c           d            e  f              T = 6
-    query_start   0                 3            4        6        B + 1 = 4
+sequence      0 (chunk of 3)    1 (decode)   2 (chunk of 2)
+token_ids     a  b  c           d            e  f              T = 6
+query_start   0                 3            4        6        B + 1 = 4
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class ForwardBatch:
     logit_rows: Tensor  # int64 [R]: indices into T
     host_query_start: NDArray[np.int64]  # [B + 1]
     host_context_len: NDArray[np.int64]  # [B]
-    # int64 [T], or None; read only by models with `config.rope.length_dependent`: the length each token's sequence
-    # had when admitted (its prompt). See `layers.rotary.DynamicRotaryEmbedding`.
+    # int64 [T], or None; read only by models with `config.rope.length_dependent`: the length each token's
+    # sequence had when admitted (its prompt). See `layers.rotary.DynamicRotaryEmbedding`.
     rope_length: Tensor | None = None
 
     @classmethod
@@ -48,7 +48,7 @@ class ForwardBatch:
         device: torch.device,
         rope_length: IntArray | None = None,
     ) -> "ForwardBatch":
-        """Convert and move; arrays of the right dtype are shared with the tensors when `device` is the CPU."""
+        """Convert and move. On the CPU, arrays of the right dtype share their memory with the tensors."""
 
         def move(array: IntArray, dtype: type[np.integer] = np.int64) -> Tensor:
             tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))

@@ -1,18 +1,11 @@
-"""What can go wrong in a worker before it serves.
-
-    WorkerError
-      ModelLoadError     a checkpoint, its config or its weights cannot be served as asked
-      PlatformError      the device asked for is not there, or cannot do what was asked
-"""
+"""What can go wrong in a worker before it serves."""
 
 from pathlib import Path
 
-
-class WorkerError(ValueError):
-    """Base of every error a worker raises on purpose while it starts."""
+from radixmesh.shared import errors
 
 
-class ModelLoadError(WorkerError):
+class ModelLoadError(errors.ModelLoadError):
     """A model cannot be loaded; the message names the file and the field or tensor at fault."""
 
     def __init__(self, file: Path | str, subject: str, problem: str) -> None:
@@ -24,5 +17,5 @@ class ModelLoadError(WorkerError):
         self.problem = problem
 
 
-class PlatformError(WorkerError):
-    """The device asked for does not exist here."""
+class PlatformError(errors.ConfigError):
+    """The device or the backend asked for does not exist here."""

@@ -1,4 +1,4 @@
-"""Checked reading of a JSON object: every wrong or missing value becomes a `ModelLoadError` naming file and field."""
+"""Checked reading of JSON: a wrong or missing value becomes a `ModelLoadError` naming file and field."""
 
 import json
 from collections.abc import Mapping

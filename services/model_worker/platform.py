@@ -1,7 +1,8 @@
 """The device a worker runs on. Everything that depends on it is asked here and nowhere else.
 
-CPU and CUDA (NVIDIA, and AMD through ROCm, which torch also calls `cuda`) are exercised by the tests; XPU, NPU and
-XLA go as far as torch itself knows them: their plug-ins are looked up, never imported unless present.
+CPU and CUDA (NVIDIA, and AMD through ROCm, which torch also calls `cuda`) are exercised by the tests; XPU,
+NPU and XLA go as far as torch itself knows them: their plug-ins are looked up, never imported unless
+present.
 """
 
 import importlib
@@ -24,6 +25,11 @@ class Platform:
     device: torch.device
     distributed_backend: str  # torch.distributed's name
     attention_backend: str  # the default key of `attention.create_backend`
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether results are there when a call returns, so that reading one costs nothing."""
+        return self.name == "cpu"
 
     def synchronize(self) -> None:
         """Wait until all work queued on the device is done."""
@@ -145,5 +151,14 @@ def _cpu_free_memory() -> int:
         free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
     if limit is not None and used is not None:
-        free = min(free, limit - used)
+        free = min(free, limit - used + _cgroup_reclaimable())
     return free
+
+
+def _cgroup_reclaimable() -> int:
+    """Bytes of page cache counted against this container that the kernel gives back under pressure."""
+    stat = Path("/sys/fs/cgroup/memory.stat")
+    if not stat.exists():
+        return 0
+    fields = dict(line.split() for line in stat.read_text(encoding="ascii").splitlines())
+    return int(fields.get("inactive_file", 0))

@@ -33,7 +33,7 @@ class RopeConfig:
 
     @property
     def length_dependent(self) -> bool:
-        """Whether the angle at a position depends on how long the sequence is (see `DynamicRotaryEmbedding`)."""
+        """Whether angles depend on the sequence's length too (see `DynamicRotaryEmbedding`)."""
         return self.type == "dynamic"
 
 
@@ -99,8 +99,8 @@ def _yarn(params: Fields, theta: float, original: int, max_positions: int) -> Ro
 def max_length(rope: RopeConfig, max_positions: int) -> int:
     """The longest sequence the model takes once its scaling is counted [tokens].
 
-    `linear` and `dynamic` stretch `max_position_embeddings`; `yarn` stretches the original length, which a config
-    may have folded in already; `llama3` configs always have.
+    `linear` and `dynamic` stretch `max_position_embeddings`; `yarn` stretches the original length, which a
+    config may have folded in already; `llama3` configs always have.
     """
     if rope.type in ("linear", "dynamic"):
         return int(max_positions * rope.factor)

@@ -1,7 +1,7 @@
 """One request: send it, read its stream, keep its time stamps.
 
-The client shares the machine with the server. So a read of the socket costs it one look at the clock, one split
-into lines and one `json.loads` per event; all arithmetic waits for the end of the run.
+The client shares the machine with the server. So a read of the socket costs it one look at the clock, one
+split into lines and one `json.loads` per event; all arithmetic waits for the end of the run.
 """
 
 import json
@@ -48,9 +48,7 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
     """Connections are kept for 3 s only: servers commonly close idle ones after 5 s."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3, ttl_dns_cache=None)
     timeout = aiohttp.ClientTimeout(total=settings.timeout, connect=None)
-    return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=settings.headers, auto_decompress=False
-    )
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=settings.headers, auto_decompress=False)
 
 
 async def first_model(session: aiohttp.ClientSession, url: str) -> str:
@@ -119,7 +117,7 @@ async def _check_status(response: aiohttp.ClientResponse) -> None:
 def describe(error: Exception) -> str:
     """One line, without the object addresses and per-request details that would keep equal errors apart."""
     if isinstance(error, TimeoutError):
-        return "no complete answer within the time limit (--timeout)"
+        return "no complete answer within the time limit"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect to {error.host}:{error.port}: {error.strerror or error.os_error}"
     return error_text(str(error)) or type(error).__name__

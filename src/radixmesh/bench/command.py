@@ -24,7 +24,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all requests completed; 1: some failed, or nothing could be measured; 2: wrong usage; 130: Ctrl-C."""
+    """0: all requests completed; 1: some failed, or nothing was measured; 2: wrong usage; 130: Ctrl-C."""
     try:
         settings = Settings.from_args(args)
     except BenchError as error:
@@ -33,14 +33,10 @@ def run(args: argparse.Namespace) -> int:
         import aiohttp  # noqa: F401
         import numpy  # noqa: F401
     except ImportError as error:
-        return _complain(
-            f"{error}; the bench needs aiohttp and numpy: pip install 'radixmesh[gateway]'", FAILED
-        )
+        return _complain(f"{error}; the bench needs aiohttp and numpy: pip install 'radixmesh[gateway]'", FAILED)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_run(settings))
-    except BenchError as error:
-        return _complain(error, FAILED)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -50,30 +46,28 @@ async def _run(settings: Settings) -> int:
     from radixmesh.bench.session import measure
 
     runs: list[Run] = []
-    began, stop = report.now(), asyncio.Event()
+    began, stop, code = report.now(), asyncio.Event(), OK
     progress = _Progress()
-    with _stop_on_ctrl_c(stop):
-        async with contextlib.aclosing(measure(settings, stop, progress.watch)) as results:
-            async for result in results:
-                progress.clear()
-                print(
-                    report.table(result)
-                    if runs
-                    else f"{report.heading(settings, result.model)}\n\n{report.table(result)}"
-                )
-                print(flush=True)
-                runs.append(result)
-    progress.clear()
+    try:
+        with _stop_on_ctrl_c(stop):
+            async with contextlib.aclosing(measure(settings, stop, progress.watch)) as results:
+                async for result in results:
+                    progress.clear()
+                    if not runs:
+                        print(report.heading(settings, result.model), end="\n\n")
+                    print(report.table(result), end="\n\n", flush=True)
+                    runs.append(result)
+                    code = FAILED if result.summary.failed else code
+    except BenchError as error:  # what earlier runs gave is worth reporting
+        code = _complain(error, FAILED)
     if len(runs) > 1:
         print(report.runs_table(runs))
     if settings.json_path and runs:
         try:
             report.write_json(settings.json_path, settings, runs, began)
         except OSError as error:
-            return _complain(f"--json: {error}", FAILED)
-    if stop.is_set():
-        return INTERRUPTED
-    return FAILED if any(result.summary.failed for result in runs) else OK
+            code = _complain(f"--json: {error}", FAILED)
+    return INTERRUPTED if stop.is_set() else code
 
 
 class _Progress:
@@ -105,11 +99,13 @@ def _stop_on_ctrl_c(stop: asyncio.Event) -> Iterator[None]:
         stop.set()
         loop.remove_signal_handler(signal.SIGINT)
 
-    loop.add_signal_handler(signal.SIGINT, first)
+    with contextlib.suppress(NotImplementedError):  # Windows: the first is a KeyboardInterrupt, too
+        loop.add_signal_handler(signal.SIGINT, first)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -23,8 +23,8 @@ class CpuMeter:
     """CPU seconds so far of named processes, and of a process with all its descendants.
 
     A tree counts what its ended children used, which their parent inherits, so that processes may come and go
-    during a run. `REST` is the tree without the named processes that belong to it: with the worker named, it is
-    what everything else costs.
+    during a run. `REST` is the tree without the named processes that belong to it: with the worker named, it
+    is what everything else costs.
     """
 
     def __init__(self, named: tuple[tuple[str, int], ...], tree: int | None) -> None:

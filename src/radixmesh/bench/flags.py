@@ -27,12 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--requests", type=count, default=64, metavar="N", help="per run (default: %(default)s)")
     pace = group.add_mutually_exclusive_group()
-    pace.add_argument(
-        "--concurrency", type=count, default=32, metavar="N", help="in flight (default: %(default)s)"
-    )
-    pace.add_argument(
-        "--request-rate", type=positive, metavar="R", help="instead: Poisson arrivals per second"
-    )
+    pace.add_argument("--concurrency", type=count, default=32, metavar="N", help="in flight (default: %(default)s)")
+    pace.add_argument("--request-rate", type=positive, metavar="R", help="instead: Poisson arrivals per second")
     add(
         "--max-seconds",
         type=positive,
@@ -77,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=natural,
         default=0,
         metavar="N",
-        help="tokens before --input-len that a group shares",
+        help="tokens that a group of prompts begins with, before --input-len",
     )
-    add("--shared-prefixes", type=count, default=1, metavar="N", help="groups (default: %(default)s)")
+    add("--shared-prefixes", type=count, default=1, metavar="N", help="such groups (default: %(default)s)")
     add("--warm-prefixes", action="store_true", help="send each shared prefix once before each run")
     add(
         "--prompt",

@@ -62,9 +62,7 @@ async def drive(
         raise result
 
 
-async def _closed(
-    queue: Iterator[tuple[int, Job]], send: Send, load: Load, until: float, concurrency: int
-) -> None:
+async def _closed(queue: Iterator[tuple[int, Job]], send: Send, load: Load, until: float, concurrency: int) -> None:
     async def client() -> None:
         for index, job in queue:
             started = perf_counter()

@@ -8,8 +8,8 @@
 An *arrival* is a read of the socket that brought output. A server may put several tokens in a chunk, and the
 network several chunks in a read, so a gap between arrivals is not the time of one token. Therefore:
 
-- ITL is the gaps between arrivals, as a reader sees them. A gap is not divided by the tokens that ended it (that
-  would hide a stall behind a burst), and chunks that arrived together add no gaps of zero (so would those).
+- ITL is the gaps between arrivals, as a reader sees them. A gap is not divided by the tokens that ended it,
+  and chunks that arrived together add no gaps of zero: either would hide a stall behind a burst.
 - TPOT is time per token: per request, first arrival to last chunk, divided by the tokens that came after the
   first arrival. How many came with it: what its usage says, or else one per chunk in it.
 - `tokens_per_arrival` tells how far apart the two are: at 1.0 an ITL is the time of a token.
@@ -20,6 +20,7 @@ Latencies are of completed requests. Throughput counts their tokens only, over t
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,7 @@ def tpot_ms(record: Record) -> float | None:
 
 
 def gaps_ms(record: Record) -> Iterator[float]:
-    return (
-        (later - earlier) * 1e3 for earlier, later in zip(record.arrivals, record.arrivals[1:], strict=False)
-    )
+    return ((later - earlier) * 1e3 for earlier, later in pairwise(record.arrivals))
 
 
 def summarize(load: Load, cpu_s: dict[str, float]) -> Summary:
@@ -118,9 +117,7 @@ def summarize(load: Load, cpu_s: dict[str, float]) -> Summary:
     prompt = sum(record.usage.prompt_tokens if record.usage else record.job.input_len for record in good)
     output = sum(map(output_tokens, good))
     arrivals = sum(len(record.arrivals) for record in good)
-    busy = sum(
-        (load.ended if record.ended is None else record.ended) - record.started for record in load.records
-    )
+    busy = sum((load.ended if record.ended is None else record.ended) - record.started for record in load.records)
     cpu = {"client": load.client_cpu_s, **cpu_s}
     return Summary(
         completed=len(good),
@@ -144,9 +141,7 @@ def summarize(load: Load, cpu_s: dict[str, float]) -> Summary:
         itl_ms=Spread.of([gap for record in good for gap in gaps_ms(record)]),
         e2e_ms=Spread.of([value for record in good if (value := e2e_ms(record)) is not None]),
         cpu_s=cpu,
-        cpu_ms_per_output_token={name: seconds * 1e3 / output for name, seconds in cpu.items()}
-        if output
-        else {},
+        cpu_ms_per_output_token={name: seconds * 1e3 / output for name, seconds in cpu.items()} if output else {},
         errors=dict(Counter(record.error for record in ended if record.error is not None)),
     )
 

@@ -21,23 +21,15 @@ _OVER_RUNS = {
     "requests_per_s": "requests/s",
     "mean_concurrency": "mean concurrency",
     "cached_tokens": "cached tokens",
-    **{
-        f"{key}.{col}": f"{label} {col}, ms"
-        for key, label in _LATENCIES.items()
-        for col in ("mean", "p50", "p99")
-    },
+    **{f"{key}.{col}": f"{label} {col}, ms" for key, label in _LATENCIES.items() for col in ("mean", "p50", "p99")},
 }
 
 
 def heading(settings: Settings, model: str) -> str:
-    load = (
-        f"{settings.concurrency} at a time"
-        if settings.concurrency
-        else f"{settings.request_rate:g}/s Poisson"
-    )
+    load = f"{settings.concurrency} at a time" if settings.concurrency else f"{settings.request_rate:g}/s Poisson"
     prefix = ""
     if settings.shared_prefix_len:
-        prefix = f"{settings.shared_prefix_len} shared ({settings.shared_prefixes} prefixes) + "
+        prefix = f"{settings.shared_prefix_len} shared (of {settings.shared_prefixes}) + "
     unit = "words" if settings.prompt == "text" and not settings.tokenizer else "tokens"
     return (
         f"{settings.path}  {model}\n"
@@ -56,9 +48,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     spread = over_runs([run.summary for run in runs])
     labels = dict(_OVER_RUNS)
     labels |= {f"cpu_ms_per_output_token.{name}": f"CPU {name}, ms/token" for name in runs[0].summary.cpu_s}
-    rows = [
-        (label, [_number(value) for value in spread[key]]) for key, label in labels.items() if key in spread
-    ]
+    rows = [(label, [_number(value) for value in spread[key]]) for key, label in labels.items() if key in spread]
     return "\n".join(_aligned(f"{len(runs)} runs", ["min", "median", "max"], rows))
 
 
@@ -94,13 +84,9 @@ def _totals(summary: Summary) -> Iterator[str]:
     yield f"in flight    {summary.mean_concurrency:.1f} mean, {summary.peak_concurrency} peak"
     cached = "unknown" if summary.cached_tokens is None else f"{summary.cached_tokens:,}"
     per_arrival = f", {summary.tokens_per_arrival:.2f} per arrival" if summary.tokens_per_arrival else ""
+    yield (f"tokens       {summary.prompt_tokens:,} in (cached: {cached}), {summary.output_tokens:,} out{per_arrival}")
     yield (
-        f"tokens       {summary.prompt_tokens:,} in (cached: {cached}), "
-        f"{summary.output_tokens:,} out{per_arrival}"
-    )
-    yield (
-        f"throughput   {summary.output_tokens_per_s:,.1f} output tok/s, "
-        f"{summary.total_tokens_per_s:,.1f} total tok/s"
+        f"throughput   {summary.output_tokens_per_s:,.1f} output tok/s, {summary.total_tokens_per_s:,.1f} total tok/s"
     )
 
 
@@ -108,9 +94,7 @@ def _latencies(summary: Summary) -> list[str]:
     rows = []
     for key, label in _LATENCIES.items():
         spread: Spread | None = getattr(summary, key)
-        values = (
-            ["-"] * len(_COLUMNS) if spread is None else [_number(getattr(spread, col)) for col in _COLUMNS]
-        )
+        values = ["-"] * len(_COLUMNS) if spread is None else [_number(getattr(spread, col)) for col in _COLUMNS]
         rows.append((label, values))
     return _aligned("ms", _COLUMNS, rows)
 
@@ -128,18 +112,12 @@ def _notes(run: Run) -> list[str]:
     summary, notes = run.summary, []
     notes += [f"error: {count} x {text}" for text, count in summary.errors.items()]
     if summary.odd_length:
-        notes.append(
-            f"note: {summary.odd_length} answers are not as long as asked for (is ignore_eos supported?)"
-        )
+        notes.append(f"note: {summary.odd_length} answers are not as long as asked for (is ignore_eos supported?)")
     if summary.uncounted:
-        notes.append(
-            f"note: {summary.uncounted} answers carried no usage: their tokens are counted by chunks"
-        )
+        notes.append(f"note: {summary.uncounted} answers carried no usage: their tokens are counted by chunks")
     unexpected = (summary.cached_tokens or 0) - summary.shared_tokens
     if unexpected > 0.05 * summary.prompt_tokens:
-        notes.append(
-            "note: the server had these prompts in its prefix cache; take another --seed for a cold one"
-        )
+        notes.append("note: the server had these prompts in its prefix cache; take another --seed for a cold one")
     if run.cpu_error:
         notes.append(f"note: {run.cpu_error}")
     return ["", *notes] if notes else []
@@ -166,9 +144,7 @@ def _aligned(corner: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequ
     first = max(11, *(len(label) for label, _ in rows))
     widths = [max(9, len(column), *(len(cells[i]) for _, cells in rows)) for i, column in enumerate(columns)]
     return [
-        "  ".join(
-            [label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))]
-        )
+        "  ".join([label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
         for label, cells in [(corner, columns), *rows]
     ]
 

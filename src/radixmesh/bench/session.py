@@ -24,9 +24,7 @@ class Run:
     """Why the CPU time of other processes is missing though it was asked for."""
 
 
-async def measure(
-    settings: Settings, stop: asyncio.Event, watch: Callable[[Load], None]
-) -> AsyncGenerator[Run]:
+async def measure(settings: Settings, stop: asyncio.Event, watch: Callable[[Load], None]) -> AsyncGenerator[Run]:
     """Each measured run as it ends; `watch` gets the state of each as it begins.
 
     Setting `stop` cuts the present run short: it is given with what it has, and is the last.

@@ -64,6 +64,8 @@ class Settings:
             raise BenchError(f"--url must start with http:// or https://, not {args.url!r}")
         if args.json_requests and args.json is None:
             raise BenchError("--json-requests needs --json")
+        if args.json is not None and not args.json.absolute().parent.is_dir():
+            raise BenchError(f"--json: no folder {args.json.absolute().parent}")
         if args.warm_prefixes and not args.shared_prefix_len:
             raise BenchError("--warm-prefixes needs --shared-prefix-len")
         names = [name for name, _ in args.pid_cpu]

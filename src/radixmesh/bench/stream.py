@@ -91,6 +91,4 @@ def _usage(usage: dict[str, Any] | None) -> Usage | None:
         return None
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens")
-    return Usage(
-        int(usage["prompt_tokens"]), int(usage["completion_tokens"]), None if cached is None else int(cached)
-    )
+    return Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), None if cached is None else int(cached))

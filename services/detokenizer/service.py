@@ -1,0 +1,90 @@
+"""The detokenizer on the bus."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+from radixmesh.services.detokenizer import vocabulary
+from radixmesh.services.detokenizer.config import DetokenizerSettings
+from radixmesh.services.detokenizer.effects import Effects
+from radixmesh.services.detokenizer.table import Table
+from radixmesh.shared import model_source
+from radixmesh.shared.actor import Actor
+from radixmesh.shared.bus import Envelope
+from radixmesh.shared.errors import RadixMeshError
+from radixmesh.shared.messages import Cancel, OpenText, TokenBatch
+
+log = logging.getLogger(__name__)
+
+TICK = 0.5
+"""Seconds."""
+
+
+class Detokenizer(Actor):
+    """Turns the model workers' tokens into text for the gateways."""
+
+    service = "detokenizer"
+    watches_presence = False
+
+    def __init__(self, settings: DetokenizerSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._table: Table
+        self._moved = asyncio.Event()
+        """Set whenever the table may have changed."""
+
+    async def setup(self) -> None:
+        """Loads the vocabulary, then listens. Raises ModelLoadError."""
+        loaded = await asyncio.to_thread(self._load)
+        self._table = Table(
+            loaded, max_requests=self._settings.max_requests, hold_seconds=self._settings.hold_seconds
+        )
+        self.on(OpenText, self._open)
+        self.on(TokenBatch, self._tokens)
+        self.on(Cancel, self._cancel)
+        await self.listen(self.subjects.detokenizer_inbox(self.instance))
+        await self.listen(self.subjects.cancel)
+        self.spawn(self._clock(), essential=True)
+
+    async def drain(self) -> None:
+        """Lets open requests end, for a while; the gateways send the others round again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout):
+                while len(self._table):
+                    self._moved.clear()
+                    await self._moved.wait()
+
+    def model(self) -> str:
+        return self._settings.model_name
+
+    def presence_attributes(self) -> dict[str, Any]:
+        """open_requests: requests whose end has not come yet."""
+        return {"open_requests": len(getattr(self, "_table", ()))}
+
+    def _load(self) -> vocabulary.Vocabulary:
+        return vocabulary.load(model_source.resolve(self._settings.model, weights=False))
+
+    async def _open(self, message: OpenText, _envelope: Envelope) -> None:
+        await self._carry_out(self._table.open(message))
+
+    async def _tokens(self, message: TokenBatch, _envelope: Envelope) -> None:
+        await self._carry_out(self._table.tokens(message, time.time()))
+
+    async def _cancel(self, message: Cancel, _envelope: Envelope) -> None:
+        self._table.cancel(message)
+        self._moved.set()
+
+    async def _clock(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            await self._carry_out(self._table.tick(time.time()))
+
+    async def _carry_out(self, effects: Effects) -> None:
+        self._moved.set()
+        for subject, message in effects.messages(self.subjects, self.instance):
+            try:
+                await self.bus.publish(subject, message)
+            except RadixMeshError as error:  # the gateway will see a gap; the other receivers need theirs
+                log.warning("%s", error)

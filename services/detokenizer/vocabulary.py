@@ -1,0 +1,225 @@
+"""What each token id means as text, read from a model's tokenizer files."""
+
+import json
+import logging
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from radixmesh.services.detokenizer.incremental import REPLACEMENT, ByteDecoder, Decoder, WindowDecoder
+from radixmesh.shared.errors import ModelLoadError
+
+log = logging.getLogger(__name__)
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+_SENTENCEPIECE = re.compile(r"(Replace ?)+(ByteFallback ?)?(Fuse ?)?((?<=Fuse )Strip)?")
+"""Decoder steps in the order in which each works on tokens alone, but for a space at the very start."""
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The characters by which byte-level BPE writes bytes: printable Latin-1 as itself, the rest from U+0100 on."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_level_alphabet()
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRule:
+    """How a token's bytes follow from its spelling, for decoders in which they do."""
+
+    byte_level: bool = False
+    replace: tuple[tuple[str, str], ...] = ()
+    byte_fallback: bool = False
+    lead: Literal["keep", "space", "marks"] = "keep"
+    """What the very first token loses: nothing, one leading space, or all its word marks."""
+    mark: str = ""
+
+    def piece(self, token: str) -> bytes:
+        """Bytes of `token` inside a text."""
+        if self.byte_level:
+            try:
+                return bytes([_ALPHABET[char] for char in token])
+            except KeyError:  # an added token, spelled as it is
+                return token.encode()
+        if self.byte_fallback and (byte := _BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(byte[1], 16)])
+        for old, new in self.replace:
+            token = token.replace(old, new)
+        return token.encode()
+
+    def first(self, token: str) -> bytes:
+        """Bytes of `token` at the beginning of the whole text."""
+        if self.lead == "marks":
+            return self.piece(token.replace(self.mark, ""))
+        piece = self.piece(token)
+        return piece[1:] if self.lead == "space" and piece.startswith(b" ") else piece
+
+
+def byte_rule(decoder: Mapping[str, Any] | None) -> ByteRule | None:
+    """The rule for a decoder as ``tokenizer.json`` describes it; None if tokens depend on their neighbours."""
+    if decoder is None:
+        return None
+    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return ByteRule(byte_level=True)
+    if kinds == ["Metaspace"]:
+        lead: Literal["keep", "marks"] = "keep" if steps[0].get("prepend_scheme") == "never" else "marks"
+        mark = steps[0]["replacement"]
+        return ByteRule(replace=((mark, " "),), lead=lead, mark=mark)
+    return _sentencepiece_rule(steps) if _SENTENCEPIECE.fullmatch(" ".join(kinds)) else None
+
+
+def _sentencepiece_rule(steps: Sequence[Mapping[str, Any]]) -> ByteRule | None:
+    replace = []
+    lead: Literal["keep", "space"] = "keep"
+    for step in steps:
+        if step["type"] == "Replace":
+            if "String" not in step["pattern"]:
+                return None
+            replace.append((step["pattern"]["String"], step["content"]))
+        elif step["type"] == "Strip":
+            if step["stop"] or step["start"] > 1 or step["content"] != " ":
+                return None
+            lead = "space" if step["start"] else "keep"
+    fallback = any(step["type"] == "ByteFallback" for step in steps)
+    return ByteRule(replace=tuple(replace), byte_fallback=fallback, lead=lead)
+
+
+class _Pieces(dict[int, bytes]):
+    """Bytes by id, filled as ids are met. Unknown ids have none and are not kept."""
+
+    def __init__(self, vocabulary: "Vocabulary", rule: ByteRule, hidden: frozenset[int]) -> None:
+        super().__init__()
+        self._vocabulary = vocabulary
+        self._rule = rule
+        self._hidden = hidden
+
+    def __missing__(self, token: int) -> bytes:
+        spelling = self._vocabulary.spelling(token)
+        if spelling is None:
+            return b""
+        piece = b"" if token in self._hidden else self._rule.piece(spelling)
+        self[token] = piece
+        return piece
+
+
+class Vocabulary:
+    """A tokenizer, for decoding only.
+
+    Args:
+        special: spellings of control tokens that `tokenizer` itself does not mark as such.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, special: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        ids = {token for token, entry in added.items() if entry.special}
+        ids.update(token for spelling in special if (token := tokenizer.token_to_id(spelling)) is not None)
+        self.special = frozenset(ids)
+        rule = byte_rule(json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder else None)
+        if rule is not None and not self._agrees(rule):
+            log.warning("this tokenizer's decoder is not what its description says; decoding by windows")
+            rule = None
+        self.rule = rule
+        if rule is not None:
+            self._all = _Pieces(self, rule, frozenset())
+            self._shown = _Pieces(self, rule, self.special)
+
+    def spelling(self, token: int) -> str | None:
+        """`token` as the vocabulary writes it; None for an id that is not in it."""
+        return self._tokenizer.id_to_token(token) if token >= 0 else None
+
+    def is_special(self, token: int) -> bool:
+        """Whether `token` is a control token."""
+        return token in self.special
+
+    def decoder(self, tail: Sequence[int], skip_special: bool) -> Decoder:
+        """A decoder for one choice behind a prompt that ends in `tail`."""
+        if self.rule is None:
+            return WindowDecoder(lambda ids: self.decode(ids, skip_special), tail)
+        return ByteDecoder(self._shown if skip_special else self._all, self._first, tail)
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        """The text of a whole sequence."""
+        known = [token for token in ids if token >= 0 and not (skip_special and token in self.special)]
+        return self._tokenizer.decode(known, skip_special_tokens=False)
+
+    def _first(self, token: int) -> bytes:
+        spelling = self.spelling(token)
+        return self.rule.first(spelling) if self.rule is not None and spelling is not None else b""
+
+    def _agrees(self, rule: ByteRule) -> bool:
+        """Tries `rule` against the tokenizer itself on a sample of ids."""
+        size = self._tokenizer.get_vocab_size()
+        pieces = _Pieces(self, rule, frozenset())
+        draw = random.Random(0)
+        self.rule = rule
+        for _ in range(64 if size else 0):
+            ids = [draw.randrange(size) for _ in range(8)]
+            wanted = self._tokenizer.decode(ids, skip_special_tokens=False)
+            decoder = ByteDecoder(pieces, self._first, ())
+            if REPLACEMENT not in wanted and decoder.feed(ids) + decoder.finish() != wanted:
+                return False
+        return True
+
+
+def load(directory: Path) -> Vocabulary:
+    """Reads ``tokenizer.json``, or what `transformers` can make one from.
+
+    Raises:
+        ModelLoadError: there is no tokenizer, or a file is malformed; the text names it.
+    """
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        return Vocabulary(_convert(directory), list(_special_tokens(directory)))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exceptions for malformed files
+        raise ModelLoadError(f"{path}: {error}") from error
+    return Vocabulary(tokenizer, list(_special_tokens(directory)))
+
+
+def _convert(directory: Path) -> Tokenizer:
+    try:
+        from transformers import AutoTokenizer
+
+        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # transformers raises many unrelated types for tokenizers it cannot read
+        raise ModelLoadError(f"{directory} has no tokenizer.json, and cannot be converted: {error}") from error
+    tokenizer = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise ModelLoadError(f"{directory} has no tokenizer.json, and its {type(loaded).__name__} gives none")
+    return tokenizer
+
+
+def _special_tokens(directory: Path) -> Iterator[str]:
+    """Spellings of the control tokens that the configuration files name."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelLoadError(f"{path} is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise ModelLoadError(f"{path} is no JSON object")
+        named = [value for key, value in fields.items() if key.endswith("_token")]
+        extra = fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or []
+        named.extend(extra.values() if isinstance(extra, dict) else extra)
+        declared = fields.get("added_tokens_decoder") or {}
+        named.extend(entry for entry in declared.values() if isinstance(entry, dict) and entry.get("special"))
+        for value in named:
+            spelling = value.get("content") if isinstance(value, dict) else value
+            if isinstance(spelling, str) and spelling:
+                yield spelling

@@ -1,0 +1,119 @@
+"""What the two OpenAI endpoints share of an answer: its choices, chunks and usage."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import Any, Protocol
+
+from radixmesh.services.gateway.intake import Prompt
+from radixmesh.services.gateway.live import Delta, LiveRequest
+from radixmesh.shared.messages import Finish
+
+FINISH_REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.CANCELLED: "abort"}
+DONE = b"data: [DONE]\n\n"
+
+
+class Style(Protocol):
+    """How one endpoint writes an answer."""
+
+    prefix: str
+    """Of the answer's id."""
+
+    def whole_object(self) -> str: ...
+
+    def chunk_object(self) -> str: ...
+
+    def chunk_body(self, text: str, first: bool) -> str:
+        """JSON members of a chunk's choice that carry `text`; `first` for the choice's first chunk."""
+        ...
+
+    def whole_body(self, text: str) -> dict[str, Any]:
+        """Members of a whole answer's choice that carry `text`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A validated request: what to run, and how to answer."""
+
+    style: Style
+    model: str
+    n: int
+    prompts: Sequence[Prompt]
+    stream: bool
+    include_usage: bool
+    echo: Sequence[str] = ()
+    """Empty, or per prompt the text to begin each of its choices with."""
+
+
+def usage_of(lives: Sequence[LiveRequest]) -> dict[str, Any]:
+    """OpenAI's usage, summed over the prompts. Each prompt counts once, whatever n."""
+    prompt = sum(live.prompt_tokens for live in lives)
+    output = sum(live.output_tokens for live in lives)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {"cached_tokens": sum(live.cached_tokens for live in lives)},
+    }
+
+
+class Answer:
+    """Writes one answer, whole or in chunks. Chunks are glued from strings: this is the path of every token."""
+
+    def __init__(self, job: Job, request_id: str) -> None:
+        self.id = f"{job.style.prefix}-{request_id}"
+        self._job = job
+        self._created = int(time.time())
+        self._started: set[int] = set()
+        head = json.dumps({"object": job.style.chunk_object(), **self._common()})[:-1]
+        self._head = f'data: {head}, "choices": ['
+        self._tail = '], "usage": null}\n\n' if job.include_usage else "]}\n\n"
+
+    def _common(self) -> dict[str, Any]:
+        return {"id": self.id, "created": self._created, "model": self._job.model, "system_fingerprint": None}
+
+    def chunk(self, prompt: int, delta: Delta) -> str:
+        """A delta as a server-sent event; empty if it has nothing that the client would see."""
+        index = prompt * self._job.n + delta.choice
+        first = index not in self._started
+        text = delta.text
+        if first:
+            self._started.add(index)
+            text = self._job.echo[prompt] + text if self._job.echo else text
+        if delta.finish is Finish.RUNNING:
+            if not text and not first:
+                return ""
+            end = '"finish_reason": null'
+        else:
+            reason = json.dumps(delta.stop_reason)
+            end = f'"finish_reason": "{FINISH_REASONS[delta.finish]}", "stop_reason": {reason}'
+        body = self._job.style.chunk_body(encode_basestring(text), first)
+        return f'{self._head}{{"index": {index}, {body}, "logprobs": null, {end}}}{self._tail}'
+
+    def usage_chunk(self, lives: Sequence[LiveRequest]) -> str:
+        """The last chunk, which has no choices."""
+        chunk = {"object": self._job.style.chunk_object(), **self._common(), "choices": [], "usage": usage_of(lives)}
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    def whole(self, lives: Sequence[LiveRequest]) -> dict[str, Any]:
+        """The answer in one piece; all of `lives` have ended well, and nothing was taken from them."""
+        choices = [
+            self._choice(prompt, delta)
+            for prompt, live in enumerate(lives)
+            for delta in sorted(live.take(), key=lambda delta: delta.choice)
+        ]
+        kind = self._job.style.whole_object()
+        return {"object": kind, **self._common(), "choices": choices, "usage": usage_of(lives)}
+
+    def _choice(self, prompt: int, delta: Delta) -> dict[str, Any]:
+        text = self._job.echo[prompt] + delta.text if self._job.echo else delta.text
+        return {
+            "index": prompt * self._job.n + delta.choice,
+            **self._job.style.whole_body(text),
+            "logprobs": None,
+            "finish_reason": FINISH_REASONS[delta.finish],
+            "stop_reason": delta.stop_reason,
+        }

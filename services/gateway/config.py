@@ -1,0 +1,35 @@
+"""Settings of the gateway."""
+
+from pydantic import Field, SecretStr
+
+from radixmesh.shared.config import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Where the gateway listens, and how much and how long it lets clients ask for."""
+
+    http_host: str = Field("127.0.0.1", description="Address for HTTP.")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port for HTTP; 0 takes a free one.")
+    grpc_host: str = Field("127.0.0.1", description="Address for gRPC.")
+    grpc_port: int = Field(50051, ge=-1, le=65535, description="Port for gRPC; 0 takes a free one, -1 is off.")
+    api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    request_timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a request may take in all.")
+    ready_wait: float = Field(
+        30.0, ge=0, le=3600, description="Seconds a new request waits for a replica to be ready."
+    )
+    route_timeout: float = Field(
+        10.0, gt=0, le=3600, description="Seconds after which a request that no tokenizer took is sent again."
+    )
+    stall_timeout: float = Field(
+        60.0, gt=0, le=86400, description="Seconds without a token, after the first, until a request is sent again."
+    )
+    max_attempts: int = Field(5, ge=1, le=100, description="How often a request is sent round the ring in all.")
+    max_body_bytes: int = Field(33554432, ge=1024, description="Largest request body.")
+    max_inflight: int = Field(4096, ge=1, description="Prompts in work at once; more get 429.")
+    max_pending_chars: int = Field(
+        1 << 20, ge=1024, description="Text kept for a client that does not read; beyond it the request is cancelled."
+    )
+    client_timeout: float = Field(
+        60.0, gt=0, le=86400, description="Seconds a client may leave its stream unread until it is cancelled."
+    )
+    drain_timeout: float = Field(4.0, ge=0, le=3600, description="Seconds to finish requests after SIGTERM.")

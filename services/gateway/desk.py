@@ -1,0 +1,185 @@
+"""Where HTTP and gRPC hand in their requests: the table, its clock, its metrics and traces, and its outgoing mail."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from opentelemetry.trace import SpanKind
+
+from radixmesh.services.gateway.intake import Prompt
+from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.services.gateway.mesh import MeshView
+from radixmesh.services.gateway.ports import Limits, Observer
+from radixmesh.services.gateway.requests import Outgoing, RequestTable, cancel_everywhere
+from radixmesh.shared import telemetry
+from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
+from radixmesh.shared.messages import Cancel, Submit
+from radixmesh.shared.telemetry import Attr
+
+log = logging.getLogger(__name__)
+
+Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
+
+
+class Desk:
+    """One per gateway. All methods but `mail` return at once; what they publish goes out in order.
+
+    Args:
+        gateway_id: the name that answers are sent to.
+        timeout: seconds that a request may take at most.
+        publish: sends one message with the given headers. May raise BusError or MessageError.
+    """
+
+    def __init__(
+        self, gateway_id: str, timeout: float, limits: Limits, mesh: MeshView, observer: Observer, publish: Publish
+    ) -> None:
+        self.mesh = mesh
+        self.table = RequestTable(limits, mesh, observer)
+        self.closed = False
+        """No new requests: the gateway is about to end."""
+        self._gateway_id = gateway_id
+        self._timeout = timeout
+        self._publish = publish
+        self._outbox: asyncio.Queue[Submit | Cancel] = asyncio.Queue()
+
+    @staticmethod
+    def now() -> float:
+        """The table's clock, seconds."""
+        return time.monotonic()
+
+    def open(
+        self,
+        prompts: Sequence[Prompt],
+        wake: Callable[[], None],
+        *,
+        streaming: bool,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> list[LiveRequest]:
+        """Lets prompts into the ring, all or none. Close what this gives.
+
+        Args:
+            wake: called when any of the requests has news.
+            headers: the client's, with its trace context.
+            timeout: the client's own, seconds.
+
+        Raises:
+            RequestError: the gateway is full or ending, or knows no such model.
+        """
+        if self.closed:
+            raise RequestError(ErrorCode.NOT_READY, "this gateway is shutting down", retry_after=1.0)
+        limit = self._timeout if timeout is None else max(0.0, min(timeout, self._timeout))
+        opened: list[LiveRequest] = []
+        try:
+            for prompt in prompts:
+                opened.append(self._open(prompt, wake, streaming, headers, limit))
+        except RequestError:
+            self.close(opened)
+            raise
+        return opened
+
+    def close(self, lives: Sequence[LiveRequest]) -> None:
+        """The client needs no more: cancels what has not ended."""
+        for live in lives:
+            if not live.ended:
+                self.send(self.table.cancel(live.request_id, self.now()))
+
+    def abort(self, request_id: str) -> bool:
+        """Ends a request wherever it runs in the mesh. True if it was one of this gateway's."""
+        out = self.table.abort(request_id, self.now())
+        self.send([cancel_everywhere(request_id)] if out is None else out)
+        return out is not None
+
+    def send(self, messages: Outgoing) -> None:
+        """Puts messages into the outgoing mail."""
+        for message in messages:
+            self._outbox.put_nowait(message)
+
+    async def mail(self) -> None:
+        """Sends the outgoing mail for ever. A `Submit` that cannot be sent fails its request, and no other."""
+        while True:
+            message = await self._outbox.get()
+            try:
+                await self._publish(message, self._headers(message))
+            except (BusError, MessageError, ValueError) as error:  # ValueError: msgpack cannot encode a value
+                self._not_sent(message, error)
+            finally:
+                self._outbox.task_done()
+
+    async def flushed(self) -> None:
+        """Waits until the outgoing mail has been handed to the bus."""
+        await self._outbox.join()
+
+    def _open(
+        self,
+        prompt: Prompt,
+        wake: Callable[[], None],
+        streaming: bool,
+        headers: Mapping[str, str] | None,
+        timeout: float,
+    ) -> LiveRequest:
+        now, unix = self.now(), time.time()
+        submit = Submit(
+            request_id=uuid.uuid4().hex,
+            gateway_id=self._gateway_id,
+            model=prompt.model,
+            text=prompt.text,
+            token_ids=prompt.token_ids,
+            messages=prompt.messages,
+            chat_template_kwargs=prompt.chat_template_kwargs,
+            params=prompt.params,
+            priority=prompt.priority,
+            cache_salt=prompt.cache_salt,
+            received_at=unix,
+            deadline=unix + timeout,
+        )
+        span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
+        if span.is_recording():
+            span.set_attributes(_attributes(prompt, submit))
+        live = LiveRequest(submit, now + timeout, wake, streaming=streaming, span=span)
+        try:
+            self.send(self.table.open(live, now))
+        except RequestError as error:
+            span.set_attribute(Attr.ERROR, error.code.value)
+            span.end()
+            raise
+        return live
+
+    def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
+        if not telemetry.enabled or isinstance(message, Cancel):
+            return None
+        live = self.table.get(message.request_id)
+        return telemetry.headers_of(live.span) if live is not None else None
+
+    def _not_sent(self, message: Submit | Cancel, error: Exception) -> None:
+        if isinstance(message, Cancel):
+            log.warning("could not cancel %s: %s", ", ".join(message.request_ids), error)
+            return
+        if isinstance(error, PayloadTooLarge):
+            text = f"the prompt takes {error.size} bytes on its way, over the limit of {error.limit} bytes"
+            failure = RequestError(ErrorCode.REQUEST_TOO_LARGE, text)
+        elif isinstance(error, BusError):
+            failure = RequestError(ErrorCode.NOT_READY, "the mesh's bus is out of reach", retry_after=5.0)
+        else:
+            log.error("request %s cannot be packed: %s", message.request_id, error)
+            failure = RequestError(ErrorCode.INVALID_REQUEST, "the request holds a value that cannot be passed on")
+        self.send(self.table.fail(message.request_id, failure, self.now()))
+
+
+def _attributes(prompt: Prompt, submit: Submit) -> dict[str, str | int | float]:
+    params = submit.params
+    known: dict[str, str | int | float] = {
+        Attr.OPERATION: prompt.operation,
+        Attr.SYSTEM: "radixmesh",
+        Attr.MODEL: submit.model,
+        Attr.TEMPERATURE: params.temperature,
+        Attr.TOP_P: params.top_p,
+        Attr.SEED: str(params.seed),  # unsigned 64 bit, which attributes cannot hold
+        Attr.CHOICE_COUNT: params.n,
+        Attr.REQUEST_ID: submit.request_id,
+    }
+    if params.max_tokens is not None:
+        known[Attr.MAX_TOKENS] = params.max_tokens
+    return known

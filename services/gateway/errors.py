@@ -1,0 +1,75 @@
+"""How each error reaches clients: one table from `ErrorCode` to HTTP status, OpenAI error type and gRPC status."""
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import grpc
+from pydantic import ValidationError
+
+from radixmesh.shared.errors import ErrorCode, RequestError
+
+
+class Face(NamedTuple):
+    """What clients see of an error."""
+
+    http: int
+    kind: str
+    """`type` in OpenAI's error object."""
+    grpc: grpc.StatusCode
+
+
+_Grpc = grpc.StatusCode
+FACES: dict[ErrorCode, Face] = {
+    ErrorCode.INVALID_REQUEST: Face(400, "invalid_request_error", _Grpc.INVALID_ARGUMENT),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Face(400, "invalid_request_error", _Grpc.INVALID_ARGUMENT),
+    ErrorCode.UNAUTHENTICATED: Face(401, "authentication_error", _Grpc.UNAUTHENTICATED),
+    ErrorCode.MODEL_NOT_FOUND: Face(404, "invalid_request_error", _Grpc.NOT_FOUND),
+    ErrorCode.REQUEST_TOO_LARGE: Face(413, "invalid_request_error", _Grpc.RESOURCE_EXHAUSTED),
+    ErrorCode.QUEUE_FULL: Face(429, "rate_limit_error", _Grpc.RESOURCE_EXHAUSTED),
+    ErrorCode.CANCELLED: Face(499, "cancelled_error", _Grpc.CANCELLED),
+    ErrorCode.INTERNAL: Face(500, "server_error", _Grpc.INTERNAL),
+    ErrorCode.NOT_READY: Face(503, "server_error", _Grpc.UNAVAILABLE),
+    ErrorCode.REPLICA_LOST: Face(503, "server_error", _Grpc.UNAVAILABLE),
+    ErrorCode.DEADLINE_EXCEEDED: Face(504, "timeout_error", _Grpc.DEADLINE_EXCEEDED),
+}
+
+
+def error_object(error: RequestError) -> dict[str, Any]:
+    """OpenAI's error object."""
+    body = {"message": error.message, "type": FACES[error.code].kind, "param": error.param, "code": error.code.value}
+    return {"error": body}
+
+
+def error_body(error: RequestError) -> bytes:
+    """`error_object` as JSON."""
+    return json.dumps(error_object(error)).encode()
+
+
+def retry_after(error: RequestError) -> dict[str, str]:
+    """The Retry-After header, in whole seconds, if there is something to say."""
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
+def invalid(message: str, param: str | None = None) -> RequestError:
+    """A request with a wrong field, or wrong as a whole."""
+    return RequestError(ErrorCode.INVALID_REQUEST, message, param=param)
+
+
+def from_validation(error: ValidationError) -> RequestError:
+    """The first thing that pydantic found wrong, with its dotted path as `param`."""
+    found = error.errors(include_url=False, include_context=False)
+    # A union reports one error per member; the one that got deepest is about the form that the client meant.
+    first = max(found, key=lambda item: len(item["loc"])) if found else None
+    if first is None:
+        return invalid("the request is malformed")
+    path = ".".join(str(part) for part in first["loc"] if not _is_union_tag(part))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        message = "this field is required"
+    return invalid(f"{path}: {message}" if path else message, path or None)
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """Pydantic names the tried member of a union in its path, as in `stop.list[str].0`."""
+    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part or "(" in part)

@@ -1,0 +1,133 @@
+"""From untrusted bytes to validated fields, and from fields to the prompts that enter the ring."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from radixmesh.services.gateway.errors import from_validation, invalid
+from radixmesh.services.gateway.openai_schemas import Sampling
+from radixmesh.shared.messages import SamplingParams
+
+MAX_DEPTH = 64
+"""How deeply a body's objects and arrays may be nested."""
+
+M = TypeVar("M", bound=BaseModel)
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt for the ring, before it has a name and a deadline. One of text, token_ids and messages is given."""
+
+    model: str
+    params: SamplingParams
+    text: str | None = None
+    token_ids: NDArray[np.int32] | None = None
+    messages: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    cache_salt: str = ""
+
+    @property
+    def operation(self) -> str:
+        """The gen_ai name of what is asked."""
+        return "text_completion" if self.messages is None else "chat"
+
+
+def make_prompt(
+    model: str,
+    fields: Sampling,
+    params: SamplingParams,
+    prompt: str | list[int] | None = None,
+    messages: list[dict[str, Any]] | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> Prompt:
+    """A prompt in one of its forms."""
+    return Prompt(
+        model=model,
+        params=params,
+        text=prompt if isinstance(prompt, str) else None,
+        token_ids=np.array(prompt, "<i4") if isinstance(prompt, list) else None,
+        messages=messages,
+        chat_template_kwargs=chat_template_kwargs or {},
+        priority=fields.priority,
+        cache_salt=fields.cache_salt,
+    )
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Reads a request body that must be one JSON object in UTF-8.
+
+    Raises:
+        RequestError: INVALID_REQUEST, saying what is wrong and where.
+    """
+    try:
+        data = json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise invalid(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno} (character {error.pos})"
+        raise invalid(f"the body is not JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:  # a number of thousands of digits
+        raise invalid(f"the body is not usable JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise invalid(f"the body must be a JSON object, not a {type(data).__name__}")
+    _check_depth(data)
+    if _SURROGATE.search(raw):
+        _check_unicode(data)
+    return data
+
+
+def validate(kind: type[M], data: object) -> M:
+    """The fields as a `kind`. Raises RequestError, naming the field by its dotted path."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+def refuse(data: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises RequestError for a field that cannot be honoured, unless it has one of its harmless values."""
+    for name, harmless in unsupported.items():
+        value = data.get(name)
+        if value is not None and value not in harmless:
+            raise invalid(f"{name}: not supported yet", name)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise invalid(f"the body is not JSON: {name} is no JSON number")
+
+
+def _check_depth(data: object) -> None:
+    """A loop, not a recursion; one round a level."""
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> Exception:
+    return invalid(f"the body is nested too deeply: the limit is {MAX_DEPTH} levels")
+
+
+def _check_unicode(data: object) -> None:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise invalid(f"the body holds half of a surrogate pair: {error.object[error.start]!r}") from None

@@ -1,0 +1,93 @@
+"""What presence says, read the way the gateway and its clients want to know it."""
+
+from typing import Any
+
+from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.presence import PresenceView
+
+NEEDED = ("tokenizer", "scheduler", "detokenizer")
+"""Services of which each model needs a ready one."""
+
+
+class MeshView:
+    """Answers questions about models and members. Its answers hold until `changed` is called."""
+
+    def __init__(self, members: PresenceView) -> None:
+        self._members = members
+        self._missing: dict[str, str] = {}
+
+    def changed(self) -> None:
+        """Presence is not what it was."""
+        self._missing.clear()
+
+    def models(self) -> list[str]:
+        """Names of all models that someone in the mesh serves or is about to, sorted."""
+        return sorted({member.model for member in self._members if member.model and member.service in NEEDED})
+
+    def missing(self, model: str) -> str:
+        """What keeps `model` from being served, for people; empty if nothing does."""
+        known = self._missing.get(model)
+        if known is None:
+            known = "; ".join(filter(None, (self._lacks(service, model) for service in NEEDED)))
+            if len(self._missing) < 256:  # names come from clients
+                self._missing[model] = known
+        return known
+
+    def unknown(self, model: str) -> bool:
+        """True if the mesh serves models, and `model` is none of them."""
+        models = self.models()
+        return bool(models) and model not in models
+
+    def alive(self, instance: str, epoch: int) -> bool:
+        return self._members.alive(instance, epoch)
+
+    def idle(self, replica_id: str, quiet: float) -> bool:
+        """True if the replica has said, within the last `quiet` seconds, that it has nothing to do."""
+        member = self._members.get(replica_id)
+        if member is None or quiet < 3 * member.interval:
+            return False
+        return member.attributes.get("running") == 0 and member.attributes.get("waiting") == 0
+
+    def attribute(self, model: str, name: str) -> int:
+        """The largest value that a tokenizer or scheduler of `model` tells for `name`; 0 if none does."""
+        values = [m.attributes.get(name) for m in self._members if m.model == model and m.service in NEEDED]
+        return max((value for value in values if isinstance(value, int)), default=0)
+
+    def created(self, model: str) -> int:
+        """Unix time at which the first of those who serve `model` started."""
+        epochs = [member.epoch for member in self._members if member.model == model]
+        return min(epochs, default=0) // 1_000_000
+
+    def ready_replicas(self, model: str) -> int:
+        return len(self._members.ready("scheduler", model))
+
+    def not_ready(self) -> dict[str, str]:
+        """By model, what is missing; empty if at least one model is served. Key "" if there are no models."""
+        models = self.models()
+        if not models:
+            return {"": "no tokenizer, scheduler or detokenizer has been heard of"}
+        missing = {model: self.missing(model) for model in models}
+        return {} if not all(missing.values()) else missing
+
+    def replicas(self) -> list[Presence]:
+        return [member for member in self._members if member.service == "scheduler"]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Members by (service, state)."""
+        found: dict[tuple[str, str], int] = {}
+        for member in self._members:
+            key = (member.service, member.state.value)
+            found[key] = found.get(key, 0) + 1
+        return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """All members as plain values, by service and name."""
+        members = sorted(self._members, key=lambda member: (member.service, member.instance))
+        return [member.model_dump(mode="json", exclude={"interval"}) for member in members]
+
+    def _lacks(self, service: str, model: str) -> str:
+        if self._members.ready(service, model):
+            return ""
+        there = [member for member in self._members if member.service == service and member.model in (model, "")]
+        detail = next((member.detail for member in there if member.detail and member.state is State.STARTING), "")
+        return f"no {service} is ready" + (f" ({detail})" if detail else "")

@@ -1,0 +1,178 @@
+"""The fields of OpenAI's completion and chat requests, with their bounds.
+
+Unknown fields are ignored, as other servers do; known ones that the mesh cannot honour yet are refused by name, so that
+nobody gets an answer to another question than he asked.
+"""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from radixmesh.services.gateway.errors import invalid
+from radixmesh.shared.messages import SamplingParams
+
+MAX_CHOICES = 128
+MAX_PROMPTS = 128
+MAX_SEQUENCES = 1024
+MAX_STOPS = 16
+MAX_STOP_CHARS = 256
+MAX_TOKEN_ID = 2**31 - 1
+_INT32 = 2**31
+_INT64 = 2**63
+
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+def _token_key(value: object) -> object:
+    """JSON has no integer keys."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10 else value
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+BiasKey = Annotated[TokenId, BeforeValidator(_token_key)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class Fields(BaseModel):
+    """Strict: no strings for numbers, no NaN or infinity."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_left_out(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class Sampling(Fields):
+    """What both kinds of request, and gRPC, say about sampling. Names beyond OpenAI's are those of SGLang and vLLM."""
+
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1, le=MAX_TOKEN_ID)
+    min_p: float = Field(0.0, ge=0, le=1)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    logit_bias: dict[BiasKey, Bias] = Field({}, max_length=1024)
+    seed: int | None = Field(None, ge=-_INT64, le=2 * _INT64 - 1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
+    min_tokens: int = Field(0, ge=0, le=MAX_TOKEN_ID)
+    stop: Annotated[list[StopString], BeforeValidator(_as_list)] = Field([], max_length=MAX_STOPS)
+    stop_token_ids: list[TokenId] = Field([], max_length=128)
+    ignore_eos: bool = False
+    skip_special_tokens: bool = True
+    priority: int = Field(0, ge=-_INT32, lt=_INT32)
+    cache_salt: str = Field("", max_length=256)
+
+    def params(self, max_tokens: int | None) -> SamplingParams:
+        """For the ring, with a seed drawn if the client gave none.
+
+        Raises:
+            RequestError: min_tokens is over `max_tokens`.
+        """
+        if max_tokens is not None and self.min_tokens > max_tokens:
+            raise invalid(f"min_tokens: {self.min_tokens} is over max_tokens, which is {max_tokens}", "min_tokens")
+        seed = secrets.randbits(64) if self.seed is None else self.seed % (2 * _INT64)
+        same = {name: getattr(self, name) for name in _SAME}
+        return SamplingParams(**same, seed=seed, max_tokens=max_tokens, top_k=max(0, self.top_k))
+
+
+_SAME = sorted(set(SamplingParams.model_fields) & set(Sampling.model_fields) - {"seed", "max_tokens", "top_k"})
+
+
+class StreamOptions(Fields):
+    """How to stream."""
+
+    include_usage: bool = False
+
+
+class OpenAIRequest(Sampling):
+    """What completions and chat completions have in common."""
+
+    model: str = Field(min_length=1, max_length=256)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _options_only_for_streams(self) -> "OpenAIRequest":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only for stream = true")
+        return self
+
+
+class CompletionRequest(OpenAIRequest):
+    """POST /v1/completions."""
+
+    prompt: str | list[Any]
+    max_tokens: int | None = Field(16, ge=1, le=MAX_TOKEN_ID)
+    echo: bool = False
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_form(cls, prompt: str | list[Any]) -> str | list[Any]:
+        """Checks by hand: a union would try every form on every one of perhaps millions of ids."""
+        if not prompt:
+            raise ValueError("must not be empty")
+        if isinstance(prompt, str) or _token_ids(prompt):
+            return prompt
+        if len(prompt) > MAX_PROMPTS:
+            raise ValueError(f"holds {len(prompt)} prompts, over the limit of {MAX_PROMPTS}")
+        if not all(isinstance(item, str) for item in prompt) and not all(_token_ids(item) for item in prompt):
+            raise ValueError(
+                f"must be a string, a list of strings, a list of token ids (0 to {MAX_TOKEN_ID}), "
+                "or a list of lists of token ids"
+            )
+        if not all(prompt):
+            raise ValueError(f"prompt {prompt.index('')} of the list is empty")
+        return prompt
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "CompletionRequest":
+        total = len(self.prompts) * self.n
+        if total > MAX_SEQUENCES:
+            raise ValueError(f"{len(self.prompts)} prompts of n = {self.n} make {total}, over {MAX_SEQUENCES}")
+        return self
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """One element a prompt."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt
+
+
+def _token_ids(value: object) -> bool:
+    """True for a list of at least one token id."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(item) is int for item in value)
+        and min(value) >= 0
+        and max(value) <= MAX_TOKEN_ID
+    )
+
+
+class ChatMessage(Fields):
+    """One message of a conversation. Fields that only templates know are passed on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] = ""
+
+
+class ChatRequest(OpenAIRequest):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
+    chat_template_kwargs: dict[str, Any] = Field({}, max_length=64)

@@ -1,0 +1,59 @@
+"""What the request table needs of its surroundings, and its limits."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.shared.messages import Routed
+
+
+class Mesh(Protocol):
+    """What the table asks of presence."""
+
+    def missing(self, model: str) -> str:
+        """What keeps `model` from being served, for people; empty if nothing does."""
+        ...
+
+    def unknown(self, model: str) -> bool:
+        """True if the mesh serves models, and `model` is none of them."""
+        ...
+
+    def alive(self, instance: str, epoch: int) -> bool:
+        """True if `instance` is there, in that very epoch."""
+        ...
+
+    def idle(self, replica_id: str, quiet: float) -> bool:
+        """True if the replica has said, within the last `quiet` seconds, that it has nothing to do."""
+        ...
+
+
+class Observer:
+    """Is told what metrics and traces want to know. Does nothing itself."""
+
+    def routed(self, live: LiveRequest, routed: Routed) -> None:
+        """An attempt has its replica."""
+
+    def first_token(self, live: LiveRequest, now: float) -> None:
+        """The request's first token has come, whatever its choice."""
+
+    def gap(self, live: LiveRequest, seconds: float) -> None:
+        """Time between two rows of one choice that brought tokens."""
+
+    def redispatched(self, live: LiveRequest, reason: str) -> None:
+        """The request goes round again; `live.attempt` is the new attempt."""
+
+    def ended(self, live: LiveRequest, now: float) -> None:
+        """Called exactly once for every request that was opened."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds and counts; `GatewaySettings` says what each means."""
+
+    ready_wait: float = 30.0
+    route_timeout: float = 10.0
+    stall_timeout: float = 60.0
+    max_attempts: int = 5
+    max_inflight: int = 4096
+    max_pending_chars: int = 1 << 20
+    client_timeout: float = 60.0

@@ -1,0 +1,158 @@
+"""What Llama, Mistral and the dense Qwens share: a pre-norm decoder with rotary, grouped-query attention.
+
+    ids -> embed_tokens -> [ norm -> attention -> + -> norm -> mlp -> + ] x layers -> norm -> lm_head ->
+    logits
+
+Module names follow the Hugging Face checkpoints (`model.layers.0.self_attn.o_proj`), but for the fused
+`qkv_proj` and `gate_up_proj`, which know the names of their parts. A family says what differs through
+`AttentionOptions`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from radixmesh.services.model_worker.attention.interface import AttentionBackend
+from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.layers.attention import Attention, ForwardContext
+from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
+from radixmesh.services.model_worker.layers.mlp import GatedMLP
+from radixmesh.services.model_worker.layers.norm import RMSNorm
+from radixmesh.services.model_worker.layers.rotary import apply_rotary, make_rotary
+from radixmesh.services.model_worker.layers.vocab import LMHead, VocabEmbedding
+from radixmesh.services.model_worker.model_config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """What differs between the families' attention layers."""
+
+    qkv_bias: bool = False
+    output_bias: bool = False
+    qk_norm: bool = False  # RMSNorm over each head of q and k, before the rotation
+
+
+class DecoderAttention(nn.Module):
+    """q, k, v projections, optional head norms, rotation, attention, output projection."""
+
+    def __init__(self, config: ModelConfig, layer: int, options: AttentionOptions, build: Build) -> None:
+        super().__init__()
+        self.qkv_proj = QKVLinear(
+            config.hidden_size,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            options.qkv_bias,
+            build,
+        )
+        width = config.num_heads * config.head_dim
+        self.o_proj = RowLinear(width, config.hidden_size, options.output_bias, build)
+        self.qk_norm = options.qk_norm
+        if options.qk_norm:
+            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, build)
+            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, build)
+        self.heads = self.qkv_proj.num_heads
+        self.rotated = self.heads + self.qkv_proj.num_kv_heads
+        self.head_dim = config.head_dim
+        self.attend = Attention(layer, config.head_dim, config.windows[layer])
+
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """[T, hidden] -> [T, hidden]."""
+        heads: Tensor = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+        qk, v = heads[:, : self.rotated], heads[:, self.rotated :]
+        if self.qk_norm:
+            qk = torch.cat((self.q_norm(qk[:, : self.heads]), self.k_norm(qk[:, self.heads :])), 1)
+        qk = apply_rotary(qk, context.cos_sin)
+        attended: Tensor = self.attend(qk[:, : self.heads], qk[:, self.heads :], v, context)
+        out: Tensor = self.o_proj(attended.reshape(x.shape[0], -1))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    """Attention and MLP, each behind a norm and around a residual."""
+
+    def __init__(self, config: ModelConfig, layer: int, options: AttentionOptions, build: Build) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
+        self.self_attn = DecoderAttention(config, layer, options, build)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.mlp_bias, build)
+
+    def forward(self, x: Tensor, residual: Tensor | None, context: ForwardContext) -> tuple[Tensor, Tensor]:
+        """(x, residual) -> the same, each [T, hidden]; their sum is the layer's output."""
+        if residual is None:
+            normed, residual = self.input_layernorm(x), x
+        else:
+            normed, residual = self.input_layernorm.add(x, residual)
+        attended = self.self_attn(normed, context)
+        normed, residual = self.post_attention_layernorm.add(attended, residual)
+        return self.mlp(normed), residual
+
+
+class Decoder(nn.Module):
+    """The stack below the head."""
+
+    def __init__(self, config: ModelConfig, options: AttentionOptions, max_length: int, build: Build) -> None:
+        super().__init__()
+        self.embed_tokens = VocabEmbedding(config.vocab_size, config.hidden_size, build)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer, options, build) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
+        self.rotary = make_rotary(config.rope, config.head_dim, max_length, build.dtype, build.device)
+
+
+class CausalLM(nn.Module):
+    """A language model of one rank. Call under `torch.inference_mode()`."""
+
+    def __init__(
+        self, config: ModelConfig, build: Build, backend: AttentionBackend, max_length: int | None = None
+    ) -> None:
+        """`max_length`: the longest sequence ever to be served, at most (and by default) the config's."""
+        super().__init__()
+        self.config = config
+        self.dtype = build.dtype
+        self.device = build.device
+        self.group = build.group
+        self.backend = backend
+        self.max_length = min(max_length or config.max_length, config.max_length)
+        self.model = Decoder(config, self.attention_options(config), self.max_length, build)
+        tied = self.model.embed_tokens if config.tie_word_embeddings else None
+        self.lm_head = LMHead(config.vocab_size, config.hidden_size, build, tied)
+
+    @staticmethod
+    def attention_options(config: ModelConfig) -> AttentionOptions:
+        """What the family's attention layers have."""
+        raise NotImplementedError
+
+    def kv_spec(self, page_size: int) -> KVCacheSpec:
+        """The KV pool this rank's slice of the model needs."""
+        config = self.config
+        heads = kv_head_share(config.num_kv_heads, self.group)[1]
+        return KVCacheSpec(config.num_layers, heads, config.head_dim, page_size, self.dtype)
+
+    def hidden_states(self, batch: ForwardBatch, kv: KVCache, rows: Tensor) -> Tensor:
+        """Run the layers, writing `kv`. Returns the normed states [R, hidden] of tokens `rows` int64 [R]."""
+        decoder = self.model
+        context = ForwardContext(
+            self.backend,
+            self.backend.plan(batch, kv),
+            kv,
+            decoder.rotary(batch.positions, batch.rope_length),
+        )
+        x: Tensor = decoder.embed_tokens(batch.token_ids)
+        residual: Tensor | None = None
+        for layer in decoder.layers:
+            x, residual = layer(x, residual, context)
+        picked = x[rows] if residual is None else x[rows] + residual[rows]
+        normed: Tensor = decoder.norm(picked)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[R, hidden] -> float32 [R, vocab_size], the same on every rank."""
+        logits: Tensor = self.lm_head(hidden)
+        return logits
+
+    def forward(self, batch: ForwardBatch, kv: KVCache) -> Tensor:
+        """Logits of `batch.logit_rows`: float32 [R, vocab_size], the same bits on every rank."""
+        return self.logits(self.hidden_states(batch, kv, batch.logit_rows))

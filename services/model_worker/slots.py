@@ -1,0 +1,79 @@
+"""What a worker remembers of each running sequence."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.model_worker.sampling_batch import SamplingRow
+from radixmesh.shared.messages import Admission, SamplingParams
+
+
+class Slot:
+    """One sequence: its tokens, its pages, how far its KV is computed, how it is sampled.
+
+        tokens   [ prompt ............ | resumed ... | new ... ]
+                 0            prompt_len                       length
+        computed ─────────────────────────────────▶            KV written, or queued to be, for tokens[:computed]
+
+    While a decode is in flight on an accelerator, `computed` runs ahead of `length`: the token is still on the device.
+    """
+
+    def __init__(self, index: int, admission: Admission, max_model_len: int) -> None:
+        """Raises ValueError when the admission contradicts itself; the text says how."""
+        prompt = admission.prompt_ids
+        self.index = index
+        self.request_id = admission.request_id
+        self.choice = admission.choice
+        self.attempt = admission.attempt
+        self.detokenizer_id = admission.detokenizer_id
+        self.params: SamplingParams = admission.params
+        self.cached_tokens = admission.cached_tokens
+        self.prompt_len = len(prompt) - admission.resumed
+        self.length = len(prompt)
+        self.computed = admission.cached_tokens
+        self.ended = False
+        self.sampling: SamplingRow
+        if self.prompt_len < 1 or self.length >= max_model_len:
+            raise ValueError(f"a prompt of {self.length} tokens does not fit a context of {max_model_len}")
+        if not 0 <= self.cached_tokens < self.length:
+            raise ValueError(f"{self.cached_tokens} cached tokens of a prompt of {self.length}")
+        budget = max_model_len - self.prompt_len
+        self.max_output = budget if self.params.max_tokens is None else min(self.params.max_tokens, budget)
+        self.tokens: NDArray[np.int32] = np.empty(
+            self.prompt_len + max(self.max_output, admission.resumed), np.int32
+        )
+        self.tokens[: self.length] = prompt
+
+    @property
+    def output_len(self) -> int:
+        """Output tokens known so far, those of earlier attempts counted in."""
+        return self.length - self.prompt_len
+
+    @property
+    def output(self) -> NDArray[np.int32]:
+        """Known output tokens, int32 [output_len]."""
+        return self.tokens[self.prompt_len : self.length]
+
+    def append(self, token: int) -> None:
+        """Takes a sampled token; there is room up to `max_output`."""
+        self.tokens[self.length] = token
+        self.length += 1
+
+
+class BlockTables:
+    """Page ids of every slot, int32 [max_slots, max_pages_per_slot]; `counts` says how many are valid."""
+
+    def __init__(self, max_slots: int, max_pages_per_slot: int) -> None:
+        self.pages = np.zeros((max_slots, max_pages_per_slot), np.int32)
+        self.counts = np.zeros(max_slots, np.int64)
+
+    def clear(self, slot: int) -> None:
+        self.counts[slot] = 0
+
+    def grant(self, slots: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+        """Appends `pages`, ragged by `counts`, to the tables of `slots`."""
+        start = 0
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            have = self.counts[slot]
+            self.pages[slot, have : have + count] = pages[start : start + count]
+            self.counts[slot] = have + count
+            start += count

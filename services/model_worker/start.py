@@ -1,0 +1,142 @@
+"""From settings to an engine that is ready to run."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.models.decoder import CausalLM
+from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.rank_order import RankOrder
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.messages import Claimed
+from radixmesh.shared.model_source import resolve
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, str], None]
+"""Called with the fraction done, 0 to 1, and what is being done."""
+
+RANK_TIMEOUT_SECONDS = 24 * 3600.0
+"""How long a rank waits for the others in a collective: an idle group waits for its next plan in one. A rank that
+dies closes its connections, which the others notice at once."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A rank that is ready to run plans."""
+
+    engine: Engine
+    order: RankOrder
+    sizes: Claimed
+    """What a scheduler is told when it claims the group; `group_id` is filled in by the service."""
+    depth: int
+    """Steps launched before the oldest is collected."""
+    group: ParallelGroup
+
+    def close(self) -> None:
+        self.group.close()
+
+
+def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
+    """Loads model and KV pool.
+
+    Raises:
+        ModelLoadError, PlatformError, ConfigError: naming file and field, or the setting, at fault.
+    """
+    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    progress(0.0, "finding the model")
+    path = resolve(settings.model)
+    platform = get_platform(settings.device, settings.device_index + _device_offset(settings))
+    progress(0.0, "meeting the other ranks" if settings.tp > 1 else "reading the configuration")
+    group = ParallelGroup.connect(
+        settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
+    )
+    model = load_model(
+        path,
+        platform,
+        dtype=_DTYPES.get(settings.dtype),
+        group=group,
+        attention_backend=settings.attention or None,
+        load_format="dummy" if settings.load_format == "dummy" else "safetensors",
+        max_length=settings.max_model_len or None,
+        progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
+    )
+    progress(1.0, "making room for the KV cache")
+    kv, max_model_len = _make_kv_cache(settings, model, platform)
+    engine = Engine(
+        ModelRunner(model, kv, platform),
+        max_slots=settings.max_slots,
+        max_model_len=max_model_len,
+        page_size=settings.page_size,
+        eos_token_ids=model.config.eos_token_ids,
+    )
+    sizes = Claimed(
+        group_id="",
+        page_size=settings.page_size,
+        num_pages=kv.num_pages,
+        max_slots=settings.max_slots,
+        max_model_len=max_model_len,
+        vocab_size=model.config.vocab_size,
+        eos_token_ids=list(model.config.eos_token_ids),
+        length_keyed_above=model.config.rope.original_length if model.config.rope.length_dependent else 0,
+    )
+    log.info(
+        "%s on %s in %s: %d pages of %d tokens (%.2f GiB), context %d",
+        model.config.architecture,
+        platform.name,
+        str(model.dtype).removeprefix("torch."),
+        kv.num_pages,
+        settings.page_size,
+        kv.num_pages * kv.spec.page_bytes / 2**30,
+        max_model_len,
+    )
+    return Loaded(engine, RankOrder(group), sizes, 0 if platform.synchronous else 1, group)
+
+
+def _device_offset(settings: ModelWorkerSettings) -> int:
+    """Ranks on one machine take one device each; a CPU has no others to take."""
+    return 0 if settings.device == "cpu" else settings.rank
+
+
+def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, platform: Platform) -> tuple[KVCache, int]:
+    """The pool, and the longest sequence that both model and pool allow (tokens)."""
+    spec = model.kv_spec(settings.page_size)
+    num_pages = _agree(_num_pages(settings, spec, model, platform), model.group, platform)
+    max_model_len = min(model.max_length, num_pages * settings.page_size)
+    if settings.max_model_len > max_model_len:
+        raise ConfigError(
+            f"--max-model-len {settings.max_model_len} is more than the model ({model.max_length} tokens) or the "
+            f"KV cache ({num_pages * settings.page_size} tokens) allows"
+        )
+    return KVCache(spec, num_pages, platform.device), max_model_len
+
+
+def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM, platform: Platform) -> int:
+    if settings.num_pages:
+        return settings.num_pages
+    budget = int(settings.kv_memory * 2**30) or platform.memory_budget(settings.memory_fraction)
+    pages = spec.pages_within(budget)
+    if pages < 1:
+        raise ConfigError(
+            f"no memory for the KV cache: a page takes {spec.page_bytes} bytes, and {budget} are to be had; "
+            "see --kv-memory and --memory-fraction"
+        )
+    # More than every slot at full length is of use to the prefix cache only; twice that is plenty.
+    return min(pages, 2 * settings.max_slots * -(-model.max_length // settings.page_size))
+
+
+def _agree(pages: int, group: ParallelGroup, platform: Platform) -> int:
+    """The least of all ranks' counts, so that a page id means the same everywhere."""
+    counts = group.all_gather(torch.tensor([pages], dtype=torch.int64, device=platform.device))
+    return int(counts.min())

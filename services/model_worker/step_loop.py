@@ -1,0 +1,157 @@
+"""The worker's own thread: takes plans, runs them in order, hands out what came of them.
+
+The bus lives on another thread, so a step never waits for it while there are plans.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from radixmesh.services.model_worker.engine import Engine, InFlight
+from radixmesh.services.model_worker.outputs import StepResult, step_report
+from radixmesh.services.model_worker.rank_order import RankOrder
+from radixmesh.shared.messages import Admission, StepPlan, StepReport
+
+log = logging.getLogger(__name__)
+
+
+class Reset:
+    """An inbox item: forget every sequence, and take plans of any newer epoch."""
+
+
+@dataclass(slots=True)
+class _Launched:
+    plan: StepPlan
+    flight: InFlight
+    started: float
+    gap_us: int
+    last: bool
+    """Whether this is the plan's last step."""
+    results: list[StepResult]
+    """Results of the plan's earlier steps; shared by its flights."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step gave; `report` comes with a plan's last step."""
+
+    epoch: int
+    result: StepResult
+    released: list[int]
+    admissions: list[Admission]
+    report: StepReport | None
+
+
+class StepLoop:
+    """Runs an `Engine` on its own thread.
+
+    Args:
+        emit: called on this thread with each step's output, in order; must be quick.
+        failed: called on this thread once, if the loop ends on an error (a dead rank, a lost device).
+        depth: steps launched before the oldest is collected: 1 on an accelerator, 0 where launch computes at once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        order: RankOrder,
+        emit: Callable[[StepOutput], None],
+        failed: Callable[[Exception], None],
+        depth: int,
+    ) -> None:
+        self._engine = engine
+        self._order = order
+        self._emit = emit
+        self._failed = failed
+        self._depth = depth
+        self._inbox: queue.SimpleQueue[StepPlan | Reset | None] = queue.SimpleQueue()
+        self._flights: deque[_Launched] = deque()
+        self._epoch = -1
+        self._busy_until = 0.0
+        """When the last step ended, if sequences were running then; else 0."""
+        self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
+        self.received_seq = -1
+        self.reported_seq = -1
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the loop after the steps that are queued now."""
+        self._inbox.put(None)
+        self._thread.join(timeout=2.0)
+
+    def submit(self, plan: StepPlan) -> None:
+        """Queues a plan; those out of turn are dropped when their turn comes."""
+        self._inbox.put(plan)
+
+    def reset(self) -> None:
+        self._inbox.put(Reset())
+
+    def _run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                if isinstance(item, Reset):
+                    self._forget()
+                elif self._in_turn(item):
+                    self._step(item)
+        except Exception as error:  # noqa: BLE001  told to the service, which ends the process
+            self._failed(error)
+
+    def _next(self) -> StepPlan | Reset | None:
+        """The next item; before waiting for one, collects what is in flight."""
+        try:
+            return self._order.next(self._inbox, block=False)
+        except queue.Empty:
+            while self._flights:
+                self._collect()
+            return self._order.next(self._inbox, block=True)
+
+    def _forget(self) -> None:
+        while self._flights:
+            self._collect()
+        self._engine.reset()
+        self._epoch = self.received_seq = self.reported_seq = -1
+        self._busy_until = 0.0
+
+    def _in_turn(self, plan: StepPlan) -> bool:
+        if plan.seq == 0 and plan.epoch > self._epoch:
+            self._forget()
+            self._epoch = plan.epoch
+        elif plan.epoch != self._epoch:
+            return False
+        elif plan.seq != self.received_seq + 1:
+            log.error("plan %d follows plan %d: one was lost; waiting for a new claim", plan.seq, self.received_seq)
+            return False
+        self.received_seq = plan.seq
+        return True
+
+    def _step(self, plan: StepPlan) -> None:
+        results: list[StepResult] = []
+        for step in range(max(plan.steps, 1)):
+            started = time.perf_counter()
+            gap_us = int((started - self._busy_until) * 1e6) if self._busy_until and step == 0 else 0
+            flight = self._engine.launch(plan, first=step == 0)
+            self._flights.append(_Launched(plan, flight, started, gap_us, step == max(plan.steps, 1) - 1, results))
+            while len(self._flights) > self._depth:
+                self._collect()
+
+    def _collect(self) -> None:
+        launched = self._flights.popleft()
+        plan = launched.plan
+        result = self._engine.collect(launched.flight)
+        launched.results.append(result)
+        ended = time.perf_counter()
+        self._busy_until = ended if self._engine.running() else 0.0
+        report = None
+        if launched.last:
+            step_us = int((ended - launched.started) * 1e6)
+            report = step_report(plan.epoch, plan.seq, launched.results, step_us, launched.gap_us)
+            self.reported_seq = plan.seq
+        first = len(launched.results) == 1
+        released = plan.releases.tolist() if first else []
+        self._emit(StepOutput(plan.epoch, result, released, plan.admissions if first else [], report))

@@ -1,0 +1,112 @@
+"""A plan in the making, and what is remembered of it until its report."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.shared.messages import Admission, StepPlan
+
+_NO_SLOTS = np.empty(0, np.int32)
+_ADMISSION_BYTES = 1024
+"""An admission's packed size without what grows with the request, rounded up generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Part of a prompt in a plan."""
+
+    seq: Sequence
+    slot: int
+    start: int
+    count: int
+    admission: int
+    """`Sequence.admissions` when it was planned: a later admission has nothing to do with this chunk."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A plan that was made and not yet reported."""
+
+    seq: int
+    seqs: list[Sequence | None]
+    """Who had each slot, while it runs."""
+    chunks: list[Chunk]
+    decode_slots: NDArray[np.int32]
+    advance: NDArray[np.int64]
+    """By decode slot: the most tokens it may advance by."""
+
+
+def admission_bytes(seq: Sequence) -> int:
+    """About how large the sequence's admission is when packed."""
+    params = seq.params
+    strings = sum(len(stop.encode()) + 5 for stop in params.stop)
+    return _ADMISSION_BYTES + seq.prompt.nbytes + 16 * len(params.logit_bias) + 5 * len(params.stop_token_ids) + strings
+
+
+@dataclass(slots=True)
+class Draft:
+    """Collects one plan. Sequences that are in it already must not be retracted any more."""
+
+    admissions: list[Admission] = field(default_factory=list)
+    grant_slots: list[int] = field(default_factory=list)
+    grant_counts: list[int] = field(default_factory=list)
+    grant_pages: list[int] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    decode_slots: NDArray[np.int32] = field(default_factory=lambda: _NO_SLOTS)
+    advance: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    steps: int = 1
+    bytes: int = 0
+    """Of admissions and the pages that come with them."""
+
+    def admit(self, seq: Sequence) -> None:
+        self.bytes += admission_bytes(seq)
+        self.admissions.append(
+            Admission(
+                slot=seq.slot,
+                request_id=seq.request_id,
+                choice=seq.choice,
+                attempt=seq.attempt,
+                detokenizer_id=seq.detokenizer_id,
+                task=seq.task,
+                prompt_ids=seq.prompt,
+                resumed=seq.resumed,
+                cached_tokens=seq.cached,
+                params=seq.params,
+                lora=seq.lora,
+                traceparent=seq.traceparent,
+            )
+        )
+
+    def grant(self, seq: Sequence, upto: int) -> None:
+        """Tells the worker of the sequence's pages up to number `upto`."""
+        fresh = seq.pages[seq.granted : upto]
+        if fresh:
+            self.grant_slots.append(seq.slot)
+            self.grant_counts.append(len(fresh))
+            self.grant_pages += fresh
+            self.bytes += 4 * len(fresh)
+            seq.granted = upto
+
+    def build(self, epoch: int, number: int, releases: list[int]) -> StepPlan | None:
+        """The plan; None if it would do nothing."""
+        if not (releases or self.admissions or self.chunks or self.decode_slots.size):
+            return None
+        fields: dict[str, object] = {"decode_slots": self.decode_slots, "steps": self.steps}
+        if releases:
+            fields["releases"] = np.array(releases, np.int32)
+        if self.grant_slots:
+            fields["grant_slots"] = np.array(self.grant_slots, np.int32)
+            fields["grant_counts"] = np.array(self.grant_counts, np.int32)
+            fields["grant_pages"] = np.array(self.grant_pages, np.int32)
+        if self.chunks:
+            fields["admissions"] = self.admissions
+            fields["prefill_slots"] = np.array([chunk.slot for chunk in self.chunks], np.int32)
+            fields["prefill_starts"] = np.array([chunk.start for chunk in self.chunks], np.int32)
+            fields["prefill_counts"] = np.array([chunk.count for chunk in self.chunks], np.int32)
+        return StepPlan(epoch=epoch, seq=number, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,200 @@
+"""Makes the next plan. `Planner.next` is the whole of what a step does.
+
+A decode needs no token values: each running slot makes one more, and the worker feeds its own last token. So a plan
+can be made before the one before it is reported. What is known late is only who has ended:
+
+    plan n      decode 3 5 8
+    plan n+1    decode 3 5 8      made and sent before n is reported
+    report n    5 has ended       the worker skips slot 5 in n+1
+    plan n+2    release 5, decode 3 8; slot 5 and its pages may go to another sequence here
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.scheduler.draft import Chunk, Draft, InFlight, admission_bytes
+from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.services.scheduler.state import ReplicaState
+from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.messages import StepPlan
+
+SCAN = 128
+"""Waiting sequences that are looked at for one plan, at most."""
+
+
+class Planner:
+    """Turns a `ReplicaState` into plans, and moves its sequences accordingly.
+
+    Args:
+        max_bytes: size of admissions and their pages in one plan, at most.
+    """
+
+    def __init__(self, state: ReplicaState, epoch: int, max_bytes: int) -> None:
+        self._state = state
+        self._epoch = epoch
+        self._max_bytes = max_bytes
+        self._headroom = state.kv.pages_for(state.settings.decode_headroom)
+
+    def next(self, now: float) -> tuple[StepPlan, InFlight] | None:
+        """The next plan and what to remember of it; None if there is nothing to do now."""
+        state = self._state
+        draft = Draft()
+        if state.policy.preempts and len(state.queue):
+            self._preempt(now)
+        self._decodes(draft, now)
+        budget = self._budget(draft)
+        budget -= self._prefills(draft, budget)
+        if len(state.queue):
+            self._admissions(draft, budget, now)
+        plan = draft.build(self._epoch, state.planned_seq + 1, state.releases)
+        if plan is None:
+            return None
+        state.releases = []
+        state.planned_seq += 1
+        in_flight = InFlight(plan.seq, state.slots.seqs.copy(), draft.chunks, draft.decode_slots, draft.advance)
+        return plan, in_flight
+
+    # -- decodes --
+
+    def _decodes(self, draft: Draft, now: float) -> None:
+        """Every running slot goes on; when memory is short, the last in rank goes back to the queue instead."""
+        slots, kv = self._state.slots, self._state.kv
+        steps = self._steps()
+        while True:
+            rows, target = self._targets(steps)
+            if not rows.size:
+                return
+            short = np.flatnonzero(target > slots.room[rows])
+            wanted = [kv.pages_for(int(target[i] - slots.room[rows[i]])) for i in short]
+            if sum(wanted) <= kv.available:
+                break
+            if steps > 1:
+                steps = 1
+            else:
+                self._state.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
+        for i, count in zip(short.tolist(), wanted, strict=True):
+            self._extend(draft, int(rows[i]), count)
+        draft.decode_slots, draft.steps = rows, steps
+        draft.advance = target - slots.kv_len[rows]
+        slots.kv_len[rows] = target
+
+    def _targets(self, steps: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Slots that have tokens to go, and the KV length that each may reach in this plan."""
+        slots = self._state.slots
+        rows = slots.decode_slots()
+        length, end = slots.kv_len[rows], slots.kv_end[rows]
+        open_ended = length < end
+        if not open_ended.all():
+            rows, length, end = rows[open_ended], length[open_ended], end[open_ended]
+        return rows, np.minimum(length + steps, end)
+
+    def _steps(self) -> int:
+        """Several decode steps in one plan only while nobody waits for the next plan."""
+        state = self._state
+        most = state.settings.max_multi_step
+        if most == 1 or len(state.queue) or state.prefilling:
+            return 1
+        rows = state.slots.decode_slots()
+        left = state.slots.kv_end[rows] - state.slots.kv_len[rows]
+        return max(1, min(most, int(left.max(initial=1))))
+
+    def _extend(self, draft: Draft, slot: int, count: int) -> None:
+        seq = self._state.slots.seqs[slot]
+        assert seq is not None  # noqa: S101  decode slots are taken
+        self._state.kv.extend(seq, count)
+        self._state.slots.room[slot] += count * self._state.kv.page_size
+        draft.grant(seq, len(seq.pages))
+
+    # -- prompts --
+
+    def _budget(self, draft: Draft) -> int:
+        """Prompt tokens for this plan; at least a page, so that prompts always get on."""
+        settings, decodes = self._state.settings, draft.decode_slots.size
+        budget = settings.prefill_chunk - decodes if decodes else settings.max_prefill_tokens
+        return max(budget, self._state.kv.page_size)
+
+    def _prefills(self, draft: Draft, budget: int) -> int:
+        """Goes on with prompts that have begun. Returns the tokens used."""
+        used = 0
+        for seq in list(self._state.prefilling):
+            count = self._chunk_size(seq, budget - used)
+            if count == 0:
+                break
+            self._chunk(draft, seq, count)
+            used += count
+        return used
+
+    def _chunk_size(self, seq: Sequence, budget: int) -> int:
+        """Tokens of the prompt's next chunk: the rest of it, or whole pages, so that they can be shared at once."""
+        left = len(seq.prompt) - seq.planned
+        return left if left <= budget else budget // self._state.kv.page_size * self._state.kv.page_size
+
+    def _chunk(self, draft: Draft, seq: Sequence, count: int) -> None:
+        state = self._state
+        draft.chunks.append(Chunk(seq, seq.slot, seq.planned, count, seq.admissions))
+        seq.planned += count
+        draft.grant(seq, state.kv.pages_for(seq.planned))
+        if seq.planned == len(seq.prompt):
+            state.prefilling.remove(seq)
+            state.slots.start_decoding(seq, len(seq.pages) * state.kv.page_size)
+
+    # -- admissions --
+
+    def _admissions(self, draft: Draft, budget: int, now: float) -> None:
+        """Takes sequences from the queue until a slot, a page or the budget is missing."""
+        state = self._state
+        if budget < 1 or not state.slots.free:
+            return
+        for seq in state.policy.arrange(state.queue.ready(state.reported_seq, SCAN), state.kv.tree):
+            if budget < 1 or not state.slots.free:
+                break
+            size = admission_bytes(seq)
+            if size > self._max_bytes:
+                state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, f"a prompt of {len(seq.prompt)} tokens is too long for the bus")
+                continue
+            if draft.bytes + size > self._max_bytes:
+                break
+            cached = state.kv.tree.peek(seq.prompt[:-1], seq.namespace)[0]
+            if not seq.promoted and state.warming.shared_soon(seq, cached):
+                continue
+            if not self._fits(seq, cached):
+                break
+            count = self._admit(draft, seq, budget)
+            if count == 0:
+                break
+            budget -= count
+
+    def _fits(self, seq: Sequence, cached: int) -> bool:
+        """Whether its whole prompt has pages now, and those who run keep room to go on."""
+        state = self._state
+        headroom = self._headroom * (state.slots.running + 1) if state.slots.running else 0
+        return state.kv.pages_for(len(seq.prompt)) - cached + headroom <= state.kv.available
+
+    def _admit(self, draft: Draft, seq: Sequence, budget: int) -> int:
+        """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits."""
+        state = self._state
+        room = (self._max_bytes - draft.bytes - admission_bytes(seq)) // 4
+        state.kv.attach(seq, room)
+        count = self._chunk_size(seq, budget)
+        if count == 0 or not self._fits(seq, len(seq.pages)):
+            state.kv.detach(seq, keep=False)
+            return 0
+        state.place(seq)
+        state.kv.extend(seq, state.kv.pages_for(len(seq.prompt)) - len(seq.pages))
+        draft.admit(seq)
+        self._chunk(draft, seq, count)
+        return count
+
+    def _preempt(self, now: float) -> None:
+        """Makes room for the first in the queue by sending lower priorities back to it."""
+        state = self._state
+        head = next(iter(state.queue.ready(state.reported_seq, 1)), None)
+        if head is None:
+            return
+        victims = sorted(
+            (seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted),
+            key=lambda seq: seq.rank,
+        )
+        cached = state.kv.tree.peek(head.prompt[:-1], head.namespace)[0]
+        while victims and not (state.slots.free and self._fits(head, cached)):
+            state.retract(victims.pop(), now)

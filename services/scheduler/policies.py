@@ -1,0 +1,58 @@
+"""Which waiting sequence goes first.
+
+    fcfs         first come, first served
+    lpm          longest cached prefix first
+    dfs-weight   depth first through the radix tree, the branch with most waiting prompts first
+    priority     highest priority first; a higher one preempts lower ones that run
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from radixmesh.services.scheduler.config import PolicyName
+from radixmesh.services.scheduler.radix_tree import RadixTree
+from radixmesh.services.scheduler.sequence import Sequence
+
+Arrange = Callable[[list[Sequence], RadixTree], list[Sequence]]
+
+
+def _as_they_are(window: list[Sequence], _tree: RadixTree) -> list[Sequence]:
+    return window
+
+
+def _longest_prefix(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
+    return sorted(window, key=lambda seq: -tree.peek(seq.prompt, seq.namespace)[0])
+
+
+def _depth_first(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
+    paths = {seq: tree.peek(seq.prompt, seq.namespace)[1] for seq in window}
+    weights = Counter(node for path in paths.values() for node in path)
+    return sorted(window, key=lambda seq: [(-weights[node], node) for node in paths[seq]])
+
+
+_ARRANGE: dict[PolicyName, Arrange] = {
+    "fcfs": _as_they_are,
+    "lpm": _longest_prefix,
+    "dfs-weight": _depth_first,
+    "priority": _as_they_are,
+}
+
+
+class Policy:
+    """One of the four. `level` orders the whole queue; `arrange` orders the part of it that is looked at now."""
+
+    def __init__(self, name: PolicyName) -> None:
+        self.name = name
+        self.preempts = name == "priority"
+        self._arrange = _ARRANGE[name]
+
+    def level(self, seq: Sequence) -> int:
+        """Lower levels come first in the queue; within one, the order of arrival."""
+        if seq.promoted:
+            return -(1 << 62)
+        return -seq.priority if self.name == "priority" else 0
+
+    def arrange(self, window: list[Sequence], tree: RadixTree) -> list[Sequence]:
+        """`window` in the order in which to admit; promoted ones, which stand at its front, stay there."""
+        promoted = [seq for seq in window if seq.promoted]
+        return promoted + self._arrange(window[len(promoted) :], tree)

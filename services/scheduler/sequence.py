@@ -1,0 +1,123 @@
+"""One choice of a request, as the scheduler knows it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.scheduler.radix_tree import Node
+from radixmesh.shared.messages import Finish, SamplingParams, Task
+
+
+class Phase(Enum):
+    """Where a sequence is."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    """It has a slot; part of its prompt is in no plan yet."""
+    DECODE = "decode"
+    """Its whole prompt is in plans, run or in flight."""
+    ENDED = "ended"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens, pages and progress of one choice.
+
+        prompt  [ request's prompt | resumed ]  output [ learned from reports ... ]
+                0 ....... prompt_tokens ..... len(prompt) .................. length ........ limit
+        pages   [ in the tree, locked by `node` ][ this sequence's own ............ ]
+                0 .................... tree_pages ..................... len(pages)
+
+    Retraction moves `output` into `prompt`, so that the next admission computes it as prompt.
+    """
+
+    request_id: str
+    choice: int
+    attempt: int
+    gateway_id: str
+    detokenizer_id: str
+    task: Task
+    params: SamplingParams
+    lora: str
+    namespace: str
+    priority: int
+    order: int
+    """Number of arrival, unique in a scheduler's life."""
+    prompt: NDArray[np.int32]
+    prompt_tokens: int
+    """Tokens of the request's own prompt."""
+    limit: int
+    """Most tokens, prompt and output together, that it may come to."""
+    arrived_at: float
+    queued_at: float
+    deadline: float
+    phase: Phase = Phase.WAITING
+    promoted: bool = False
+    """It has waited so long that it goes first, and is not preempted."""
+    ready_after: int = -1
+    """Plan whose report must be in before it can be admitted (again)."""
+    output: list[int] = field(default_factory=list)
+    slot: int = -1
+    admissions: int = 0
+    """How often it took a slot; a chunk's report counts only for the admission it was planned in."""
+    planned: int = 0
+    """Tokens of `prompt` that are cached or in plans."""
+    computed: int = 0
+    """Tokens of `prompt` whose KV is known to be written."""
+    cached: int = 0
+    """Tokens of `prompt` that came from the prefix cache at the last admission."""
+    granted: int = 0
+    """How many of `pages` the worker has been told of."""
+    pages: list[int] = field(default_factory=list)
+    tree_pages: int = 0
+    duplicates: list[int] = field(default_factory=list)
+    """Pages among ``pages[:tree_pages]`` that are its own: the tree had other pages for these tokens."""
+    node: Node | None = None
+    traceparent: str = ""
+    hashes: NDArray[np.uint64] | None = None
+    """Block hashes of `prompt`, once somebody asked."""
+
+    @property
+    def resumed(self) -> int:
+        """Output tokens at the end of `prompt`."""
+        return len(self.prompt) - self.prompt_tokens
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.output)
+
+    @property
+    def stored(self) -> int:
+        """Tokens whose KV is known to be written. The newest output token's is not: it has not been fed yet."""
+        return self.length - 1 if self.output else self.computed
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sorts running sequences: the greatest goes first when memory is short."""
+        return (-self.priority if not self.promoted else -(1 << 62), self.order)
+
+    def tokens(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Tokens start <= position < stop, int32."""
+        if stop <= len(self.prompt):
+            return self.prompt[start:stop]
+        output = np.array(self.output[max(0, start - len(self.prompt)) : stop - len(self.prompt)], np.int32)
+        return np.concatenate([self.prompt[start:], output]) if start < len(self.prompt) else output
+
+    def owned_pages(self) -> list[int]:
+        """Pages that are neither free nor the tree's."""
+        return self.pages[self.tree_pages :] + self.duplicates
+
+    def fold(self) -> None:
+        """Makes the output so far part of the prompt, for the next admission."""
+        if self.output:
+            self.prompt = np.concatenate([self.prompt, np.array(self.output, np.int32)])
+            self.output = []
+            self.hashes = None
+
+    def admission_key(self) -> tuple[str, int]:
+        return (self.request_id, self.choice)
+
+
+FINISHED = frozenset({Finish.STOP, Finish.LENGTH, Finish.CANCELLED})

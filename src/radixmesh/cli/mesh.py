@@ -1,0 +1,74 @@
+"""What `health` and `ps` share: where the bus is, and who answers on it."""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from radixmesh.cli.serve import state
+from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.messages import Message, Presence, WhoIsThere
+from radixmesh.shared.subjects import Subjects
+
+
+def add_bus_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nats-url", help="default: $RADIXMESH_NATS_URL")
+    parser.add_argument("--namespace", help="default: $RADIXMESH_NAMESPACE, or radixmesh")
+    parser.add_argument("--state-file", help="of a running `radixmesh serve`, which knows the way to its bus")
+    parser.add_argument(
+        "--timeout", type=float, default=3.0, metavar="S", help="seconds to wait (default: %(default)g)"
+    )
+
+
+def bus_settings(args: argparse.Namespace) -> ServiceSettings:
+    """Settings of the bus from flags, else a state file, else the environment.
+
+    Raises:
+        ConfigError: a setting is wrong, or the state file is not there.
+    """
+    given: dict[str, Any] = _from_state_file(args.state_file) if args.state_file else {}
+    given |= {key: value for key in ("nats_url", "namespace") if (value := getattr(args, key)) is not None}
+    return ServiceSettings.load([]).model_copy(update=ServiceSettings(**given).model_dump(include=set(given)))
+
+
+def _from_state_file(path: str) -> dict[str, Any]:
+    try:
+        found = state.read(path)
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"--state-file {path}: {error}") from error
+    return {key: found[key] for key in ("nats_url", "namespace", "nats_token") if found.get(key)}
+
+
+@asynccontextmanager
+async def presences(settings: ServiceSettings, timeout: float) -> AsyncIterator[AsyncIterator[Presence]]:
+    """Asks who is there; gives the answers as they come, for `timeout` seconds.
+
+    Raises:
+        BusError: no NATS server answered within `timeout`.
+    """
+    deadline = time.monotonic() + timeout
+    inbox: asyncio.Queue[Envelope] = asyncio.Queue()
+    subjects = Subjects(settings.namespace)
+    bus = await Bus.connect(settings, "radixmesh-cli", timeout=timeout)
+    try:
+        await bus.subscribe(subjects.presence(), inbox.put_nowait)
+        await bus.publish(subjects.who, WhoIsThere())
+        yield _until(inbox, deadline)
+    finally:
+        await bus.close()
+
+
+async def _until(inbox: asyncio.Queue[Envelope], deadline: float) -> AsyncIterator[Presence]:
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            envelope = await asyncio.wait_for(inbox.get(), left)
+        except TimeoutError:
+            return
+        message: Message = envelope.unpack()
+        if isinstance(message, Presence):
+            yield message

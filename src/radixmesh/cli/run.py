@@ -1,0 +1,29 @@
+"""`radixmesh run SERVICE [flags]`: one service in this very process."""
+
+import argparse
+import runpy
+import sys
+
+SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
+
+
+def service_name(text: str) -> str:
+    """The service that `text` names; dashes are as good as underscores."""
+    name = text.replace("-", "_")
+    if name not in SERVICES:
+        raise argparse.ArgumentTypeError(f"no service {text!r}; there are {', '.join(SERVICES)}")
+    return name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("service", metavar="SERVICE", type=service_name, help=", ".join(SERVICES))
+    parser.add_argument(
+        "flags", nargs=argparse.REMAINDER, help="the service's own; see radixmesh run SERVICE --help"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Becomes ``python -m radixmesh.services.SERVICE``, without a second interpreter."""
+    sys.argv[1:] = args.flags
+    runpy.run_module(f"radixmesh.services.{args.service}", run_name="__main__", alter_sys=True)
+    return 0

@@ -1,0 +1,83 @@
+"""`radixmesh serve`: what happens in which order."""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radixmesh.cli.serve.options import GRPC_OFF, Options, add_arguments, from_args
+
+if TYPE_CHECKING:
+    from radixmesh.cli.serve.plan import Model
+
+__all__ = ["add_arguments", "run"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after an orderly end, 1 after a failure.
+
+    Raises:
+        ConfigError: a flag is wrong, or a port is in use; nothing has been started.
+        ModelLoadError: there is no such model; nothing has been started.
+    """
+    began = time.monotonic()
+    from radixmesh.cli.serve.model import choose
+
+    options = _with_ports(from_args(args))
+    model = choose(options.model, options.served_model_name)
+    log_dir = _log_dir(options)
+    logging.basicConfig(
+        filename=log_dir / "supervisor.log",
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(message)s",
+    )
+    with tempfile.TemporaryDirectory(prefix="radixmesh-") as private:
+        return asyncio.run(_serve(options, model, log_dir, Path(private), began))
+
+
+def _with_ports(options: Options) -> Options:
+    """Chooses a port where 0 was given, and sees to it that all can be had. Raises ConfigError."""
+    from radixmesh.cli.serve import machine
+    from radixmesh.cli.serve.plan import gateway_ports
+
+    host = options.host
+    options = dataclasses.replace(
+        options,
+        port=options.port or machine.free_port(host),
+        grpc_port=options.grpc_port or machine.free_port(host),
+    )
+    for http, grpc in gateway_ports(options):
+        machine.require_free(host, http, "--port")
+        if grpc != GRPC_OFF:
+            machine.require_free(host, grpc, "--grpc-port")
+    return options
+
+
+def _log_dir(options: Options) -> Path:
+    """The directory for logs, made if need be. Raises OSError if the one named cannot be made."""
+    from radixmesh.cli.serve import state
+
+    if options.log_dir is not None:
+        options.log_dir.mkdir(parents=True, exist_ok=True)
+        return options.log_dir
+    directory = state.home() / f"serve-{options.port}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no home to write into, as in many containers
+        return Path(tempfile.mkdtemp(prefix="radixmesh-logs-"))
+    return directory
+
+
+async def _serve(options: Options, model: "Model", log_dir: Path, private: Path, began: float) -> int:
+    from radixmesh.cli.serve.session import Session
+
+    session = Session(options, model, log_dir, private, began)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, session.stop)
+    return await session.run()

@@ -1,0 +1,73 @@
+"""What the supervisor knows of its children from the bus, and what it tells about them."""
+
+import time
+
+from radixmesh.cli.serve.plan import ProcessSpec
+from radixmesh.shared.actor import now_epoch
+from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.messages import Presence, State, WhoIsThere
+from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.subjects import Subjects
+
+LOADERS = ("model_worker", "tokenizer")
+"""Services that load something before they can say that they are up."""
+
+
+class Mesh:
+    """The bus as the supervisor sees it.
+
+    Every death is known to the supervisor first. It tells the others at once, so that nobody waits for missing
+    heartbeats.
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self.members = PresenceView()
+        self._bus = bus
+        self._subjects = subjects
+        self._up_since: dict[str, float] = {}
+        self.members.on_change.append(self._note)
+
+    @classmethod
+    async def connect(cls, settings: ServiceSettings) -> "Mesh":
+        """Raises BusError."""
+        mesh = cls(await Bus.connect(settings, "radixmesh-serve"), Subjects(settings.namespace))
+        await mesh._bus.subscribe(mesh._subjects.presence(), mesh._heard)
+        mesh._bus.on_reconnect.append(mesh.ask)
+        return mesh
+
+    async def ask(self) -> None:
+        """Asks everyone to tell of themselves now."""
+        await self._bus.publish(self._subjects.who, WhoIsThere())
+
+    async def tell_gone(self, spec: ProcessSpec) -> None:
+        """Tells everyone that `spec`'s process has died. Raises BusError."""
+        gone = Presence(service=spec.service, instance=spec.instance, epoch=now_epoch(), state=State.GONE)
+        self.members.update(gone)
+        await self._bus.publish(self._subjects.presence(spec.service), gone)
+
+    def up_for(self, instance: str) -> float | None:
+        """Seconds since `instance` came up; None if it has not."""
+        since = self._up_since.get(instance)
+        return None if since is None else time.monotonic() - since
+
+    async def close(self) -> None:
+        await self._bus.close()
+
+    def _heard(self, envelope: Envelope) -> None:
+        message = envelope.unpack()
+        if isinstance(message, Presence):
+            self.members.update(message)
+
+    def _note(self, before: Presence | None, now: Presence | None) -> None:
+        if now is None:
+            if before is not None:
+                self._up_since.pop(before.instance, None)
+        elif is_up(now):
+            self._up_since.setdefault(now.instance, time.monotonic())
+
+
+def is_up(member: Presence) -> bool:
+    """Whether its own start is behind it; it may still wait for others, which it then tells in `detail`."""
+    waits = member.state is State.STARTING and bool(member.detail) and member.service not in LOADERS
+    return member.state is State.READY or waits

@@ -1,0 +1,140 @@
+"""One child process: its start, its output, its end."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+TAIL_LINES = 50
+"""Of a child's output that are kept for the report of its death."""
+
+LINE_BYTES = 1 << 20
+LOG_BYTES = 32 << 20
+"""Of a log file; one older file is kept."""
+
+_LEVEL = re.compile(r"^(?:\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|\[\d+\] \S+ \S+ \[(\w{3})\])")
+"""Our text logs, and nats-server's."""
+
+_NATS_LEVELS = {"DBG": logging.DEBUG, "INF": logging.INFO, "WRN": logging.WARNING, "ERR": logging.ERROR}
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+Show = Callable[[int, str], bool]
+"""Takes each line of output with its level; tells whether people have seen it."""
+
+
+def level_of(line: str, before: int) -> int:
+    """The level of one line of output; a line that tells none (a traceback's) goes with the line `before` it."""
+    match = _LEVEL.match(line)
+    if match is None:
+        return before
+    if match[1]:
+        return logging.getLevelNamesMapping()[match[1]]
+    return _NATS_LEVELS.get(match[2], logging.CRITICAL)
+
+
+def describe(returncode: int) -> str:
+    """An exit status in words."""
+    if returncode >= 0:
+        return f"exited with {returncode}"
+    name = signal.Signals(-returncode).name
+    hint = " (the system kills so when memory runs out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _die_with(supervisor: int) -> None:
+    """Runs in the child before exec: Linux kills it when the supervisor dies, however that happens."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it died between the fork and the line above
+        os._exit(1)
+
+
+@dataclass
+class Process:
+    """A running child in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone."""
+
+    name: str
+    _child: asyncio.subprocess.Process
+    _show: Show
+    _log: RotatingFileHandler
+    started: float = field(default_factory=time.monotonic)
+    tail: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    """(line, whether people have seen it)."""
+    _pump: asyncio.Task[None] = field(init=False)
+
+    @classmethod
+    async def start(
+        cls, name: str, argv: tuple[str, ...], environ: Mapping[str, str], log_dir: Path, show: Show
+    ) -> "Process":
+        """Starts `argv` with just the environment `environ`. Raises OSError."""
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            env=environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(_die_with, os.getpid()),
+            limit=LINE_BYTES,
+        )
+        log = RotatingFileHandler(log_dir / f"{name}.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+        process = cls(name, child, show, log)
+        process._pump = asyncio.create_task(process._read())
+        return process
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._child.returncode
+
+    async def wait(self) -> int:
+        """Waits for the end of the process, kills what it left behind, and gives its exit status."""
+        returncode = await self._child.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)  # compilers and the like that it had started
+        # Output ends with the last holder of the pipe; one that has left our session must not keep us waiting.
+        await asyncio.wait({self._pump}, timeout=1.0)
+        self._pump.cancel()
+        self._log.close()
+        return returncode
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Sends `signum` to the process; SIGKILL also to all that it has started. Does nothing after its end."""
+        if self._child.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if signum is signal.SIGKILL:
+                os.killpg(self._child.pid, signum)
+            else:
+                self._child.send_signal(signum)
+
+    async def _read(self) -> None:
+        stream = self._child.stdout
+        level = logging.WARNING  # what a process says before its logging is set up is worth a look
+        while stream is not None:
+            try:
+                raw = await stream.readline()
+            except ValueError:  # a line over LINE_BYTES; what was read of it is gone
+                raw = b"(a line too long to keep)\n"
+            if not raw:
+                return
+            line = raw.decode(errors="replace").rstrip("\n")
+            level = level_of(line, level)
+            self._log.emit(logging.makeLogRecord({"msg": line}))
+            self.tail.append((line, self._show(level, line)))

@@ -1,0 +1,44 @@
+"""The state file of a running `radixmesh serve`: who runs where, and the way to its bus.
+
+It holds the token of the private nats-server, so only its owner may read it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "state.json"
+
+
+def home() -> Path:
+    """Where each `radixmesh serve` has its directory with logs and the state file."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "radixmesh"
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """Puts `values` in place at once, so that a reader never sees half of them. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2)
+    draft.replace(path)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Raises OSError or json.JSONDecodeError."""
+    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return found
+
+
+def running() -> list[Path]:
+    """State files of the supervisors that live on this machine, the latest first."""
+    alive: list[tuple[float, Path]] = []
+    for path in home().glob(f"*/{FILE}"):
+        try:
+            os.kill(read(path)["pid"], 0)
+            alive.append((path.stat().st_mtime, path))
+        except (OSError, json.JSONDecodeError, KeyError, TypeError):
+            continue  # its supervisor is gone, or is putting the file away at this moment
+    return [path for _, path in sorted(alive, reverse=True)]

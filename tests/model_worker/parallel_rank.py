@@ -1,0 +1,42 @@
+"""One rank of `test_parallel`: python parallel_rank.py RANK SIZE RENDEZVOUS OUT CHECKPOINT..."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from paged_driver import PagedDriver, Sequence
+
+from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.platform import get_platform
+
+PROMPTS = [[(7 * i * i + 3 * i + 11) % 509 for i in range(n)] for n in (5, 19)]
+COUNT = 10
+
+
+def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str]) -> None:
+    torch.set_num_threads(1)
+    platform = get_platform("cpu")
+    group = ParallelGroup.connect(rank, size, platform.distributed_backend, f"file://{rendezvous}")
+    results = {}
+    with torch.inference_mode():
+        for path in checkpoints:
+            model = load_model(path, platform, dtype=torch.float32, group=group)
+            driver = PagedDriver(model, 4)
+            logits = driver.step([(Sequence(PROMPTS[1]), len(PROMPTS[1]))])
+            results[Path(path).name] = {
+                "tokens": driver.mixed(PROMPTS, COUNT, chunk=6),
+                "digest": hashlib.sha256(logits.numpy().tobytes()).hexdigest(),
+                "width": logits.shape[1],
+                "kv_heads": driver.kv.spec.num_kv_heads,
+            }
+        shared = group.broadcast(torch.tensor([rank + 5]))
+        results["broadcast"] = int(shared)
+    out.write_text(json.dumps(results))
+    group.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), sys.argv[5:])

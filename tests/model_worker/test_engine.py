@@ -1,0 +1,180 @@
+"""The engine against transformers: plans in, the very same tokens out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import EOS_ID, make_checkpoint
+from plans import PlanDriver, Work
+
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
+from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.shared.messages import Finish, SamplingParams
+
+PROMPTS = [[5, 6, 7], list(range(20, 57)), [100], [9, 8, 7, 6, 5, 4, 3], list(range(300, 390, 3))]
+
+
+def greedy(max_tokens: int | None = 12, **fields: Any) -> SamplingParams:
+    return SamplingParams(temperature=0.0, max_tokens=max_tokens, **{"ignore_eos": True, **fields})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    path = tmp_path_factory.mktemp("engine")
+    return path, make_checkpoint(path, "llama")
+
+
+def make_engine(path: Path, page_size: int = 4, max_model_len: int = 128, **fields: Any) -> Engine:
+    platform = get_platform("cpu")
+    model = load_model(path, platform, max_length=max_model_len)
+    runner = ModelRunner(model, KVCache(model.kv_spec(page_size), 256, platform.device), platform)
+    ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
+    return Engine(runner, max_model_len=max_model_len, page_size=page_size, **ends)
+
+
+def reference(model: Any, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, do_sample=False, max_new_tokens=count, eos_token_id=None, pad_token_id=0)
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("chunk", [5, 64])
+def test_greedy_equals_transformers(checkpoint: tuple[Path, Any], depth: int, steps: int, chunk: int) -> None:
+    """Arriving one after the other, in chunks, some plans ahead or several steps at once."""
+    path, model = checkpoint
+    works = [Work(prompt, greedy(), arrives=2 * i) for i, prompt in enumerate(PROMPTS)]
+    PlanDriver(make_engine(path), chunk=chunk, depth=depth, steps=steps).run(works)
+    for work in works:
+        assert work.tokens == reference(model, work.prompt, 12)
+        assert work.finish is Finish.LENGTH
+        assert [row.index for row in work.rows] == list(range(12))
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_ends_are_exact(checkpoint: tuple[Path, Any], depth: int) -> None:
+    path, model = checkpoint
+    expected = reference(model, PROMPTS[1], 12)
+    stop = expected[4]
+    first = expected.index(stop)
+    works = [
+        Work(PROMPTS[1], greedy(stop_token_ids=[stop])),
+        Work(PROMPTS[1], greedy(stop_token_ids=[stop], min_tokens=12)),
+        Work(PROMPTS[1], greedy(max_tokens=1)),
+        Work(PROMPTS[1], greedy(max_tokens=None)),
+    ]
+    PlanDriver(make_engine(path, max_model_len=64), depth=depth).run(works)
+    stopped, barred, single, full = works
+    assert stopped.tokens == expected[: first + 1]
+    assert (stopped.finish, stopped.rows[-1].stop_token) == (Finish.STOP, stop)
+    assert stop not in barred.tokens[:11]
+    assert len(barred.tokens) == 12
+    assert (single.tokens, single.finish) == (expected[:1], Finish.LENGTH)
+    assert len(full.tokens) == 64 - len(PROMPTS[1])
+
+
+def test_eos_ends_unless_ignored(checkpoint: tuple[Path, Any]) -> None:
+    path, model = checkpoint
+    expected = reference(model, PROMPTS[0], 12)
+    works = [Work(PROMPTS[0], greedy(ignore_eos=False)), Work(PROMPTS[0], greedy(ignore_eos=True))]
+    PlanDriver(make_engine(path, eos_token_ids=[expected[3]])).run(works)
+    assert works[0].tokens == expected[: expected.index(expected[3]) + 1]
+    assert (works[0].finish, works[0].rows[-1].stop_token) == (Finish.STOP, -1)
+    assert works[1].tokens == expected
+
+
+@pytest.mark.parametrize("cut", [1, 5, 11])
+def test_a_resumed_sequence_goes_on_as_if_never_cut(checkpoint: tuple[Path, Any], cut: int) -> None:
+    path, _model = checkpoint
+    for params in (greedy(), SamplingParams(temperature=1.0, seed=7, max_tokens=12, ignore_eos=True)):
+        whole = Work(PROMPTS[1], params, choice=3)
+        PlanDriver(make_engine(path)).run([whole])
+        rest = Work(PROMPTS[1], params, resumed=whole.tokens[:cut], choice=3)
+        PlanDriver(make_engine(path), chunk=7).run([rest])
+        assert rest.tokens == whole.tokens[cut:]
+        assert rest.rows[0].index == cut
+
+
+def test_penalties_and_draws_do_not_depend_on_company(checkpoint: tuple[Path, Any]) -> None:
+    path, _model = checkpoint
+    params = [
+        SamplingParams(temperature=0.9, top_p=0.9, seed=1, max_tokens=10, ignore_eos=True),
+        SamplingParams(temperature=1.1, top_k=20, frequency_penalty=0.7, seed=2, max_tokens=10, ignore_eos=True),
+        SamplingParams(temperature=0.0, repetition_penalty=1.3, max_tokens=10, ignore_eos=True),
+        greedy(10, logit_bias={17: 100.0}),
+        greedy(10, logprobs=3),
+    ]
+    together = [Work(prompt, p, arrives=i) for i, (prompt, p) in enumerate(zip(PROMPTS, params, strict=True))]
+    PlanDriver(make_engine(path), depth=1).run(together)
+    for i, work in enumerate(together):
+        alone = Work(PROMPTS[i], params[i])
+        PlanDriver(make_engine(path)).run([alone])
+        assert alone.tokens == work.tokens
+    assert together[3].tokens == [17] * 10
+    assert all(len(row.top) == 3 and row.top[0] == (row.token, row.logprob) for row in together[4].rows)
+
+
+def test_an_admission_that_does_not_fit_fails_alone(checkpoint: tuple[Path, Any]) -> None:
+    path, model = checkpoint
+    works = [Work([1] * 64, greedy()), Work(PROMPTS[0], greedy())]
+    PlanDriver(make_engine(path, max_model_len=64)).run(works)
+    assert works[0].failure == "a prompt of 64 tokens does not fit a context of 64"
+    assert works[1].tokens == reference(model, PROMPTS[0], 12)
+
+
+def test_logits_that_are_not_finite_fail_their_sequence_alone(checkpoint: tuple[Path, Any]) -> None:
+    path, model = checkpoint
+    engine = make_engine(path)
+    poisoned = 499
+    with torch.no_grad():
+        engine.runner.model.model.embed_tokens.weight[poisoned] = float("nan")
+    works = [Work([5, poisoned], greedy()), Work(PROMPTS[0], greedy())]
+    PlanDriver(engine).run(works)
+    assert works[0].failure == "the model's logits are not finite"
+    if not model.config.tie_word_embeddings:
+        assert works[1].tokens == reference(model, PROMPTS[0], 12)
+
+
+def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
+    checkpoint: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = checkpoint
+    engine = make_engine(path)
+    run = engine.runner.run
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("device lost a bit")
+
+    monkeypatch.setattr(engine.runner, "run", broken)
+    failed = Work(PROMPTS[0], greedy())
+    driver = PlanDriver(engine)
+    driver.run([failed])
+    assert failed.failure == "the forward pass failed: RuntimeError"
+    monkeypatch.setattr(engine.runner, "run", run)
+    fine = Work(PROMPTS[0], greedy())
+    driver.run([fine])
+    assert fine.tokens == reference(model, PROMPTS[0], 12)
+
+
+def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple[Path, Any]) -> None:
+    path, _model = checkpoint
+    works = [Work(PROMPTS[0], greedy(3)), Work(PROMPTS[2], greedy(3))]
+    PlanDriver(make_engine(path)).run(works)
+    rows = [row for work in works for row in work.rows]
+    rows[0].slot.detokenizer_id = "other"
+    batches = dict(token_batches(StepResult([rows[0], rows[3]]), "r0", 9, {}))
+    assert batches["other"].tokens.tolist() == [rows[0].token]
+    assert batches["d"].first_index.tolist() == [0]
+    report = step_report(9, 4, [StepResult([rows[0], rows[3]]), StepResult([rows[1]]), StepResult([rows[2]])], 5, 1)
+    assert report.slots.tolist() == [0, 1]
+    assert report.counts.tolist() == [3, 1]
+    assert report.tokens.tolist() == [*works[0].tokens, rows[3].token]
+    assert report.finish.tolist() == [Finish.LENGTH, Finish.RUNNING]
+    assert np.array_equal(report.failed_slots, [])

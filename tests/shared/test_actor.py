@@ -1,0 +1,191 @@
+"""The frame of a service, over a real nats-server."""
+
+import asyncio
+import json
+import logging
+
+import pytest
+from conftest import NatsServer, until
+
+from radixmesh.shared.actor import Actor
+from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
+from radixmesh.shared.messages import Claim, OpenText, Presence, Refused, RequestFailed, State, WhoIsThere, pack
+from radixmesh.shared.telemetry import JsonFormatter
+
+
+class Echo(Actor):
+    """Answers claims; breaks on requests whose id says so."""
+
+    service = "echo"
+
+    async def setup(self) -> None:
+        self.seen: list[str] = []
+        self.on(Claim, lambda claim, envelope: self.reply(envelope, Refused(reason=claim.replica_id)))
+        self.on(OpenText, self._open)
+        await self.listen("echo.inbox")
+
+    def _open(self, message: OpenText, _envelope: Envelope) -> None:
+        if message.request_id == "bug":
+            raise ZeroDivisionError("a secret detail")
+        if message.request_id == "bad":
+            raise RequestError(ErrorCode.INVALID_REQUEST, "no such thing", param="prompt")
+        self.seen.append(message.request_id)
+
+
+def open_text(request_id: str) -> OpenText:
+    return OpenText(
+        request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], deadline=0
+    )
+
+
+class Running:
+    """An actor in the background of a test, and a client beside it."""
+
+    def __init__(self, actor: Actor, settings: ServiceSettings) -> None:
+        self.actor = actor
+        self.settings = settings
+
+    async def __aenter__(self) -> "Running":
+        self.client = await Bus.connect(self.settings, "client")
+        self.presence: list[Presence] = []
+        self.inbox: list[object] = []
+        await self.client.subscribe(
+            self.actor.subjects.presence(), lambda envelope: self.presence.append(envelope.unpack())  # type: ignore[arg-type]
+        )
+        await self.client.subscribe(
+            self.actor.subjects.gateway_inbox("gw"), lambda envelope: self.inbox.append(envelope.unpack())
+        )
+        await self.client.flush()
+        self.task = asyncio.create_task(self.actor.run())
+        await until(lambda: any(beat.state is State.READY for beat in self.presence) or self.task.done())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.actor.stop()
+        await self.task
+        await self.client.close()
+
+
+async def test_life_is_told_by_presence(settings: ServiceSettings) -> None:
+    async with Running(Echo(settings), settings) as running:
+        pass
+    states = [beat.state for beat in running.presence]
+    assert states[-1] is State.GONE
+    assert State.READY in states
+
+
+async def test_it_answers_when_asked_who_is_there(settings: ServiceSettings) -> None:
+    async with Running(Echo(settings), settings) as running:
+        before = len(running.presence)
+        await running.client.publish(running.actor.subjects.who, WhoIsThere())
+        await until(lambda: len(running.presence) > before)
+
+
+async def test_it_is_seen_by_the_micro_service_protocol(settings: ServiceSettings) -> None:
+    async with Running(Echo(settings), settings) as running:
+        answer = await running.client.client.request("$SRV.PING.radixmesh-echo", b"", timeout=5)
+    assert json.loads(answer.data)["metadata"]["instance"] == running.actor.instance
+
+
+async def test_request_and_reply(settings: ServiceSettings) -> None:
+    async with Running(Echo(settings), settings) as running:
+        answer = await running.client.request("echo.inbox", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5)
+        assert answer == Refused(reason="r")
+        with pytest.raises(BusError, match="nobody answers Claim"):
+            await running.client.request("nobody.there", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5)
+
+
+async def test_a_failing_request_fails_alone(settings: ServiceSettings) -> None:
+    echo = Echo(settings)
+    async with Running(echo, settings) as running:
+        for payload in (b"garbage", pack(Refused(reason="nobody handles this"))):
+            await running.client.client.publish("echo.inbox", payload)
+        for request_id in ("one", "bug", "bad", "two"):
+            await running.client.publish("echo.inbox", open_text(request_id))
+        await until(lambda: echo.seen == ["one", "two"] and len(running.inbox) == 2)
+    bug, bad = running.inbox
+    assert isinstance(bug, RequestFailed)
+    assert isinstance(bad, RequestFailed)
+    assert (bug.code, bug.attempt, bug.service) == (ErrorCode.INTERNAL, 2, "echo")
+    assert "secret" not in bug.message
+    assert (bad.code, bad.message, bad.param) == (ErrorCode.INVALID_REQUEST, "no such thing", "prompt")
+
+
+async def test_a_full_mailbox_refuses_by_name(nats_url: str, namespace: str) -> None:
+    settings = ServiceSettings(nats_url=nats_url, namespace=namespace, mailbox_size=1)
+
+    class Slow(Echo):
+        async def setup(self) -> None:
+            await super().setup()
+            self.go = asyncio.Event()
+            self.on(OpenText, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
+
+    slow = Slow(settings)
+    async with Running(slow, settings) as running:
+        for i in range(50):
+            await running.client.publish("echo.inbox", open_text(str(i)))
+        await until(lambda: running.inbox)
+        slow.go.set()
+    assert {item.code for item in running.inbox if isinstance(item, RequestFailed)} == {ErrorCode.QUEUE_FULL}
+
+
+async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    server = NatsServer()
+    server.start()
+    settings = ServiceSettings(nats_url=server.url, namespace=namespace, heartbeat_interval=0.2)
+    try:
+        async with Running(Echo(settings), settings) as running:
+            server.stop()
+            await until(lambda: not running.client.connected)
+            server.start()
+            await until(lambda: running.client.connected and running.actor.bus.connected)
+            answer = await running.client.request(
+                "echo.inbox", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5
+            )
+            assert answer == Refused(reason="r")
+    finally:
+        server.stop()
+
+
+async def test_payloads_are_measured_before_they_are_sent(settings: ServiceSettings) -> None:
+    bus = await Bus.connect(settings, "client")
+    with pytest.raises(PayloadTooLarge, match=r"Refused packs to .* bytes, over the bus's limit"):
+        await bus.publish("x", Refused(reason="a" * (bus.max_payload + 1)))
+    await bus.close()
+
+
+async def test_wrong_credentials_and_absent_servers_are_named(namespace: str) -> None:
+    server = NatsServer("--auth", "right")
+    server.start()
+    try:
+        with pytest.raises(BusError, match=r"(?i)authorization"):
+            await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="wrong"), "client")  # type: ignore[arg-type]
+        bus = await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="right"), "client")  # type: ignore[arg-type]
+        assert bus.connected
+        await bus.close()
+    finally:
+        server.stop()
+    with pytest.raises(BusError, match="cannot connect to"):
+        await Bus.connect(ServiceSettings(nats_url=server.url), "client", timeout=0.5)
+
+
+async def test_setup_errors_end_the_run(settings: ServiceSettings) -> None:
+    class Broken(Echo):
+        async def setup(self) -> None:
+            raise RequestError(ErrorCode.INTERNAL, "no weights")
+
+    with pytest.raises(RequestError, match="no weights"):
+        await Broken(settings).run()
+
+
+def test_json_logs_are_one_object_a_line() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "f", 1, "hello %s\nthere", ("you",), None)
+    record.request_id = "r"
+    entry = json.loads(JsonFormatter("echo", "e1").format(record))
+    assert entry["message"] == "hello you\nthere"
+    assert (entry["level"], entry["service"], entry["request_id"]) == ("warning", "echo", "r")
+
+

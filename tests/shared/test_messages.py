@@ -1,0 +1,149 @@
+"""The contract: what each message looks like on the wire, and how foreign bytes are met."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radixmesh.shared import messages as m
+from radixmesh.shared.errors import ErrorCode, MessageError
+
+GOLDEN = Path(__file__).parent / "golden_messages.json"
+
+
+
+def i32(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def u8(*values: int) -> np.ndarray:
+    return np.array(values, np.uint8)
+
+
+def f32(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def u64(*values: int) -> np.ndarray:
+    return np.array(values, np.uint64)
+
+
+PARAMS = m.SamplingParams(n=2, temperature=0.5, stop=["\n"], stop_token_ids=[7], logit_bias={3: -1.5}, seed=2**63)
+CHOICES = [m.Choice(index=1, resumed=i32(4, 5))]
+
+EXAMPLES: list[m.Message] = [
+    m.Submit(
+        request_id="r", gateway_id="g", model="tiny", messages=[{"role": "user", "content": "hé"}], params=PARAMS,
+        choices=CHOICES, received_at=1.5, deadline=2.5,
+    ),
+    m.Routed(
+        request_id="r", attempt=1, replica_id="r0", replica_epoch=9, detokenizer_id="d", detokenizer_epoch=8,
+        prompt_tokens=3, reason="prefix",
+    ),
+    m.OpenText(
+        request_id="r", attempt=0, gateway_id="g", prompt_tail=i32(1, 2), prompt_tokens=2, choices=CHOICES, stop=["x"],
+        deadline=2.5,
+    ),
+    m.Admit(
+        request_id="r", attempt=0, gateway_id="g", detokenizer_id="d", replica_epoch=9, prompt_ids=i32(1, 2),
+        params=PARAMS, choices=CHOICES, received_at=1.5, deadline=2.5,
+    ),
+    m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
+    m.Claimed(group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
+    m.Refused(reason="busy"),
+    m.StepPlan(
+        epoch=9, seq=1, releases=i32(3),
+        admissions=[
+            m.Admission(
+                slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), params=PARAMS,
+            )
+        ],
+        grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), prefill_slots=i32(0), prefill_starts=i32(0),
+        prefill_counts=i32(2), decode_slots=i32(1, 2),
+    ),
+    m.StepReport(
+        epoch=9, seq=1, slots=i32(0), counts=i32(1), tokens=i32(42), finish=u8(1), failed_slots=i32(2), failures=["no"],
+        step_us=10, gap_us=1,
+    ),
+    m.TokenBatch(
+        replica_id="r0", epoch=9, request_ids=["r"], choices=i32(0), attempts=i32(0), first_index=i32(3), counts=i32(1),
+        tokens=i32(42), finish=u8(0), cached_tokens=i32(16), stop_tokens=i32(-1), traceparents=["00-a"], logprobs=f32(-0.5),
+        top_counts=i32(1), top_ids=i32(42), top_logprobs=f32(-0.5),
+    ),
+    m.TextBatch(
+        detokenizer_id="d", request_ids=["r"], choices=i32(0), attempts=i32(0), first_index=i32(3), counts=i32(1),
+        tokens=i32(42), texts=["hé"], finish=u8(1), stop_reasons=["\n"], prompt_tokens=i32(2), cached_tokens=i32(16),
+    ),
+    m.RequestFailed(request_id="r", attempt=0, code=ErrorCode.QUEUE_FULL, message="full", retry_after=1.0),
+    m.Cancel(request_ids=["r"], choices=i32(-1), attempts=i32(0)),
+    m.Presence(service="gateway", instance="g", epoch=9, state=m.State.READY, attributes={"pid": 1}),
+    m.WhoIsThere(),
+    m.KvEvents(replica_id="r0", epoch=9, seq=0, block_size=16, stored=u64(2**64 - 1), removed=u64(1)),
+    m.KvSnapshotRequest(),
+    m.FlushCache(),
+    m.CacheFlushed(pages_freed=3, pages_in_use=1),
+]  # fmt: skip
+
+
+def test_every_message_has_an_example() -> None:
+    assert {type(example).TAG for example in EXAMPLES} == set(m.Message._registry)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.TAG)
+def test_wire_format_is_pinned(message: m.Message) -> None:
+    """A difference here breaks rolling upgrades: add fields with defaults, or raise the class's VERSION."""
+    golden = json.loads(GOLDEN.read_text())
+    assert m.pack(message).hex() == golden[message.TAG]
+    assert m.unpack(bytes.fromhex(golden[message.TAG])) == message
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.TAG)
+def test_unknown_fields_are_ignored(message: m.Message) -> None:
+    tag, version, fields = msgpack.unpackb(m.pack(message), strict_map_key=False)
+    assert m.unpack(msgpack.packb([tag, version, {**fields, "added_in_a_later_release": [1, {"a": 2}]}])) == message
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "not msgpack"),
+        (b"\xc1", "not msgpack"),
+        (msgpack.packb({"a": 1}), r"\[tag, version, fields\]"),
+        (msgpack.packb(["Nonsense", 1, {}]), "unknown message 'Nonsense'"),
+        (msgpack.packb([["x"], 1, {}]), "unknown message"),
+        (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
+        (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
+        (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
+        (msgpack.packb(["StepPlan", 1, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 1, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+    ],
+)
+def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:
+    with pytest.raises(MessageError, match=complaint):
+        m.unpack(data)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_harm(data: bytes) -> None:
+    with contextlib.suppress(MessageError):
+        m.unpack(data)
+
+
+@given(st.integers(0, len(EXAMPLES) - 1), st.integers(0, 10_000), st.integers(0, 255))
+def test_no_changed_byte_does_harm(which: int, place: int, value: int) -> None:
+    data = bytearray(m.pack(EXAMPLES[which]))
+    data[place % len(data)] = value
+    with contextlib.suppress(MessageError):
+        m.unpack(bytes(data))
+
+
+def test_columns_are_views_of_the_payload() -> None:
+    report = m.unpack(m.pack(m.StepReport(epoch=1, seq=1, tokens=np.arange(5))))
+    assert isinstance(report, m.StepReport)
+    assert report.tokens.tolist() == [0, 1, 2, 3, 4]
+    assert not report.tokens.flags.writeable
