@@ -54,11 +54,12 @@ test-gpu: $(READY)
 bench: $(READY)
 	$(BIN)/radixmesh bench $(ARGS)
 
-# Writes services/gateway/grpc/*_pb2*.py anew from the .proto file beside them. The import path of the generated code
-# is the package's, so protoc is run from src/, where radixmesh/services is a link.
-proto: $(READY)
-	cd src && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. \
-	    radixmesh/services/gateway/grpc/radixmesh.proto
+# Writes services/gateway/grpc/*_pb2* anew from the .proto file beside them. In an environment of its own: the
+# generator is older than what the tests need (see generate.py).
+proto:
+	$(PYTHON) -m venv build/proto
+	build/proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.72.*'
+	build/proto/bin/python services/gateway/grpc/generate.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -47,6 +47,7 @@ class Bus:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._refused = asyncio.Event()
+        self._closing = False
         self._last_error: Exception | None = None
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
 
@@ -79,7 +80,8 @@ class Bus:
                 self._refused.set()
 
         async def on_disconnect() -> None:
-            log.warning("bus: disconnected from %s", settings.nats_url)
+            if not self._closing:
+                log.warning("bus: disconnected from %s", settings.nats_url)
 
         async def on_reconnect() -> None:
             log.warning("bus: connected again")
@@ -177,6 +179,7 @@ class Bus:
 
     async def close(self) -> None:
         """Sends what is pending, then closes. Does nothing on a closed connection."""
+        self._closing = True
         if self._client.is_connected:
             try:
                 await self.flush()

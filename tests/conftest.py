@@ -1,64 +1,17 @@
 """Fixtures that every test may use: a real nats-server and a namespace of one's own on it."""
 
-import asyncio
-import socket
-import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import `support` and `checkpoints`
+
+from support import NatsServer
+
 from radixmesh.shared.config import ServiceSettings
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import each other's helpers
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class NatsServer:
-    """A private nats-server that tests can stop and start again on the same port."""
-
-    def __init__(self, *flags: str) -> None:
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._flags = flags
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        binary = Path(sys.executable).parent / "nats-server"
-        self._process = subprocess.Popen(
-            [binary, "-a", "127.0.0.1", "-p", str(self.port), *self._flags],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise RuntimeError("nats-server did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Waits for `condition` to hold."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  conditions may be about anything
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

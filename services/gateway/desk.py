@@ -74,7 +74,7 @@ class Desk:
         opened: list[LiveRequest] = []
         try:
             for prompt in prompts:
-                opened.append(self._open(prompt, wake, streaming, headers, limit))
+                opened += [self._open(prompt, wake, streaming, headers, limit)]
         except RequestError:
             self.close(opened)
             raise

@@ -1,8 +1,8 @@
 """The device a worker runs on. Everything that depends on it is asked here and nowhere else.
 
-CPU and CUDA (NVIDIA, and AMD through ROCm, which torch also calls `cuda`) are exercised by the tests; XPU,
-NPU and XLA go as far as torch itself knows them: their plug-ins are looked up, never imported unless
-present.
+The CPU is tested everywhere; CUDA (NVIDIA, and AMD through ROCm, which torch also calls `cuda`) where the
+tests find one. XPU, NPU and XLA go as far as torch itself knows them: their plug-ins are looked up, never
+imported unless present.
 """
 
 import importlib

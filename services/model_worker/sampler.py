@@ -94,19 +94,23 @@ class Sampler:
         """Tokens int64 [r] of the rows `batch.drawn`."""
         if len(batch.drawn) < len(batch.rows):
             logits, best = logits[batch.drawn_index], best[batch.drawn_index]
-        # Largest first at 0: no temperature can overflow.
-        scaled = (logits - best.unsqueeze(1)).div_(batch.temperature)
-        weights = scaled.exp()
-        floor = self._floor(scaled, weights, batch)
-        if floor is not None:
-            weights.masked_fill_(scaled < floor, 0.0)
+        # With the largest at 0, no temperature can overflow. In place: fresh pages for a copy cost as much as
+        # the arithmetic.
+        scaled = logits.sub_(best.unsqueeze(1))
+        if batch.temperature is not None:
+            scaled.div_(batch.temperature)
+        if batch.floor is None and not len(batch.cut_index):
+            weights = scaled.exp_()
+        else:
+            weights = scaled.exp()
+            weights.masked_fill_(scaled < self._floor(scaled, weights, batch), 0.0)
         numbers = uniforms(batch.seeds, batch.choices, positions[batch.drawn])
         return _invert(weights, torch.from_numpy(numbers).to(logits.device, non_blocking=True))
 
-    def _floor(self, scaled: Tensor, weights: Tensor, batch: SamplingBatch) -> Tensor | None:
-        """The least scaled logit that survives the filters: float32 [r, 1], or None when there are none."""
+    def _floor(self, scaled: Tensor, weights: Tensor, batch: SamplingBatch) -> Tensor:
+        """The least scaled logit that survives the filters, of which there are some: float32 [r, 1]."""
         floor = batch.floor
-        if not len(batch.cut_index):
+        if floor is not None and not len(batch.cut_index):
             return floor
         everything = len(batch.cut_index) == len(batch.drawn)
         if not everything:
@@ -131,7 +135,8 @@ class Sampler:
         floor, closed = _nucleus(candidates, mass, limited, batch.top_k, batch.top_p)
         if not bool(closed.all()):
             rest = (~closed).flatten().nonzero().flatten()
-            ranked = scaled[rest].sort(-1, descending=True).values
+            # numpy sorts with SIMD, in a tenth of the time torch takes.
+            ranked = torch.from_numpy(np.sort(scaled[rest].numpy())[:, ::-1].copy())
             floor[rest] = _nucleus(ranked, mass[rest], limited[rest], batch.top_k[rest], batch.top_p[rest])[0]
         return floor
 

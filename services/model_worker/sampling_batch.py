@@ -79,7 +79,8 @@ class SamplingBatch:
         self.drawn_index = torch.from_numpy(self.drawn).to(device)
         self.seeds = np.array([params[index].seed for index in drawn], dtype=np.uint64)
         self.choices = np.array([rows[index].choice for index in drawn], dtype=np.int64)
-        self.temperature = self._column([params[index].temperature for index in drawn])
+        temperatures = [params[index].temperature for index in drawn]
+        self.temperature = self._column(temperatures) if set(temperatures) != {1.0} else None
         floors = [params[index].min_p for index in drawn]
         # min_p keeps p >= min_p * max p: a floor on the scaled logit's distance from the largest.
         self.floor = self._column(floors).log() if any(floors) else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from radixmesh.services.scheduler.pages import PageAllocator
-from radixmesh.services.scheduler.radix_tree import Listener, RadixTree
+from radixmesh.services.scheduler.radix_tree import Listener, Peek, RadixTree
 from radixmesh.services.scheduler.sequence import Sequence
 
 
@@ -62,6 +62,10 @@ class KvMemory:
         return self._pages.take(count)
 
     # -- what sequences hold --
+
+    def peek(self, seq: Sequence) -> Peek:
+        """The cached prefix that `attach` would find."""
+        return self.tree.peek(seq.prompt[:-1], seq.namespace)
 
     def attach(self, seq: Sequence, max_pages: int) -> None:
         """Gives a waiting sequence the cached prefix of its prompt: whole pages, up to `max_pages`.

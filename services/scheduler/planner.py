@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.draft import Chunk, Draft, InFlight, admission_bytes
+from radixmesh.services.scheduler.radix_tree import Peek
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode
@@ -150,51 +151,57 @@ class Planner:
                 break
             size = admission_bytes(seq)
             if size > self._max_bytes:
-                state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, f"a prompt of {len(seq.prompt)} tokens is too long for the bus")
+                text = f"a prompt of {len(seq.prompt)} tokens is too long for the bus: {self._max_bytes} bytes a plan"
+                state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
                 continue
-            if draft.bytes + size > self._max_bytes:
-                break
-            cached = state.kv.tree.peek(seq.prompt[:-1], seq.namespace)[0]
-            if not seq.promoted and state.warming.shared_soon(seq, cached):
+            cached = state.kv.peek(seq)
+            if not seq.promoted and state.warming.shared_soon(seq, cached.pages):
                 continue
-            if not self._fits(seq, cached):
+            if draft.bytes + size > self._max_bytes or not self._fits(seq, cached):
                 break
-            count = self._admit(draft, seq, budget)
+            count = self._admit(draft, seq, budget, self._max_bytes - draft.bytes - size)
             if count == 0:
                 break
             budget -= count
 
-    def _fits(self, seq: Sequence, cached: int) -> bool:
+    def _fits(self, seq: Sequence, cached: Peek) -> bool:
         """Whether its whole prompt has pages now, and those who run keep room to go on."""
         state = self._state
         headroom = self._headroom * (state.slots.running + 1) if state.slots.running else 0
-        return state.kv.pages_for(len(seq.prompt)) - cached + headroom <= state.kv.available
+        fresh = state.kv.pages_for(len(seq.prompt)) - cached.pages
+        return fresh + cached.unlocked + headroom <= state.kv.available
 
-    def _admit(self, draft: Draft, seq: Sequence, budget: int) -> int:
-        """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits."""
+    def _admit(self, draft: Draft, seq: Sequence, budget: int, room: int) -> int:
+        """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
+
+        Args:
+            room: bytes that its cached pages' ids may take in the plan.
+        """
         state = self._state
-        room = (self._max_bytes - draft.bytes - admission_bytes(seq)) // 4
-        state.kv.attach(seq, room)
+        state.kv.attach(seq, room // 4)
         count = self._chunk_size(seq, budget)
-        if count == 0 or not self._fits(seq, len(seq.pages)):
+        fresh = state.kv.pages_for(len(seq.prompt)) - len(seq.pages)
+        if count == 0 or fresh > state.kv.available:
             state.kv.detach(seq, keep=False)
             return 0
         state.place(seq)
-        state.kv.extend(seq, state.kv.pages_for(len(seq.prompt)) - len(seq.pages))
+        state.kv.extend(seq, fresh)
         draft.admit(seq)
         self._chunk(draft, seq, count)
         return count
 
     def _preempt(self, now: float) -> None:
-        """Makes room for the first in the queue by sending lower priorities back to it."""
+        """Makes room for the first in the queue by sending lower priorities back to it, if that is enough."""
         state = self._state
         head = next(iter(state.queue.ready(state.reported_seq, 1)), None)
         if head is None:
             return
-        victims = sorted(
-            (seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted),
-            key=lambda seq: seq.rank,
-        )
-        cached = state.kv.tree.peek(head.prompt[:-1], head.namespace)[0]
-        while victims and not (state.slots.free and self._fits(head, cached)):
+        cached = state.kv.peek(head)
+        if state.slots.free and self._fits(head, cached):
+            return
+        victims = [seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted]
+        if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + sum(len(v.pages) for v in victims):
+            return
+        victims.sort(key=lambda seq: seq.rank)
+        while victims and not (state.slots.free and self._fits(head, state.kv.peek(head))):
             state.retract(victims.pop(), now)

@@ -21,11 +21,11 @@ def _as_they_are(window: list[Sequence], _tree: RadixTree) -> list[Sequence]:
 
 
 def _longest_prefix(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
-    return sorted(window, key=lambda seq: -tree.peek(seq.prompt, seq.namespace)[0])
+    return sorted(window, key=lambda seq: -tree.peek(seq.prompt, seq.namespace).pages)
 
 
 def _depth_first(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
-    paths = {seq: tree.peek(seq.prompt, seq.namespace)[1] for seq in window}
+    paths = {seq: tree.peek(seq.prompt, seq.namespace).path for seq in window}
     weights = Counter(node for path in paths.values() for node in path)
     return sorted(window, key=lambda seq: [(-weights[node], node) for node in paths[seq]])
 

@@ -72,6 +72,17 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Peek:
+    """A cached prefix, looked at from afar."""
+
+    pages: int
+    unlocked: int
+    """How many of `pages` nobody holds: they would no longer be evictable."""
+    path: list[int]
+    """Serial numbers of the nodes on the way, from the root."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inserted:
     """Where an insertion ends, and which of its pages the tree did not take because it had the tokens already."""
 
@@ -127,25 +138,23 @@ class RadixTree:
             node, offset = child, offset + shared
         return Match(pages, node)
 
-    def peek(self, tokens: NDArray[np.int32], namespace: str = "") -> tuple[int, list[int]]:
-        """How long `match` would be, in pages, and the serial numbers of the nodes on its path. Changes nothing."""
-        root = self._roots.get(namespace)
-        path: list[int] = []
-        if root is None:
-            return 0, path
+    def peek(self, tokens: NDArray[np.int32], namespace: str = "") -> Peek:
+        """What `match` would find. Changes nothing."""
+        node: Node | None = self._roots.get(namespace)
         data = self._whole_pages(tokens)
-        node: Node = root
-        offset = 0
-        while offset < len(data):
-            child = node.children.get(data[offset : offset + self._page_bytes])
-            if child is None:
+        offset = unlocked = 0
+        path: list[int] = []
+        while node is not None and offset < len(data):
+            node = node.children.get(data[offset : offset + self._page_bytes])
+            if node is None:
                 break
-            path.append(child.serial)
-            shared = self._common(child.key, data, offset)
-            node, offset = child, offset + shared
-            if shared < len(child.key):
+            path.append(node.serial)
+            shared = self._common(node.key, data, offset)
+            offset += shared
+            unlocked += 0 if node.lock else shared
+            if shared < len(node.key):
                 break
-        return offset // self._page_bytes, path
+        return Peek(offset // self._page_bytes, unlocked // self._page_bytes, path)
 
     def insert(self, node: Node, tokens: NDArray[np.int32], pages: list[int]) -> Inserted:
         """Adds `pages`, which hold the KV of `tokens`, behind `node`.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # for paged_driver
+sys.path.append(str(Path(__file__).parent))  # for paged_driver
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,11 @@ class PagedDriver:
     def batch(self, work: list[tuple[Sequence, int]]) -> ForwardBatch:
         """The next `count` tokens of each sequence; logits of the last one of each."""
         size = self.page_size
-        ids, positions, locations, starts, rope = [], [], [], [0], []
+        ids: list[int] = []
+        positions: list[int] = []
+        locations: list[int] = []
+        rope: list[int] = []
+        starts = [0]
         for sequence, count in work:
             end = sequence.computed + count
             while len(sequence.pages) * size < end:
@@ -67,7 +71,7 @@ class PagedDriver:
 
     def step(self, work: list[tuple[Sequence, int]]) -> torch.Tensor:
         """Run; where a sequence's known tokens are all computed, append the likeliest next. Returns the logits."""
-        logits = self.model(self.batch(work), self.kv)
+        logits: torch.Tensor = self.model(self.batch(work), self.kv)
         for row, (sequence, count) in zip(logits, work, strict=True):
             sequence.computed += count
             if sequence.computed == len(sequence.tokens):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from paged_driver import PagedDriver, Sequence
@@ -20,7 +21,7 @@ def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str
     torch.set_num_threads(1)
     platform = get_platform("cpu")
     group = ParallelGroup.connect(rank, size, platform.distributed_backend, f"file://{rendezvous}")
-    results = {}
+    results: dict[str, Any] = {}
     with torch.inference_mode():
         for path in checkpoints:
             model = load_model(path, platform, dtype=torch.float32, group=group)

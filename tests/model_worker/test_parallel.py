@@ -77,7 +77,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_that_cannot_be_shared_are_refused(
-    overrides: dict[str, int], size: int, field: str, tmp_path: Path
+    overrides: dict[str, Any], size: int, field: str, tmp_path: Path
 ) -> None:
     make_checkpoint(tmp_path, "qwen3", **overrides)
     with pytest.raises(ModelLoadError, match=rf"config\.json.*{field}"):

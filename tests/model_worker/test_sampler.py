@@ -1,6 +1,7 @@
 """Sampling: distributions, filters against a naive reference, independence of the batch, penalties, logprobs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +25,13 @@ def row(
     prompt: list[int] | None = None,
     output: list[int] | None = None,
     end_ids: tuple[int, ...] = (),
-    **params: object,
+    **params: Any,
 ) -> SamplingRow:
     ids = [np.array(x or [], np.int64) for x in (prompt, output)]
     return SamplingRow(SamplingParams.model_validate(params), choice, vocab, CPU, ids[0], ids[1], end_ids)
 
 
-def sample(logits: torch.Tensor, rows: list[SamplingRow], positions: object = 0) -> SampleOutput:
+def sample(logits: torch.Tensor, rows: list[SamplingRow], positions: Any = 0) -> SampleOutput:
     batch = SamplingBatch(rows, logits.shape[1], CPU)
     where = np.broadcast_to(np.asarray(positions), len(rows))
     return SAMPLER.sample(logits.clone(), batch, where)
@@ -56,7 +57,7 @@ def naive_support(logits: list[float], params: SamplingParams) -> set[int]:
     return {t for t in kept if math.exp(scaled[t] - scaled[order[0]]) >= params.min_p}
 
 
-def draws(logits: torch.Tensor, count: int, **params: object) -> np.ndarray:
+def draws(logits: torch.Tensor, count: int, **params: Any) -> np.ndarray:
     """`count` tokens of one sequence whose logits never change: int64 [count]."""
     tokens = []
     for start in range(0, count, 500):
@@ -167,7 +168,7 @@ def test_greedy_takes_the_largest() -> None:
         assert out.tokens.tolist() == logits.argmax(-1).tolist()
 
 
-def random_params(index: int) -> dict[str, object]:
+def random_params(index: int) -> dict[str, Any]:
     """A different way of sampling for each index."""
     return {
         "temperature": [0.0, 0.7, 1.0, 2.0][index % 4],

@@ -162,7 +162,7 @@ def test_dummy_weights_need_no_files_and_repeat(checkpoint: Path, tmp_path: Path
 def test_dummy_weights_of_ranks_are_slices_of_one_model(checkpoint: Path) -> None:
     whole = load(checkpoint, "dummy")
     halves = [load(checkpoint, "dummy", group=ParallelGroup(rank, 2)) for rank in range(2)]
-    rows = [half.lm_head.weight for half in halves]
+    rows = [half.lm_head.weight.data for half in halves]
     assert torch.equal(torch.cat(rows), whole.lm_head.weight)
-    down = [half.get_parameter("model.layers.0.mlp.down_proj.weight") for half in halves]
+    down = [half.get_parameter("model.layers.0.mlp.down_proj.weight").data for half in halves]
     assert torch.equal(torch.cat(down, 1), whole.get_parameter("model.layers.0.mlp.down_proj.weight"))

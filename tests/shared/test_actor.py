@@ -5,7 +5,7 @@ import json
 import logging
 
 import pytest
-from conftest import NatsServer, until
+from support import NatsServer, until
 
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Bus, Envelope

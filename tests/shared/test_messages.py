@@ -72,8 +72,8 @@ EXAMPLES: list[m.Message] = [
     ),
     m.TokenBatch(
         replica_id="r0", epoch=9, request_ids=["r"], choices=i32(0), attempts=i32(0), first_index=i32(3), counts=i32(1),
-        tokens=i32(42), finish=u8(0), cached_tokens=i32(16), stop_tokens=i32(-1), traceparents=["00-a"], logprobs=f32(-0.5),
-        top_counts=i32(1), top_ids=i32(42), top_logprobs=f32(-0.5),
+        tokens=i32(42), finish=u8(0), cached_tokens=i32(16), stop_tokens=i32(-1), traceparents=["00-a"],
+        logprobs=f32(-0.5), top_counts=i32(1), top_ids=i32(42), top_logprobs=f32(-0.5),
     ),
     m.TextBatch(
         detokenizer_id="d", request_ids=["r"], choices=i32(0), attempts=i32(0), first_index=i32(3), counts=i32(1),

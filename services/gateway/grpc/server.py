@@ -1,0 +1,53 @@
+"""The gRPC server: RadixMesh, health and reflection on one port."""
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.desk import Desk
+from radixmesh.services.gateway.grpc import radixmesh_pb2, radixmesh_pb2_grpc
+from radixmesh.services.gateway.grpc.servicer import Servicer
+from radixmesh.shared.errors import RadixMeshError
+
+_NAME = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"].full_name
+
+
+class GrpcFace:
+    """Runs the server; says SERVING only when told that requests would be served."""
+
+    def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
+        self._host, self._port = settings.grpc_host, settings.grpc_port
+        key = settings.api_key.get_secret_value() if settings.api_key else ""
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)]
+        )
+        radixmesh_pb2_grpc.add_RadixMeshServicer_to_server(Servicer(desk, key), self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._healthy: bool | None = None
+
+    async def start(self) -> str:
+        """Gives the address, host:port. Raises RadixMeshError if it is taken."""
+        await self.set_health(False)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            port = self._server.add_insecure_port(f"{host}:{self._port}")
+        except RuntimeError as error:
+            raise RadixMeshError(f"cannot listen on {host}:{self._port}: {error}") from error
+        await self._server.start()
+        return f"{host}:{port}"
+
+    async def stop(self) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(0.2)
+
+    async def set_health(self, healthy: bool) -> None:
+        """Tells the watchers, if this is news."""
+        if healthy is self._healthy:
+            return
+        self._healthy = healthy
+        states = health_pb2.HealthCheckResponse
+        for name in ("", _NAME):
+            await self._health.set(name, states.SERVING if healthy else states.NOT_SERVING)

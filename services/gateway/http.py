@@ -1,0 +1,201 @@
+"""The gateway's HTTP face: OpenAI's API, and what operators want to see."""
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from radixmesh.services.gateway.answer import Job
+from radixmesh.services.gateway.chat import chat_job
+from radixmesh.services.gateway.completions import completion_job
+from radixmesh.services.gateway.desk import Desk
+from radixmesh.services.gateway.errors import FACES, error_body, invalid, retry_after
+from radixmesh.services.gateway.intake import parse_object
+from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
+from radixmesh.services.gateway.streams import answer
+from radixmesh.shared.errors import ErrorCode, RequestError
+
+log = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+"""Served without an API key: for probes and scrapers."""
+
+_BIG_BODY = 1 << 17
+"""Bytes from which a body is parsed beside the event loop, so that streams go on meanwhile."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Ready = Callable[[], dict[str, str]]
+
+
+class HttpFace:
+    """The aiohttp application over a desk.
+
+    Args:
+        not_ready: by model, what keeps requests from being served; empty if some would be.
+        api_key: empty if clients need none.
+    """
+
+    def __init__(self, desk: Desk, metrics: Metrics, not_ready: Ready, api_key: str, max_body_bytes: int) -> None:
+        self._desk = desk
+        self._metrics = metrics
+        self._not_ready = not_ready
+        self._key = api_key.encode()
+        self._max_body = max_body_bytes
+        self.app = web.Application(client_max_size=max_body_bytes, middlewares=[web.middleware(self._around)])
+        self.app.add_routes(
+            [
+                web.get("/", self._hint),
+                web.get("/health", self._health),
+                web.get("/ready", self._ready),
+                web.get("/metrics", self._scrape),
+                web.get("/mesh", self._mesh),
+                web.get("/v1/mesh", self._mesh),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{id:.+}", self._model),
+                web.post("/v1/completions", self._completions),
+                web.post("/v1/chat/completions", self._chat),
+            ]
+        )
+
+    # -- around every request --
+
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Checks the key, counts the request, and gives every error OpenAI's shape."""
+        status = 499  # what is counted for a client that has gone
+        try:
+            self._check_key(request)
+            response = await handler(request)
+            status = response.status
+        except RequestError as error:
+            response = _error_response(error)
+            status = response.status
+        except web.HTTPException as error:
+            response = self._protocol_error(request, error)
+            status = response.status
+        except ConnectionError:
+            response = web.Response(status=status)  # nobody will read it
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            response = _error_response(RequestError(ErrorCode.INTERNAL, "the gateway failed on this request"))
+            status = response.status
+        finally:
+            resource = request.match_info.route.resource
+            endpoint = resource.canonical if resource is not None else "other"
+            self._metrics.requests.labels(endpoint, str(status)).inc()
+        return response
+
+    def _check_key(self, request: web.Request) -> None:
+        if not self._key or request.path in OPEN_PATHS:
+            return
+        if not key_matches(request.headers.get("Authorization", ""), self._key):
+            raise RequestError(
+                ErrorCode.UNAUTHENTICATED, "a valid API key is needed: send it as 'Authorization: Bearer KEY'"
+            )
+
+    def _protocol_error(self, request: web.Request, error: web.HTTPException) -> web.Response:
+        if isinstance(error, web.HTTPRequestEntityTooLarge):
+            text = f"the body is over the limit of {self._max_body} bytes"
+            return _error_response(RequestError(ErrorCode.REQUEST_TOO_LARGE, text))
+        texts = {
+            404: f"there is no {request.path[:200]}",
+            405: f"{request.path[:200]} does not take {request.method[:20]}",
+        }
+        headers = {name: value for name, value in error.headers.items() if name in ("Allow", "Location")}
+        return _error_response(invalid(texts.get(error.status, error.reason)), error.status, headers)
+
+    # -- text --
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await answer(request, await self._job(request, completion_job), self._desk)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await answer(request, await self._job(request, chat_job), self._desk)
+
+    async def _job(self, request: web.Request, read: Callable[[dict[str, Any]], Job]) -> Job:
+        if request.content_type != "application/json":
+            text = f"the body must be application/json, not {request.content_type[:80]!r}: set Content-Type"
+            raise _UnsupportedMediaType(ErrorCode.INVALID_REQUEST, text)
+        if request.content_length is not None and request.content_length > self._max_body:
+            raise web.HTTPRequestEntityTooLarge(self._max_body, request.content_length)
+        raw = await request.read()
+        if len(raw) < _BIG_BODY:
+            return read(parse_object(raw))
+        return await asyncio.to_thread(lambda: read(parse_object(raw)))
+
+    # -- models and mesh --
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        names = self._desk.mesh.models()
+        return web.json_response({"object": "list", "data": [self._describe(name) for name in names]})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        if name not in self._desk.mesh.models():
+            raise RequestError(
+                ErrorCode.MODEL_NOT_FOUND, f"the mesh serves no model named {name[:200]!r}", param="model"
+            )
+        return web.json_response(self._describe(name))
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        mesh = self._desk.mesh
+        return {
+            "id": name,
+            "object": "model",
+            "created": mesh.created(name),
+            "owned_by": "radixmesh",
+            "max_model_len": mesh.attribute(name, "max_model_len") or None,
+        }
+
+    async def _mesh(self, _request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": self._desk.mesh.describe()}, dumps=_dump_any)
+
+    # -- for operators --
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        missing = self._not_ready()
+        if missing:
+            body = {"status": "not ready", "missing": missing}
+            return web.json_response(body, status=503, headers={"Retry-After": "1"})
+        served = [name for name in self._desk.mesh.models() if not self._desk.mesh.missing(name)]
+        return web.json_response({"status": "ready", "models": served})
+
+    async def _scrape(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _hint(self, _request: web.Request) -> web.Response:
+        routes = [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource]
+        served = sorted({route for route in routes if not route.startswith("HEAD")})
+        return web.json_response({"name": "radixmesh gateway", "endpoints": served})
+
+
+class _UnsupportedMediaType(RequestError):
+    """Has a status of its own, but no code of its own."""
+
+
+def key_matches(authorization: str, key: bytes) -> bool:
+    """Whether an Authorization value is the bearer of `key`, in time that does not tell how much of it is right."""
+    scheme, _, given = authorization.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), key)
+
+
+def _error_response(
+    error: RequestError, status: int | None = None, headers: dict[str, str] | None = None
+) -> web.Response:
+    if status is None:
+        status = 415 if isinstance(error, _UnsupportedMediaType) else FACES[error.code].http
+    extra = {**(headers or {}), **retry_after(error)}
+    if status == 401:
+        extra["WWW-Authenticate"] = "Bearer"
+    return web.Response(status=status, body=error_body(error), content_type="application/json", headers=extra)
+
+
+def _dump_any(value: object) -> str:
+    """Presence attributes are plain values, but of any service's making."""
+    return json.dumps(value, default=str)

@@ -1,0 +1,106 @@
+"""Carries answers from the desk to HTTP clients, as server-sent events or in one piece."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from radixmesh.services.gateway.answer import DONE, Answer, Job
+from radixmesh.services.gateway.desk import Desk
+from radixmesh.services.gateway.errors import error_body
+from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.shared.errors import RequestError
+
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+
+
+async def answer(request: web.Request, job: Job, desk: Desk) -> web.StreamResponse:
+    """Runs a job to its end. However this returns or is cancelled, nothing of the job runs on.
+
+    Raises:
+        RequestError: the job failed before anything was sent.
+    """
+    client = _Client(request)
+    lives = desk.open(job.prompts, client.wake, streaming=job.stream, headers=request.headers)
+    client.lives = lives
+    try:
+        return await (_stream if job.stream else _whole)(client, job)
+    finally:
+        desk.close(lives)
+
+
+class _Client:
+    """One waiting client, and what it waits for."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.lives: Sequence[LiveRequest] = ()
+        self._news = asyncio.Event()
+        self._writing = False
+
+    def wake(self) -> None:
+        self._news.set()
+        if self._writing and self.error is not None and self.request.transport is not None:
+            self.request.transport.abort()  # it does not read: no word of ours would reach it
+
+    async def news(self) -> None:
+        """Waits until `wake` was called since the last call."""
+        await self._news.wait()
+        self._news.clear()
+
+    @property
+    def error(self) -> RequestError | None:
+        return next((live.error for live in self.lives if live.error is not None), None)
+
+    @property
+    def ended(self) -> bool:
+        return all(live.ended for live in self.lives)
+
+    async def write(self, response: web.StreamResponse, data: bytes, now: float) -> None:
+        """Writes, and marks the requests as blocked while the client does not read."""
+        self._writing = True
+        for live in self.lives:
+            live.blocked_since = now
+        await response.write(data)
+        self._writing = False
+        for live in self.lives:
+            live.blocked_since = None
+
+
+async def _whole(client: _Client, job: Job) -> web.Response:
+    while not client.ended and client.error is None:
+        await client.news()
+    if client.error is not None:
+        raise client.error
+    reply = Answer(job, client.lives[0].request_id)
+    body = json.dumps(reply.whole(client.lives), ensure_ascii=False).encode()
+    return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": reply.id})
+
+
+async def _stream(client: _Client, job: Job) -> web.StreamResponse:
+    reply = Answer(job, client.lives[0].request_id)
+    response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Request-Id": reply.id})
+    ended = False
+    while not ended:
+        await client.news()
+        error, ended = client.error, client.ended
+        chunks = [reply.chunk(prompt, delta) for prompt, live in enumerate(client.lives) for delta in live.take()]
+        data = "".join(chunks).encode()
+        if error is not None:
+            if not response.prepared and not data:
+                raise error
+            data, ended = data + b"data: " + error_body(error) + b"\n\n", True
+        elif ended:
+            data += reply.usage_chunk(client.lives).encode() if job.include_usage else b""
+            data += DONE
+        if data:
+            if not response.prepared:
+                await response.prepare(client.request)
+            await client.write(response, data, Desk.now())
+    await response.write_eof()
+    return response

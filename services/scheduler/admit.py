@@ -1,0 +1,84 @@
+"""From an `Admit` message to sequences: what can be refused is refused here."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.services.scheduler.state import ReplicaState
+from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.messages import Admit, Choice, Task
+from radixmesh.shared.prefix_hash import cache_namespace
+
+
+def check_prompt(admit: Admit, state: ReplicaState) -> None:
+    """Raises RequestError if the prompt can never run here."""
+    prompt, sizes = admit.prompt_ids, state.sizes
+    if not prompt.size:
+        raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens", param="prompt")
+    if prompt.min() < 0 or prompt.max() >= sizes.vocab_size:
+        worst = int(prompt.min() if prompt.min() < 0 else prompt.max())
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"token id {worst} is not in the model's vocabulary of {sizes.vocab_size}",
+            param="prompt",
+        )
+    if prompt.size + 1 > state.max_len:
+        bound = "the model's context" if state.max_len == sizes.max_model_len else "the replica's KV memory"
+        raise RequestError(
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"the prompt has {prompt.size} tokens; with one token of output it must fit {bound}, {state.max_len} tokens",
+            param="prompt",
+        )
+
+
+def check_queue(state: ReplicaState) -> None:
+    """Raises RequestError if no more may wait."""
+    waiting, most = len(state.queue), state.settings.max_queued_requests
+    if waiting >= most:
+        raise RequestError(
+            ErrorCode.QUEUE_FULL,
+            f"{waiting} sequences wait for this replica, the most that may",
+            retry_after=state.rate.seconds_for(waiting),
+        )
+
+
+def wanted_choices(admit: Admit) -> list[Choice]:
+    """The choices to run; an empty list in the message means all of them, from their start."""
+    return admit.choices or [Choice(index=index) for index in range(admit.params.n)]
+
+
+def new_sequences(admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float) -> Iterator[Sequence]:
+    """One sequence per choice, numbered from `order`. ``limit <= len(prompt)`` means that it is complete already."""
+    size = admit.prompt_ids.size
+    limit = state.max_len if admit.params.max_tokens is None else min(state.max_len, size + admit.params.max_tokens)
+    params = admit.params
+    if admit.task is not Task.GENERATE:
+        limit = size + 1
+    elif limit < state.sizes.max_model_len and params.max_tokens != limit - size:
+        # Memory is the bound, which the worker does not know of: it must end the sequence there.
+        params = params.model_copy(update={"max_tokens": limit - size})
+    namespace = cache_namespace(admit.cache_salt, admit.lora)
+    if 0 < state.sizes.length_keyed_above < size:
+        namespace += f"\x1f{size}"  # the KV of such a prompt depends on its length
+    for number, choice in enumerate(choices, order):
+        prompt = np.concatenate([admit.prompt_ids, choice.resumed]) if choice.resumed.size else admit.prompt_ids
+        yield Sequence(
+            request_id=admit.request_id,
+            choice=choice.index,
+            attempt=admit.attempt,
+            gateway_id=admit.gateway_id,
+            detokenizer_id=admit.detokenizer_id,
+            task=admit.task,
+            params=params,
+            lora=admit.lora,
+            namespace=namespace,
+            priority=admit.priority,
+            order=number,
+            prompt=np.ascontiguousarray(prompt, np.int32),
+            prompt_tokens=size,
+            limit=limit,
+            arrived_at=now,
+            queued_at=now,
+            deadline=admit.deadline,
+        )

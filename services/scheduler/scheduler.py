@@ -1,0 +1,195 @@
+"""The scheduler's logic: messages in, plans and effects out. It knows no bus and no clock.
+
+    admit, cancel, report, tick     take in what happened
+    next_plan                       says what the worker group does next, while the pipeline has room
+    take_effects                    says what else is to be sent
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from radixmesh.services.scheduler import admit as admitting
+from radixmesh.services.scheduler.cancels import CancelLog
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.services.scheduler.draft import InFlight
+from radixmesh.services.scheduler.effects import Effect, already_complete, failed
+from radixmesh.services.scheduler.planner import Planner
+from radixmesh.services.scheduler.radix_tree import Listener
+from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report
+from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.services.scheduler.state import QueueWatcher, ReplicaState
+from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.messages import Admit, Cancel, Claimed, StepPlan, StepReport
+
+DEADLINE_GRACE = 1.0
+"""Seconds that a running sequence may go on behind its deadline: the gateway, which gives up then, cancels it."""
+
+_PLAN_MARGIN = 32 << 10
+_ROW_BYTES = 32
+
+
+class SchedulerCore:
+    """One replica, for the time of one claim.
+
+    Args:
+        epoch: the claim's.
+        max_payload: bytes that fit into one message.
+        watcher: told of the queue's comings and goings.
+        listener: told of what the prefix cache stores and removes.
+    """
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        sizes: Claimed,
+        *,
+        replica_id: str,
+        epoch: int,
+        max_payload: int = 1 << 20,
+        watcher: QueueWatcher | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.epoch = epoch
+        self.state = ReplicaState(settings, sizes, watcher, listener)
+        self.in_flight: deque[InFlight] = deque()
+        self._replica_id = replica_id
+        self._depth = settings.pipeline_depth
+        self._starvation = settings.starvation_seconds
+        overhead = _PLAN_MARGIN + _ROW_BYTES * sizes.max_slots
+        self._planner = Planner(self.state, epoch, max(max_payload - overhead, max_payload // 4))
+        self._cancels = CancelLog()
+        self._order = 0
+
+    # -- what happened --
+
+    def admit(self, admit: Admit, now: float) -> None:
+        """Queues a request's choices. Those of an attempt that is known or cancelled are passed over.
+
+        Raises:
+            RequestError: the request cannot run here; none of its choices was queued.
+        """
+        state = self.state
+        choices = [choice for choice in admitting.wanted_choices(admit) if self._wanted(admit, choice.index)]
+        if not choices:
+            return
+        admitting.check_prompt(admit, state)
+        admitting.check_queue(state)
+        for seq in admitting.new_sequences(admit, choices, state, self._order, now):
+            self._order += 1
+            older = state.live.get(seq.request_id, {}).get(seq.choice)
+            if older is not None:
+                state.end(older, now, "superseded")
+            if len(seq.prompt) < seq.limit:
+                state.add(seq)
+            else:
+                self._complete(seq)
+
+    def cancel(self, cancel: Cancel, now: float) -> None:
+        """Ends choices that nobody waits for; their slots and pages come back with the next plan."""
+        for request_id, choice, attempt in zip(
+            cancel.request_ids, cancel.choices.tolist(), cancel.attempts.tolist(), strict=False
+        ):
+            self._cancels.note(request_id, choice, attempt)
+            for seq in list(self.state.live.get(request_id, {}).values()):
+                if choice in (-1, seq.choice) and seq.attempt <= attempt:
+                    self.state.end(seq, now, "cancelled")
+
+    def report(self, report: StepReport, now: float) -> None:
+        """Takes in what came of the oldest plan in flight. Reports of other epochs, or seen before, are dropped.
+
+        Raises:
+            WorkerOutOfStep: a report is missing or malformed; the caller must give up this epoch.
+        """
+        if report.epoch != self.epoch or report.seq <= self.state.reported_seq:
+            return
+        if not self.in_flight or self.in_flight[0].seq != report.seq:
+            raise WorkerOutOfStep(f"report {report.seq} came after report {self.state.reported_seq}")
+        check_report(report, self.state.slots.total)
+        apply_report(self.state, self.in_flight.popleft(), report, now)
+
+    def tick(self, now: float) -> None:
+        """Call about once a second: deadlines, and ageing of what waits."""
+        self.state.queue.promote(now - self._starvation)
+        late: dict[str, Sequence] = {}
+        for choices in list(self.state.live.values()):
+            for seq in choices.values():
+                if now > seq.deadline + (DEADLINE_GRACE if seq.slot >= 0 else 0.0):
+                    late[seq.request_id] = seq
+        for seq in late.values():
+            waited = f"{now - seq.arrived_at:.1f} s after it came here"
+            self._fail_request(seq, now, ErrorCode.DEADLINE_EXCEEDED, f"the request's deadline passed, {waited}")
+
+    def gateway_gone(self, gateway_id: str, now: float) -> None:
+        """Nobody waits any more for what that gateway asked for."""
+        self._end_where(lambda seq: seq.gateway_id == gateway_id, now)
+
+    def lost(self, text: str, now: float) -> None:
+        """The epoch is over: every request fails with REPLICA_LOST, and its gateway sends it round again."""
+        for choices in list(self.state.live.values()):
+            self._fail_request(next(iter(choices.values())), now, ErrorCode.REPLICA_LOST, text)
+
+    def hand_back_waiting(self, text: str, now: float) -> None:
+        """Requests of which nothing runs fail with REPLICA_LOST, so that another replica can take them."""
+        for choices in list(self.state.live.values()):
+            if all(seq.slot < 0 for seq in choices.values()):
+                self._fail_request(next(iter(choices.values())), now, ErrorCode.REPLICA_LOST, text)
+
+    # -- what is to be done --
+
+    def next_plan(self, now: float) -> StepPlan | None:
+        """The next plan; None if the pipeline is full or there is nothing to do."""
+        if len(self.in_flight) >= self._depth:
+            return None
+        made = self._planner.next(now)
+        if made is None:
+            return None
+        plan, in_flight = made
+        self.in_flight.append(in_flight)
+        return plan
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be sent, in order; each once."""
+        effects, self.state.effects = self.state.effects, []
+        return effects
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, runs, or is in flight."""
+        return not (self.state.live or self.in_flight or self.state.releases)
+
+    def flush(self) -> tuple[int, int]:
+        """Forgets the prefix cache. Returns pages freed, and pages that running sequences hold."""
+        freed = self.state.kv.flush()
+        return freed, self.state.kv.total - self.state.kv.free
+
+    def check(self) -> list[str]:
+        """What is wrong with the memory's books, one sentence each."""
+        return self.state.check()
+
+    def repair(self) -> None:
+        """Starts the memory's books anew, with an empty cache. Only when `idle`."""
+        self.state.kv.reset()
+
+    # -- inside --
+
+    def _wanted(self, admit: Admit, choice: int) -> bool:
+        known = self.state.live.get(admit.request_id, {}).get(choice)
+        if known is not None and known.attempt >= admit.attempt:
+            return False
+        return not self._cancels.covers(admit.request_id, choice, admit.attempt)
+
+    def _complete(self, seq: Sequence) -> None:
+        effect = already_complete(
+            seq.detokenizer_id, self._replica_id, self.epoch, seq.request_id, seq.choice, seq.attempt, seq.resumed
+        )
+        self.state.effects.append(effect)
+
+    def _fail_request(self, seq: Sequence, now: float, code: ErrorCode, text: str) -> None:
+        """Ends all choices of the request that `seq` belongs to, and tells its gateway once."""
+        self._end_where(lambda other: other.request_id == seq.request_id, now, code)
+        self.state.effects.append(failed(seq.gateway_id, seq.request_id, seq.attempt, code, text))
+
+    def _end_where(self, condition: Callable[[Sequence], bool], now: float, reason: str = "cancelled") -> None:
+        for choices in list(self.state.live.values()):
+            for seq in [seq for seq in choices.values() if condition(seq)]:
+                self.state.end(seq, now, reason)

@@ -1,0 +1,175 @@
+"""A model worker on the bus: claims, plans, reports, tokens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+from support import until
+
+from radixmesh.services.model_worker.claims import ClaimDesk
+from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.service import ModelWorker
+from radixmesh.shared.bus import Bus
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.messages import (
+    Admission,
+    Claim,
+    Claimed,
+    Finish,
+    Message,
+    Presence,
+    Refused,
+    SamplingParams,
+    State,
+    StepPlan,
+    StepReport,
+    TokenBatch,
+)
+from radixmesh.shared.presence import PresenceView
+
+
+def scheduler(epoch: int, state: State = State.READY, name: str = "r0") -> Presence:
+    return Presence(service="scheduler", instance=name, epoch=epoch, state=state, interval=60)
+
+
+def claim(epoch: int, name: str = "r0") -> Claim:
+    return Claim(scheduler_id=name, replica_id=name, epoch=epoch)
+
+
+def test_the_first_claim_holds_until_its_scheduler_is_gone() -> None:
+    desk, members = ClaimDesk(), PresenceView()
+    members.update(scheduler(10))
+    assert desk.consider(claim(10), members) is None
+    assert "works for r0" in desk.consider(claim(11, "r1"), members).reason
+    assert "not newer" in desk.consider(claim(9), members).reason
+    assert desk.consider(claim(12), members) is None  # its own scheduler may always claim anew
+    assert not desk.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
+    assert desk.release(scheduler(12))
+    assert desk.consider(claim(20, "r1"), members) is None
+
+
+def test_a_pinned_group_works_for_its_replica_only() -> None:
+    desk = ClaimDesk("r7")
+    assert "pinned" in desk.consider(claim(1, "r0"), PresenceView()).reason
+    assert desk.consider(claim(1, "r7"), PresenceView()) is None
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("worker")
+    make_checkpoint(path, "llama")
+    return path
+
+
+class Mesh:
+    """The worker, and a test that plays scheduler and detokenizer."""
+
+    def __init__(self, worker: ModelWorker, bus: Bus) -> None:
+        self.worker = worker
+        self.bus = bus
+        self.seen: list[Message] = []
+
+    async def listen(self) -> None:
+        for subject in (self.worker.subjects.replica_report("r0"), self.worker.subjects.detokenizer_inbox("d")):
+            await self.bus.subscribe(subject, lambda envelope: self.seen.append(envelope.unpack()))
+        await self.bus.flush()
+
+    async def ask(self, message: Message) -> Message:
+        return await self.bus.request(self.worker.subjects.group_claim(self.worker.group_id), message, timeout=10)
+
+    async def plan(self, **fields: object) -> None:
+        await self.bus.publish(self.worker.subjects.group_plan(self.worker.group_id), StepPlan(**fields))
+
+    def of(self, kind: type[Message]) -> list:
+        return [message for message in self.seen if isinstance(message, kind)]
+
+
+@asynccontextmanager
+async def mesh(settings: ServiceSettings, checkpoint: Path) -> AsyncIterator[Mesh]:
+    worker = ModelWorker(
+        ModelWorkerSettings(
+            nats_url=settings.nats_url,
+            namespace=settings.namespace,
+            heartbeat_interval=0.2,
+            model=str(checkpoint),
+            max_slots=4,
+            num_pages=32,
+            threads=1,
+        )
+    )
+    bus = await Bus.connect(settings, "test")
+    task = asyncio.create_task(worker.run())
+    await until(lambda: task.done() or (worker._loop_thread is not None and not worker.readiness()))
+    try:
+        playing = Mesh(worker, bus)
+        await playing.listen()
+        yield playing
+    finally:
+        worker.stop()
+        await task
+        await bus.close()
+
+
+def admission(prompt: list[int]) -> Admission:
+    return Admission(
+        slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=prompt,
+        params=SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True),
+    )  # fmt: skip
+
+
+async def test_claim_plan_report(settings: ServiceSettings, checkpoint: Path) -> None:
+    async with mesh(settings, checkpoint) as m:
+        await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
+        answer = await m.ask(claim(10))
+        assert isinstance(answer, Claimed)
+        assert (answer.page_size, answer.num_pages, answer.max_slots) == (16, 32, 4)
+        assert isinstance(await m.ask(claim(11, "r1")), Refused)
+
+        grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
+        prefill = {"prefill_slots": [0], "prefill_starts": [0], "prefill_counts": [5]}
+        await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7, 8, 9])], **grant, **prefill)
+        await m.plan(epoch=10, seq=1, decode_slots=[0])
+        await m.plan(epoch=10, seq=2, decode_slots=[0])  # runs past the end
+        await until(lambda: len(m.of(StepReport)) == 3)
+        await until(lambda: len(m.of(TokenBatch)) == 2)
+        reports = m.of(StepReport)
+        assert [report.seq for report in reports] == [0, 1, 2]
+        assert [report.slots.tolist() for report in reports] == [[0], [0], []]
+        assert [report.finish.tolist() for report in reports] == [[0], [Finish.LENGTH], []]
+        assert [batch.first_index.tolist() for batch in m.of(TokenBatch)] == [[0], [1]]
+        tokens = np.concatenate([report.tokens for report in reports])
+        assert np.concatenate([batch.tokens for batch in m.of(TokenBatch)]).tolist() == tokens.tolist()
+        assert m.worker.presence_attributes()["reported_seq"] == 2
+
+
+async def test_plans_of_other_epochs_and_after_a_gap_are_not_run(settings: ServiceSettings, checkpoint: Path) -> None:
+    async with mesh(settings, checkpoint) as m:
+        await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
+        await m.ask(claim(10))
+        await m.plan(epoch=9, seq=0)
+        await m.plan(epoch=10, seq=0)
+        await m.plan(epoch=10, seq=2)
+        await until(lambda: m.of(StepReport))
+        await m.ask(claim(11))
+        await m.plan(epoch=10, seq=1)
+        await m.plan(epoch=11, seq=0)
+        await until(lambda: any(report.epoch == 11 for report in m.of(StepReport)))
+        assert [(report.epoch, report.seq) for report in m.of(StepReport)] == [(10, 0), (11, 0)]
+
+
+async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, checkpoint: Path) -> None:
+    async with mesh(settings, checkpoint) as m:
+        subject = m.worker.subjects.presence("scheduler")
+        await m.bus.publish(subject, scheduler(10))
+        await m.ask(claim(10))
+        await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7])])
+        await until(lambda: m.worker.presence_attributes()["reported_seq"] == 0)
+        await m.bus.publish(subject, scheduler(10, State.GONE))
+        await until(lambda: m.worker.presence_attributes()["claimed_by"] == "")
+        engine = m.worker._loaded.engine
+        await until(lambda: not engine.running())
+        assert isinstance(await m.ask(claim(20, "r1")), Claimed)
