@@ -275,20 +275,27 @@ class Actor:
     async def _drain_mailbox(self) -> None:
         while True:
             envelope = await self._mailbox.get()
-            message: Message | None = None
-            try:
-                message = envelope.unpack()
-                handler = self._handlers.get(type(message))
-                if handler is None:
-                    log.warning("nothing here handles %s from %s", message.TAG, envelope.subject)
-                    continue
-                result = handler(message, envelope)
-                if result is not None:
-                    await result
-            except MessageError as error:
-                log.warning("dropped a message on %s: %s", envelope.subject, error)
-            except Exception as error:  # noqa: BLE001  one request's failure must not be another's
-                await self._handler_failed(message, error)
+            if telemetry.enabled and envelope.headers:
+                with telemetry.current(telemetry.context_from(envelope.headers)):
+                    await self._handle(envelope)
+            else:
+                await self._handle(envelope)
+
+    async def _handle(self, envelope: Envelope) -> None:
+        message: Message | None = None
+        try:
+            message = envelope.unpack()
+            handler = self._handlers.get(type(message))
+            if handler is None:
+                log.warning("nothing here handles %s from %s", message.TAG, envelope.subject)
+                return
+            result = handler(message, envelope)
+            if result is not None:
+                await result
+        except MessageError as error:
+            log.warning("dropped a message on %s: %s", envelope.subject, error)
+        except Exception as error:  # noqa: BLE001  one request's failure must not be another's
+            await self._handler_failed(message, error)
 
     async def _handler_failed(self, message: Message | None, error: Exception) -> None:
         if message is None or getattr(message, "request_id", None) is None:

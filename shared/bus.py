@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -46,7 +47,7 @@ class Bus:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._refused = asyncio.Event()
+        self._refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._closing = False
         self._last_error: Exception | None = None
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
@@ -59,16 +60,26 @@ class Bus:
             BusError: no server answered in time, or it refused the credentials.
         """
         bus = cls(Client())
-        opening = asyncio.ensure_future(bus._open(settings, name))
-        refused = asyncio.ensure_future(bus._refused.wait())
-        await asyncio.wait({opening, refused}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        refused.cancel()
-        if opening.done() and opening.exception() is None:
+        opening = asyncio.ensure_future(bus._open_at_last(settings, name))
+        ends: set[asyncio.Future[Any]] = {opening, bus._refused}
+        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
             return bus
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
         await bus._client.close()
-        raise BusError(f"cannot connect to {settings.nats_url}: {bus._last_error or 'no answer'}")
+        why = bus._refused.result() if bus._refused.done() else bus._last_error
+        raise BusError(f"cannot connect to {settings.nats_url}: {why or 'no answer'}")
+
+    async def _open_at_last(self, settings: ServiceSettings, name: str) -> None:
+        """A server that refuses us may close the connection before it has said why: then ask again."""
+        while True:
+            try:
+                return await self._open(settings, name)
+            except (OSError, NatsError) as error:
+                self._last_error = error
+                await asyncio.sleep(0.1)
 
     async def _open(self, settings: ServiceSettings, name: str) -> None:
         async def on_error(error: Exception) -> None:
@@ -76,8 +87,8 @@ class Bus:
             if str(error) != str(self._last_error):
                 log.log(logging.WARNING if self._client.is_connected else logging.DEBUG, "bus: %s", error)
             self._last_error = error
-            if "authorization" in str(error).lower():
-                self._refused.set()
+            if "authorization" in str(error).lower() and not self._refused.done():
+                self._refused.set_result(error)
 
         async def on_disconnect() -> None:
             if not self._closing:

@@ -14,10 +14,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -135,6 +136,19 @@ def context_from(headers: Mapping[str, str] | None) -> Context:
     if not enabled or not headers:
         return Context()
     return _propagator.extract(headers, Context())
+
+
+@contextmanager
+def current(context: Context) -> Iterator[None]:
+    """Makes `context` the current one, so that log lines written inside carry its trace id."""
+    if not enabled:
+        yield
+        return
+    token = attach(context)
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def context_from_traceparent(traceparent: str) -> Context:

@@ -45,7 +45,7 @@ class HttpFace:
         self._not_ready = not_ready
         self._key = api_key.encode()
         self._max_body = max_body_bytes
-        self.app = web.Application(client_max_size=max_body_bytes, middlewares=[web.middleware(self._around)])
+        self.app = web.Application(client_max_size=max_body_bytes, middlewares=[self._around])
         self.app.add_routes(
             [
                 web.get("/", self._hint),
@@ -63,6 +63,7 @@ class HttpFace:
 
     # -- around every request --
 
+    @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks the key, counts the request, and gives every error OpenAI's shape."""
         status = 499  # what is counted for a client that has gone

@@ -67,7 +67,7 @@ class Gateway(Actor):
         self.desk.closed = True
         await self._tell_health()
         end = self.desk.now() + self._settings.drain_timeout
-        while len(self.desk.table) and self.desk.now() < end:
+        while len(self.desk.table) and self.desk.now() < end:  # noqa: ASYNC110  the table is pure and has no events
             await asyncio.sleep(0.02)
 
     async def teardown(self) -> None:
@@ -111,7 +111,7 @@ class Gateway(Actor):
     async def _open_grpc(self) -> None:
         if self._settings.grpc_port < 0:
             return
-        self._grpc = GrpcFace(self.desk, self._settings)
+        self._grpc = GrpcFace(self.desk, self.metrics, self._settings)
         self.grpc_address = await self._grpc.start()
         await self._tell_health()
 

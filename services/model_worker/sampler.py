@@ -26,6 +26,8 @@ from radixmesh.services.model_worker.sampling_batch import SamplingBatch
 _BLOCK = 512
 # A nucleus almost always lies in this many candidates; finding them is 10 times cheaper than sorting the row.
 _SHORTLIST = 1024
+# Room for the equals of the last of a top_k, so that all of them are seen.
+_TIES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,10 +130,16 @@ class Sampler:
         if not batch.has_top_p:
             return _kth(scaled.topk(batch.largest_k, -1).values, batch.top_k)
         limited = batch.top_k < vocab
-        mass = _block_sums(weights).sum(-1, keepdim=True, dtype=torch.float64)
+        # The mass of the whole row matters only to a top_p without a top_k.
+        mass = batch.top_p
+        if not batch.all_limited:
+            mass = _block_sums(weights).sum(-1, keepdim=True, dtype=torch.float64)
         if self.shortlist is None or self.shortlist >= vocab:
             return _nucleus(scaled.sort(-1, descending=True).values, mass, limited, batch.top_k, batch.top_p)[0]
-        candidates = scaled.topk(min(vocab, max(self.shortlist, batch.largest_k + 1)), -1).values
+        length = batch.largest_k + _TIES
+        if not batch.all_limited:
+            length = max(self.shortlist, length)
+        candidates = scaled.topk(min(vocab, length), -1).values
         floor, closed = _nucleus(candidates, mass, limited, batch.top_k, batch.top_p)
         if not bool(closed.all()):
             rest = (~closed).flatten().nonzero().flatten()

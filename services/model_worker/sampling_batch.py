@@ -93,6 +93,7 @@ class SamplingBatch:
         self.top_k = torch.tensor([limits[place] for place in cut], device=device).unsqueeze(1)
         self.top_p = self._column([nuclei[place] for place in cut], torch.float64)
         self.largest_k = max((limits[place] for place in cut if limits[place] < vocab_size), default=0)
+        self.all_limited = all(limits[place] < vocab_size for place in cut)
         self.has_top_p = any(nuclei[place] < 1.0 for place in cut)
 
     def _column(self, values: list[float], dtype: torch.dtype = torch.float32) -> Tensor:

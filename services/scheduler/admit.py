@@ -16,18 +16,19 @@ def check_prompt(admit: Admit, state: ReplicaState) -> None:
     prompt, sizes = admit.prompt_ids, state.sizes
     if not prompt.size:
         raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens", param="prompt")
-    if prompt.min() < 0 or prompt.max() >= sizes.vocab_size:
-        worst = int(prompt.min() if prompt.min() < 0 else prompt.max())
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST,
-            f"token id {worst} is not in the model's vocabulary of {sizes.vocab_size}",
-            param="prompt",
-        )
+    for tokens in (prompt, *(choice.resumed for choice in admit.choices)):
+        strange = tokens[(tokens < 0) | (tokens >= sizes.vocab_size)]
+        if strange.size:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"token id {strange[0]} is not in the model's vocabulary of {sizes.vocab_size}",
+                param="prompt",
+            )
     if prompt.size + 1 > state.max_len:
         bound = "the model's context" if state.max_len == sizes.max_model_len else "the replica's KV memory"
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-            f"the prompt has {prompt.size} tokens; with one token of output it must fit {bound}, {state.max_len} tokens",
+            f"the prompt has {prompt.size} tokens; with one of output it must fit {bound}, {state.max_len} tokens",
             param="prompt",
         )
 
@@ -48,7 +49,9 @@ def wanted_choices(admit: Admit) -> list[Choice]:
     return admit.choices or [Choice(index=index) for index in range(admit.params.n)]
 
 
-def new_sequences(admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float) -> Iterator[Sequence]:
+def new_sequences(
+    admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float
+) -> Iterator[Sequence]:
     """One sequence per choice, numbered from `order`. ``limit <= len(prompt)`` means that it is complete already."""
     size = admit.prompt_ids.size
     limit = state.max_len if admit.params.max_tokens is None else min(state.max_len, size + admit.params.max_tokens)

@@ -1,6 +1,7 @@
 """A plan in the making, and what is remembered of it until its report."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class Draft:
         """The plan; None if it would do nothing."""
         if not (releases or self.admissions or self.chunks or self.decode_slots.size):
             return None
-        fields: dict[str, object] = {"decode_slots": self.decode_slots, "steps": self.steps}
+        fields: dict[str, Any] = {"decode_slots": self.decode_slots, "steps": self.steps}
         if releases:
             fields["releases"] = np.array(releases, np.int32)
         if self.grant_slots:
@@ -109,4 +110,4 @@ class Draft:
             fields["prefill_slots"] = np.array([chunk.slot for chunk in self.chunks], np.int32)
             fields["prefill_starts"] = np.array([chunk.start for chunk in self.chunks], np.int32)
             fields["prefill_counts"] = np.array([chunk.count for chunk in self.chunks], np.int32)
-        return StepPlan(epoch=epoch, seq=number, **fields)  # type: ignore[arg-type]
+        return StepPlan(epoch=epoch, seq=number, **fields)

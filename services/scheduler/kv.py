@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from radixmesh.services.scheduler.pages import PageAllocator
-from radixmesh.services.scheduler.radix_tree import Listener, Peek, RadixTree
+from radixmesh.services.scheduler.radix_node import Listener, Peek
+from radixmesh.services.scheduler.radix_tree import RadixTree
 from radixmesh.services.scheduler.sequence import Sequence
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.draft import Chunk, Draft, InFlight, admission_bytes
-from radixmesh.services.scheduler.radix_tree import Peek
+from radixmesh.services.scheduler.radix_node import Peek
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode
@@ -159,7 +159,7 @@ class Planner:
                 continue
             if draft.bytes + size > self._max_bytes or not self._fits(seq, cached):
                 break
-            count = self._admit(draft, seq, budget, self._max_bytes - draft.bytes - size)
+            count = self._admit(draft, seq, budget, self._max_bytes - draft.bytes - size, now)
             if count == 0:
                 break
             budget -= count
@@ -171,7 +171,7 @@ class Planner:
         fresh = state.kv.pages_for(len(seq.prompt)) - cached.pages
         return fresh + cached.unlocked + headroom <= state.kv.available
 
-    def _admit(self, draft: Draft, seq: Sequence, budget: int, room: int) -> int:
+    def _admit(self, draft: Draft, seq: Sequence, budget: int, room: int, now: float) -> int:
         """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
 
         Args:
@@ -184,7 +184,7 @@ class Planner:
         if count == 0 or fresh > state.kv.available:
             state.kv.detach(seq, keep=False)
             return 0
-        state.place(seq)
+        state.place(seq, now)
         state.kv.extend(seq, fresh)
         draft.admit(seq)
         self._chunk(draft, seq, count)
@@ -200,7 +200,8 @@ class Planner:
         if state.slots.free and self._fits(head, cached):
             return
         victims = [seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted]
-        if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + sum(len(v.pages) for v in victims):
+        gain = sum(len(seq.pages) for seq in victims)
+        if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:
             return
         victims.sort(key=lambda seq: seq.rank)
         while victims and not (state.slots.free and self._fits(head, state.kv.peek(head))):

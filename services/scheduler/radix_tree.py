@@ -9,85 +9,16 @@ unlocked nodes can be evicted, leaves first.
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from radixmesh.services.scheduler.radix_node import Inserted, Listener, Match, Node, Peek, Root
 from radixmesh.shared.prefix_hash import block_hashes
 
 TOKEN_BYTES = 4
-
-
-class Listener(Protocol):
-    """Hears which blocks (`prefix_hash.block_hashes` of page size) come and go."""
-
-    def stored(self, hashes: NDArray[np.uint64]) -> None: ...
-
-    def removed(self, hashes: NDArray[np.uint64]) -> None: ...
-
-
-class Node:
-    """An edge and its lower end. `split` leaves the object at the lower end, so holders keep their place."""
-
-    __slots__ = ("children", "end", "hashes", "hits", "key", "last_used", "lock", "pages", "parent", "queued", "serial")
-
-    def __init__(self, parent: "Node | None", key: bytes, pages: list[int], hashes: NDArray[np.uint64], end: int):
-        self.parent = parent
-        self.key = key
-        """The edge's tokens, little-endian int32."""
-        self.pages = pages
-        self.hashes = hashes
-        """uint64, one per page."""
-        self.end = end
-        """Pages from the root through this node."""
-        self.children: dict[bytes, Node] = {}
-        """By their first page of tokens."""
-        self.lock = 0
-        self.hits = 0
-        self.last_used = 0
-        self.serial = 0
-        self.queued = False
-        """Whether the eviction heap has an entry for this node."""
-
-
-class Root(Node):
-    """The empty prefix of one namespace."""
-
-    __slots__ = ("namespace",)
-
-    def __init__(self, namespace: str) -> None:
-        super().__init__(None, b"", [], np.empty(0, np.uint64), 0)
-        self.namespace = namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A cached prefix: its page ids, and the node where it ends."""
-
-    pages: list[int]
-    node: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Peek:
-    """A cached prefix, looked at from afar."""
-
-    pages: int
-    unlocked: int
-    """How many of `pages` nobody holds: they would no longer be evictable."""
-    path: list[int]
-    """Serial numbers of the nodes on the way, from the root."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inserted:
-    """Where an insertion ends, and which of its pages the tree did not take because it had the tokens already."""
-
-    node: Node
-    duplicates: list[int]
 
 
 class RadixTree:
@@ -172,7 +103,8 @@ class RadixTree:
             offset = done * self._page_bytes
             child = node.children.get(data[offset : offset + self._page_bytes])
             if child is None:
-                return Inserted(self._grow(node, tokens[done * self.page_size :], data[offset:], pages[done:]), duplicates)
+                leaf = self._grow(node, tokens[done * self.page_size :], data[offset:], pages[done:])
+                return Inserted(leaf, duplicates)
             shared = self._common(child.key, data, offset)
             if shared < len(child.key):
                 child = self._split(child, shared)

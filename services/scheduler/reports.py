@@ -23,7 +23,7 @@ def check_report(report: StepReport, slots: int) -> None:
     if rows and (report.counts.min() < 0 or report.counts.sum() != report.tokens.size):
         raise WorkerOutOfStep(f"report {report.seq} has {report.tokens.size} tokens, not as its counts say")
     for column in (report.slots, report.failed_slots):
-        if column.size and not (0 <= column.min() and column.max() < slots):
+        if column.size and (column.min() < 0 or column.max() >= slots):
             raise WorkerOutOfStep(f"report {report.seq} names a slot that does not exist")
 
 
@@ -92,6 +92,8 @@ def _rows(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -
                 state.end(seq, now, "done")
             elif seq.length >= seq.limit:
                 _overrun(state, seq, now)
+            elif seq.phase is Phase.WAITING:
+                seq.fold()
         start += count
 
 

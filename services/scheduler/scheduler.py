@@ -14,7 +14,7 @@ from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.draft import InFlight
 from radixmesh.services.scheduler.effects import Effect, already_complete, failed
 from radixmesh.services.scheduler.planner import Planner
-from radixmesh.services.scheduler.radix_tree import Listener
+from radixmesh.services.scheduler.radix_node import Listener
 from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import QueueWatcher, ReplicaState
@@ -110,29 +110,21 @@ class SchedulerCore:
     def tick(self, now: float) -> None:
         """Call about once a second: deadlines, and ageing of what waits."""
         self.state.queue.promote(now - self._starvation)
-        late: dict[str, Sequence] = {}
-        for choices in list(self.state.live.values()):
-            for seq in choices.values():
-                if now > seq.deadline + (DEADLINE_GRACE if seq.slot >= 0 else 0.0):
-                    late[seq.request_id] = seq
-        for seq in late.values():
-            waited = f"{now - seq.arrived_at:.1f} s after it came here"
-            self._fail_request(seq, now, ErrorCode.DEADLINE_EXCEEDED, f"the request's deadline passed, {waited}")
+        text = "the request's deadline passed before it was done"
+        self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
 
     def gateway_gone(self, gateway_id: str, now: float) -> None:
-        """Nobody waits any more for what that gateway asked for."""
-        self._end_where(lambda seq: seq.gateway_id == gateway_id, now)
+        """Nobody waits any more for what that gateway asked for; if it lives after all, it will ask again."""
+        text = f"{gateway_id} was not heard of any more"
+        self._fail_where(lambda seqs: seqs[0].gateway_id == gateway_id, ErrorCode.REPLICA_LOST, text, now)
 
     def lost(self, text: str, now: float) -> None:
         """The epoch is over: every request fails with REPLICA_LOST, and its gateway sends it round again."""
-        for choices in list(self.state.live.values()):
-            self._fail_request(next(iter(choices.values())), now, ErrorCode.REPLICA_LOST, text)
+        self._fail_where(lambda _seqs: True, ErrorCode.REPLICA_LOST, text, now)
 
     def hand_back_waiting(self, text: str, now: float) -> None:
         """Requests of which nothing runs fail with REPLICA_LOST, so that another replica can take them."""
-        for choices in list(self.state.live.values()):
-            if all(seq.slot < 0 for seq in choices.values()):
-                self._fail_request(next(iter(choices.values())), now, ErrorCode.REPLICA_LOST, text)
+        self._fail_where(lambda seqs: all(seq.slot < 0 for seq in seqs), ErrorCode.REPLICA_LOST, text, now)
 
     # -- what is to be done --
 
@@ -184,12 +176,19 @@ class SchedulerCore:
         )
         self.state.effects.append(effect)
 
-    def _fail_request(self, seq: Sequence, now: float, code: ErrorCode, text: str) -> None:
-        """Ends all choices of the request that `seq` belongs to, and tells its gateway once."""
-        self._end_where(lambda other: other.request_id == seq.request_id, now, code)
-        self.state.effects.append(failed(seq.gateway_id, seq.request_id, seq.attempt, code, text))
-
-    def _end_where(self, condition: Callable[[Sequence], bool], now: float, reason: str = "cancelled") -> None:
+    def _fail_where(
+        self, condition: Callable[[list[Sequence]], bool], code: ErrorCode, text: str, now: float
+    ) -> None:
+        """Fails the requests whose live choices meet the condition; their gateways are told once for each."""
         for choices in list(self.state.live.values()):
-            for seq in [seq for seq in choices.values() if condition(seq)]:
-                self.state.end(seq, now, reason)
+            seqs = list(choices.values())
+            if not condition(seqs):
+                continue
+            for seq in seqs:
+                self.state.end(seq, now, code)
+            first = seqs[0]
+            self.state.effects.append(failed(first.gateway_id, first.request_id, first.attempt, code, text))
+
+
+def _late(seq: Sequence, now: float) -> bool:
+    return now > seq.deadline + (DEADLINE_GRACE if seq.slot >= 0 else 0.0)

@@ -6,8 +6,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.radix_tree import Node
-from radixmesh.shared.messages import Finish, SamplingParams, Task
+from radixmesh.services.scheduler.radix_node import Node
+from radixmesh.shared.messages import SamplingParams, Task
 
 
 class Phase(Enum):
@@ -53,6 +53,8 @@ class Sequence:
     arrived_at: float
     queued_at: float
     deadline: float
+    waited: float = 0.0
+    """Seconds from its arrival to its first slot."""
     phase: Phase = Phase.WAITING
     promoted: bool = False
     """It has waited so long that it goes first, and is not preempted."""
@@ -115,9 +117,3 @@ class Sequence:
             self.prompt = np.concatenate([self.prompt, np.array(self.output, np.int32)])
             self.output = []
             self.hashes = None
-
-    def admission_key(self) -> tuple[str, int]:
-        return (self.request_id, self.choice)
-
-
-FINISHED = frozenset({Finish.STOP, Finish.LENGTH, Finish.CANCELLED})

@@ -13,7 +13,7 @@ from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.effects import Effect, failed
 from radixmesh.services.scheduler.kv import KvMemory
 from radixmesh.services.scheduler.policies import Policy
-from radixmesh.services.scheduler.radix_tree import Listener
+from radixmesh.services.scheduler.radix_node import Listener
 from radixmesh.services.scheduler.sequence import Phase, Sequence
 from radixmesh.services.scheduler.slots import SlotTable
 from radixmesh.services.scheduler.waiting import FinishRate, WaitingQueue
@@ -115,11 +115,12 @@ class ReplicaState:
         self.queue.add(seq)
         self.watcher.queued(seq)
 
-    def place(self, seq: Sequence) -> None:
+    def place(self, seq: Sequence, now: float) -> None:
         """A waiting sequence, whose cached pages are attached, takes a slot."""
         self.queue.remove(seq)
         self.slots.take(seq)
         if seq.admissions == 0:
+            seq.waited = max(0.0, now - seq.arrived_at)
             seq.traceparent = self.watcher.admitted(seq)
             self.counters.admitted += 1
             self.counters.prompt_tokens += len(seq.prompt)
@@ -135,6 +136,7 @@ class ReplicaState:
         Plans in flight may still make tokens for it, so it is not admitted again before they are reported.
         """
         self._leave_slot(seq, keep=True)
+        seq.fold()
         seq.phase = Phase.WAITING
         seq.ready_after = self.planned_seq
         seq.queued_at = now

@@ -89,5 +89,5 @@ def test_mixed_batches_equal_a_plain_loop(page_size: int, window: int | None) ->
     )
     backend = create_backend("torch")
     out = backend.forward(backend.plan(batch, cache), cache, 0, q, k, v, size**-0.5, window)
-    expected = [plain_attention(q[i], *whole[row], p, window) for i, (row, p) in enumerate(spans)]
+    expected = [plain_attention(q[i], whole[row][0], whole[row][1], p, window) for i, (row, p) in enumerate(spans)]
     torch.testing.assert_close(out, torch.stack(expected), atol=1e-5, rtol=1e-5)

@@ -48,7 +48,8 @@ def naive_support(logits: list[float], params: SamplingParams) -> set[int]:
     if 0 < params.top_k < len(order):
         order = order[: params.top_k]
     weights = [math.exp(scaled[token] - scaled[order[0]]) for token in order]
-    kept, before = [], 0.0
+    kept: list[int] = []
+    before = 0.0
     for token, weight in zip(order, weights, strict=True):
         if params.top_p < 1.0 and before >= params.top_p * sum(weights) and kept:
             break
@@ -219,7 +220,8 @@ def test_a_broken_row_fails_alone() -> None:
     logits[2, 600] = float("inf")
     logits[3] = float("-inf")
     logits[4, :650] = float("-inf")  # a mask, not a failure
-    for params in ({"top_p": 0.9}, {"top_k": 5}, {"temperature": 0.0}, {"min_p": 0.1}, {"logprobs": 2}):
+    ways: list[dict[str, Any]] = [{"top_p": 0.9}, {"top_k": 5}, {"temperature": 0.0}, {"min_p": 0.1}]
+    for params in [*ways, {"logprobs": 2}, {"top_k": 5, "top_p": 0.5}]:
         out = sample(logits, [row(700, seed=i, **params) for i in range(6)])
         assert out.failed.tolist() == [False, True, True, True, False, False]
         assert int(out.tokens[4]) >= 650
@@ -231,7 +233,7 @@ def test_penalties() -> None:
     vocab = 64
     logits = noise(1, vocab)
     prompt, output = [1, 2, 2], [5, 5, 5, 6]
-    given = {"repetition_penalty": 1.5, "presence_penalty": 0.3, "frequency_penalty": 0.2}
+    given: dict[str, Any] = {"repetition_penalty": 1.5, "presence_penalty": 0.3, "frequency_penalty": 0.2}
     penalized = row(vocab, 0, prompt, output, **given)
     got = logits[0].clone()
     penalized.penalize(got)

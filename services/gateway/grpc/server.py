@@ -8,6 +8,7 @@ from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.grpc import radixmesh_pb2, radixmesh_pb2_grpc
 from radixmesh.services.gateway.grpc.servicer import Servicer
+from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.shared.errors import RadixMeshError
 
 _NAME = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"].full_name
@@ -16,14 +17,15 @@ _NAME = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"].full_name
 class GrpcFace:
     """Runs the server; says SERVING only when told that requests would be served."""
 
-    def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
+    def __init__(self, desk: Desk, metrics: Metrics, settings: GatewaySettings) -> None:
         self._host, self._port = settings.grpc_host, settings.grpc_port
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)]
         )
-        radixmesh_pb2_grpc.add_RadixMeshServicer_to_server(Servicer(desk, key), self._server)
-        self._health = health.aio.HealthServicer()
+        servicer = Servicer(desk, metrics, key, settings.client_timeout)
+        radixmesh_pb2_grpc.add_RadixMeshServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._healthy: bool | None = None

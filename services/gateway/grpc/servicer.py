@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import re
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 
+from radixmesh.services.gateway.chat import template_messages
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import FACES, invalid, retry_after
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
@@ -15,8 +16,187 @@ from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
 from radixmesh.services.gateway.http import key_matches
 from radixmesh.services.gateway.intake import Prompt, make_prompt, validate
 from radixmesh.services.gateway.live import Delta, LiveRequest
-from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, GrpcFields
+from radixmesh.services.gateway.metrics import Metrics
+from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, ChatMessage, Sampling
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish
 
 log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+_REQUEST_ID = re.compile(r"[0-9a-f]{32}")
+_FINISH = {
+    Finish.RUNNING: pb.FINISH_REASON_UNSPECIFIED,
+    Finish.STOP: pb.FINISH_REASON_STOP,
+    Finish.LENGTH: pb.FINISH_REASON_LENGTH,
+    Finish.CANCELLED: pb.FINISH_REASON_CANCELLED,
+}
+
+
+class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
+    """Serves calls over a desk.
+
+    Args:
+        api_key: empty if clients need none.
+        client_timeout: seconds that a client may leave its stream unread.
+    """
+
+    def __init__(self, desk: Desk, metrics: Metrics, api_key: str, client_timeout: float) -> None:
+        self._desk = desk
+        self._metrics = metrics
+        self._key = api_key.encode()
+        self._client_timeout = client_timeout
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
+        await self._call("Generate", context, lambda headers: self._generate(request, context, headers))
+
+    async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.AbortResponse:
+        return await self._call("Abort", context, lambda _: self._abort(request))
+
+    async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
+        return await self._call("GetModelInfo", context, lambda _: self._model_info(request))
+
+    async def _call(self, name: str, context: Context, method: Callable[[dict[str, str]], Awaitable[T]]) -> T:
+        """Checks the key, counts the call, and turns errors into statuses."""
+        status = grpc.StatusCode.CANCELLED  # what is counted if the client goes
+        failure: RequestError
+        try:
+            headers = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+            if self._key and not key_matches(headers.get("authorization", ""), self._key):
+                raise RequestError(ErrorCode.UNAUTHENTICATED, "a valid API key is needed as metadata 'authorization'")
+            result = await method(headers)
+            status = grpc.StatusCode.OK
+            return result
+        except RequestError as error:
+            failure, status = error, FACES[error.code].grpc
+        except Exception:
+            log.exception("%s failed", name)
+            failure = RequestError(ErrorCode.INTERNAL, "the gateway failed on this request")
+            status = FACES[failure.code].grpc
+        finally:
+            self._metrics.requests.labels(f"grpc/{name}", status.name).inc()
+        return await self._refuse(context, failure)
+
+    async def _refuse(self, context: Context, failure: RequestError) -> NoReturn:
+        await context.abort(FACES[failure.code].grpc, failure.message, _trailer(failure))
+
+    async def _generate(self, request: pb.GenerateRequest, context: Context, headers: dict[str, str]) -> None:
+        news = asyncio.Event()
+        timeout = context.time_remaining()
+        lives = self._desk.open([_prompt(request)], news.set, streaming=True, headers=headers, timeout=timeout)
+        try:
+            await self._stream(lives[0], news, context)
+        finally:
+            self._desk.close(lives)
+
+    async def _stream(self, live: LiveRequest, news: asyncio.Event, context: Context) -> None:
+        await context.send_initial_metadata((("radixmesh-request-id", live.request_id),))
+        ended = False
+        while not ended:
+            await news.wait()
+            news.clear()
+            ended = live.ended
+            pieces = [_response(live, delta) for delta in live.take()]
+            if ended and live.error is None:
+                pieces[-1].usage.CopyFrom(_usage(live))
+            for piece in pieces:
+                await self._write(live, piece, context)
+            if live.error is not None:
+                raise live.error
+
+    async def _write(self, live: LiveRequest, piece: pb.GenerateResponse, context: Context) -> None:
+        live.blocked_since = self._desk.now()
+        try:
+            async with asyncio.timeout(self._client_timeout):
+                await context.write(piece)
+        except TimeoutError:
+            raise RequestError(ErrorCode.CANCELLED, "the client does not read its stream") from None
+        live.blocked_since = None
+
+    async def _abort(self, request: pb.AbortRequest) -> pb.AbortResponse:
+        if not _REQUEST_ID.fullmatch(request.request_id):
+            raise invalid("request_id: must be 32 hexadecimal digits", "request_id")
+        return pb.AbortResponse(found=self._desk.abort(request.request_id))
+
+    async def _model_info(self, request: pb.GetModelInfoRequest) -> pb.GetModelInfoResponse:
+        mesh = self._desk.mesh
+        names = mesh.models()
+        if not request.model and len(names) > 1:
+            raise invalid(f"model: must be one of {', '.join(names[:20])}", "model")
+        name = request.model or next(iter(names), "")
+        if name not in names:
+            text = f"the mesh serves no model named {name[:200]!r}" if name else "the mesh serves no model yet"
+            raise RequestError(ErrorCode.MODEL_NOT_FOUND, text, param="model")
+        return pb.GetModelInfoResponse(
+            model=name,
+            max_model_len=mesh.attribute(name, "max_model_len"),
+            vocab_size=mesh.attribute(name, "vocab_size"),
+            ready_replicas=mesh.ready_replicas(name),
+            ready=not mesh.missing(name),
+        )
+
+
+def _prompt(request: pb.GenerateRequest) -> Prompt:
+    """Raises RequestError."""
+    if not 0 < len(request.model) <= 256:
+        raise invalid("model: must have 1 to 256 characters", "model")
+    fields = _sampling(request)
+    params = fields.params(fields.max_tokens)
+    form = request.WhichOneof("prompt")
+    if form is None:
+        raise invalid("prompt: one of text, token_ids and chat is required", "prompt")
+    if form == "chat":
+        given = [{"role": message.role, "content": message.content} for message in request.chat.messages]
+        if not given:
+            raise invalid("chat.messages: at least one is required", "chat.messages")
+        messages = [validate(ChatMessage, message) for message in given]
+        return make_prompt(request.model, fields, params, messages=template_messages(messages))
+    if form == "text":
+        prompt: str | list[int] = request.text
+    else:
+        prompt = list(request.token_ids.ids)
+        if prompt and max(prompt) > MAX_TOKEN_ID:
+            raise invalid(f"token_ids.ids: must be at most {MAX_TOKEN_ID}", "token_ids.ids")
+    if not prompt:
+        raise invalid(f"{form}: must not be empty", form)
+    return make_prompt(request.model, fields, params, prompt)
+
+
+def _sampling(request: pb.GenerateRequest) -> Sampling:
+    """The fields that are set, checked by the same bounds as OpenAI's."""
+    given: dict[str, Any] = {"priority": request.priority, "cache_salt": request.cache_salt}
+    for field, value in request.params.ListFields():
+        if field.name == "logit_bias":
+            given[field.name] = dict(value)
+        else:
+            given[field.name] = list(value) if field.name in ("stop", "stop_token_ids") else value
+    return validate(Sampling, given)
+
+
+def _response(live: LiveRequest, delta: Delta) -> pb.GenerateResponse:
+    response = pb.GenerateResponse(
+        request_id=live.request_id,
+        choice=delta.choice,
+        text=delta.text,
+        token_ids=delta.tokens,
+        finish_reason=_FINISH[delta.finish],
+    )
+    if isinstance(delta.stop_reason, str):
+        response.stop_string = delta.stop_reason
+    elif delta.stop_reason is not None:
+        response.stop_token_id = delta.stop_reason
+    return response
+
+
+def _usage(live: LiveRequest) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=live.prompt_tokens, output_tokens=live.output_tokens, cached_tokens=live.cached_tokens
+    )
+
+
+def _trailer(error: RequestError) -> tuple[tuple[str, str], ...]:
+    param = {} if error.param is None else {"radixmesh-error-param": error.param.encode("ascii", "replace").decode()}
+    wait = {name.lower(): value for name, value in retry_after(error).items()}
+    return tuple({"radixmesh-error-code": error.code.value, **param, **wait}.items())

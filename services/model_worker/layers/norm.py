@@ -30,3 +30,25 @@ class RMSNorm(nn.Module):
         """(norm(x + residual), x + residual)."""
         residual = residual + x
         return F.rms_norm(residual, self.shape, self.weight, self.eps), residual
+
+
+class QKNorm(nn.Module):
+    """`q_norm` and `k_norm` over each head of q and k at once, with the heads' weights stacked."""
+
+    def __init__(self, heads: int, kv_heads: int, head_dim: int, eps: float, build: Build) -> None:
+        super().__init__()
+        self.heads = heads
+        self.eps = eps
+        shape = (heads + kv_heads, head_dim)
+        self.weight = frozen_parameter(torch.empty(shape, dtype=build.dtype, device=build.device))
+
+    def weight_slices(self, prefix: str) -> Iterator[WeightSlice]:
+        parent = prefix.rpartition(".")[0]
+        # The checkpoint has one vector for all heads of a kind; copying it repeats it.
+        shape, source = (self.weight.shape[1],), (slice(None),)
+        yield WeightSlice(f"{parent}.q_norm.weight", shape, source, self.weight[: self.heads])
+        yield WeightSlice(f"{parent}.k_norm.weight", shape, source, self.weight[self.heads :])
+
+    def forward(self, qk: Tensor) -> Tensor:
+        """[T, heads + kv_heads, head_dim] -> the same."""
+        return F.rms_norm(qk, qk.shape[-1:], None, self.eps) * self.weight

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightSlice:
-    """`target` takes `checkpoint[name][source]`, cast to its dtype; `target` is a view into a parameter."""
+    """`target`, a view into a parameter, takes `checkpoint[name][source]`, cast and, if need be, broadcast."""
 
     name: str  # of the tensor in the checkpoint
     shape: tuple[int, ...]  # of the whole tensor in the checkpoint

@@ -4,13 +4,12 @@
     logits
 
 Module names follow the Hugging Face checkpoints (`model.layers.0.self_attn.o_proj`), but for the fused
-`qkv_proj` and `gate_up_proj`, which know the names of their parts. A family says what differs through
-`AttentionOptions`.
+`qkv_proj`, `gate_up_proj` and `qk_norm`, which know the names of their parts. A family says what differs
+through `AttentionOptions`.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from radixmesh.services.model_worker.attention.interface import AttentionBackend
@@ -19,7 +18,7 @@ from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.attention import Attention, ForwardContext
 from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
 from radixmesh.services.model_worker.layers.mlp import GatedMLP
-from radixmesh.services.model_worker.layers.norm import RMSNorm
+from radixmesh.services.model_worker.layers.norm import QKNorm, RMSNorm
 from radixmesh.services.model_worker.layers.rotary import apply_rotary, make_rotary
 from radixmesh.services.model_worker.layers.vocab import LMHead, VocabEmbedding
 from radixmesh.services.model_worker.model_config import ModelConfig
@@ -49,12 +48,11 @@ class DecoderAttention(nn.Module):
         )
         width = config.num_heads * config.head_dim
         self.o_proj = RowLinear(width, config.hidden_size, options.output_bias, build)
-        self.qk_norm = options.qk_norm
-        if options.qk_norm:
-            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, build)
-            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, build)
-        self.heads = self.qkv_proj.num_heads
-        self.rotated = self.heads + self.qkv_proj.num_kv_heads
+        self.heads, kv_heads = self.qkv_proj.num_heads, self.qkv_proj.num_kv_heads
+        self.rotated = self.heads + kv_heads
+        self.qk_norm = (
+            QKNorm(self.heads, kv_heads, config.head_dim, config.rms_norm_eps, build) if options.qk_norm else None
+        )
         self.head_dim = config.head_dim
         self.attend = Attention(layer, config.head_dim, config.windows[layer])
 
@@ -62,8 +60,8 @@ class DecoderAttention(nn.Module):
         """[T, hidden] -> [T, hidden]."""
         heads: Tensor = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
         qk, v = heads[:, : self.rotated], heads[:, self.rotated :]
-        if self.qk_norm:
-            qk = torch.cat((self.q_norm(qk[:, : self.heads]), self.k_norm(qk[:, self.heads :])), 1)
+        if self.qk_norm is not None:
+            qk = self.qk_norm(qk)
         qk = apply_rotary(qk, context.cos_sin)
         attended: Tensor = self.attend(qk[:, : self.heads], qk[:, self.heads :], v, context)
         out: Tensor = self.o_proj(attended.reshape(x.shape[0], -1))

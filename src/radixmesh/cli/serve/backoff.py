@@ -32,7 +32,7 @@ class Backoff:
             if ready_for >= self.healthy:
                 self.failures = 0
         self.failures += 1
-        return float(min(self.first * 2 ** (self.failures - 1), self.longest))
+        return float(min(self.first * 2 ** min(self.failures - 1, 30), self.longest))
 
     @property
     def hopeless(self) -> bool:

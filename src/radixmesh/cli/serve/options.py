@@ -107,6 +107,8 @@ def from_args(args: argparse.Namespace) -> Options:
     for name in ("threads", "max_model_len", "max_slots", "page_size"):
         if getattr(args, name) is not None:
             _within(name, getattr(args, name), 1, 1 << 31)
+    if args.kv_memory is not None and not 0 < args.kv_memory < 1 << 20:
+        raise ConfigError(f"--kv-memory {args.kv_memory:g}: must be more than 0 (GiB)")
     _within("port", args.port, 0, 65536 - args.gateways)
     _within("grpc_port", args.grpc_port, GRPC_OFF, 65536 - args.gateways)
     given = {name: getattr(args, name) for name in ("dtype", "max_model_len", "max_slots", "page_size", "kv_memory")}

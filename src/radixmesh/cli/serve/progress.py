@@ -43,7 +43,9 @@ def loaded(member: Presence | None) -> float:
     if member.state is State.READY:
         return 1.0
     progress = member.attributes.get("progress", 0.0)
-    return min(1.0, max(0.0, progress)) if isinstance(progress, int | float) else 0.0
+    if not isinstance(progress, int | float) or not 0 <= progress <= 1:
+        return 0.0
+    return float(progress)
 
 
 def what(member: Presence | None) -> str:
@@ -52,4 +54,4 @@ def what(member: Presence | None) -> str:
         return "starting the worker"
     if member.state is State.READY:
         return "model is loaded"
-    return str(member.attributes.get("detail") or member.detail or "loading the model")
+    return str(member.attributes.get("loading") or member.detail or "loading the model")

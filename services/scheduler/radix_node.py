@@ -1,0 +1,76 @@
+"""What the radix tree is made of, and what it answers."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Listener(Protocol):
+    """Hears which blocks (`prefix_hash.block_hashes` of page size) come and go."""
+
+    def stored(self, hashes: NDArray[np.uint64]) -> None: ...
+
+    def removed(self, hashes: NDArray[np.uint64]) -> None: ...
+
+
+class Node:
+    """An edge and its lower end. `split` leaves the object at the lower end, so holders keep their place."""
+
+    __slots__ = ("children", "end", "hashes", "hits", "key", "last_used", "lock", "pages", "parent", "queued", "serial")
+
+    def __init__(self, parent: "Node | None", key: bytes, pages: list[int], hashes: NDArray[np.uint64], end: int):
+        self.parent = parent
+        self.key = key
+        """The edge's tokens, little-endian int32."""
+        self.pages = pages
+        self.hashes = hashes
+        """uint64, one per page."""
+        self.end = end
+        """Pages from the root through this node."""
+        self.children: dict[bytes, Node] = {}
+        """By their first page of tokens."""
+        self.lock = 0
+        self.hits = 0
+        self.last_used = 0
+        self.serial = 0
+        self.queued = False
+        """Whether the eviction heap has an entry for this node."""
+
+
+class Root(Node):
+    """The empty prefix of one namespace."""
+
+    __slots__ = ("namespace",)
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(None, b"", [], np.empty(0, np.uint64), 0)
+        self.namespace = namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A cached prefix: its page ids, and the node where it ends."""
+
+    pages: list[int]
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """A cached prefix, looked at from afar."""
+
+    pages: int
+    unlocked: int
+    """How many of `pages` nobody holds: they would no longer be evictable."""
+    path: list[int]
+    """Serial numbers of the nodes on the way, from the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """Where an insertion ends, and which of its pages the tree did not take because it had the tokens already."""
+
+    node: Node
+    duplicates: list[int]

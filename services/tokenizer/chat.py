@@ -1,0 +1,135 @@
+"""Chat messages to text, by the model's own chat template.
+
+`transformers` renders templates in jinja2's immutable sandbox. Messages come as OpenAI defines them; templates expect
+two things in another form, which `plain_messages` sees to: content parts (templates for text models want a string)
+and the arguments of tool calls (templates want an object, OpenAI's clients send JSON text).
+"""
+
+import inspect
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from radixmesh.shared.errors import ErrorCode, RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_OPEN_KWARGS = frozenset({"add_generation_prompt", "continue_final_message", "documents"})
+"""Arguments of `apply_chat_template` that a client may set; all its others are ours."""
+
+MAX_ERROR = 500
+"""Characters of a template's own words that a client is told."""
+
+
+def _refused(message: str, param: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, message, param=param)
+
+
+class ChatRenderer:
+    """The chat template of one tokenizer."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self._takes_tools = _mentions_tools(tokenizer.chat_template)
+        arguments = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"kwargs"}
+        self._reserved = (arguments | {"messages", "conversations"}) - _OPEN_KWARGS
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    def render(
+        self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: dict[str, Any]
+    ) -> str:
+        """The prompt's text.
+
+        Args:
+            kwargs: variables for the template, and ``add_generation_prompt``, ``continue_final_message`` (the last
+                message is the beginning of the answer) and ``documents``.
+
+        Raises:
+            RequestError: no template, or messages, tools or kwargs that it does not take; in its own words where it
+                has some.
+        """
+        if not self.has_template:
+            raise _refused("the model has no chat template: send a text prompt instead of messages", "messages")
+        if not messages:
+            raise _refused("messages is empty: a chat needs at least one message", "messages")
+        if tools and not self._takes_tools:
+            raise _refused("the model's chat template has no place for tools", "tools")
+        if wrong := sorted(self._reserved.intersection(kwargs)):
+            raise _refused(f"chat_template_kwargs may not set {wrong[0]!r}", "chat_template_kwargs")
+        going_on = kwargs.get("continue_final_message", False)
+        options = {"add_generation_prompt": not going_on, **kwargs}
+        if going_on and options["add_generation_prompt"]:
+            raise _refused(
+                "continue_final_message and add_generation_prompt exclude each other", "chat_template_kwargs"
+            )
+        plain = plain_messages(messages)
+        schemas: list[Any] | None = list(tools) if tools else None
+        try:
+            text = self._tokenizer.apply_chat_template(plain, tools=schemas, tokenize=False, **options)
+        except jinja2.TemplateError as error:
+            words = (error.message or type(error).__name__)[:MAX_ERROR]
+            raise _refused(f"the chat template refuses these messages: {words}", "messages") from error
+        except Exception as error:  # a template is a program: whatever its input makes it raise is about the input
+            words = f"{type(error).__name__}: {error}"[:MAX_ERROR]
+            raise _refused(f"the chat template fails on these messages: {words}", "messages") from error
+        return str(text)
+
+
+def plain_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`messages` as text models' templates expect them.
+
+    Raises:
+        RequestError: a content part that is not text, or a tool call whose arguments are not a JSON object.
+    """
+    return [_plain_message(message, f"messages.{index}") for index, message in enumerate(messages)]
+
+
+def _plain_message(message: dict[str, Any], where: str) -> dict[str, Any]:
+    plain = dict(message)
+    if isinstance(plain.get("content"), list):
+        plain["content"] = "\n".join(
+            _part_text(part, f"{where}.content.{index}") for index, part in enumerate(plain["content"])
+        )
+    if isinstance(plain.get("tool_calls"), list):
+        plain["tool_calls"] = [
+            _plain_call(call, f"{where}.tool_calls.{index}") for index, call in enumerate(plain["tool_calls"])
+        ]
+    return plain
+
+
+def _part_text(part: object, where: str) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get("text") if isinstance(part, dict) and kind in ("text", None) else None
+    if not isinstance(text, str):
+        raise _refused(f"content of type {str(kind)[:40]!r} is not supported by this model: it takes text", where)
+    return text
+
+
+def _plain_call(call: object, where: str) -> object:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        parsed = json.loads(arguments) if arguments.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise _refused(f"the arguments of a tool call are not JSON: {error}", f"{where}.function.arguments") from error
+    if not isinstance(parsed, dict):
+        raise _refused("the arguments of a tool call are not a JSON object", f"{where}.function.arguments")
+    return {**call, "function": {**function, "arguments": parsed}}
+
+
+def _mentions_tools(template: object) -> bool:
+    """Whether a template, or one of several by name, reads the variable `tools`."""
+    texts = template.values() if isinstance(template, dict) else [template]
+    return any(isinstance(text, str) and "tools" in text for text in texts)

@@ -1,0 +1,77 @@
+"""What a tokenized request leads to: one message each for the detokenizer, the replica and the gateway."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.tokenizer.routing import Route
+from radixmesh.shared.messages import Admit, Cancel, Choice, OpenText, Presence, Routed, Submit
+
+TAIL = 16
+"""Prompt ids that a detokenizer gets: enough to finish a character that the prompt began, and to know whether a
+sentencepiece word starts the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """The three messages, in the order in which they are to be published."""
+
+    open_text: OpenText
+    admit: Admit
+    routed: Routed
+
+
+def choices_of(submit: Submit) -> list[Choice]:
+    """The choices to run: those named, or all n."""
+    return list(submit.choices) or [Choice(index=index) for index in range(submit.params.n)]
+
+
+def dispatch(submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detokenizer: Presence) -> Dispatch:
+    """Sends `submit` on its way along `route`."""
+    choices = choices_of(submit)
+    open_text = OpenText(
+        request_id=submit.request_id,
+        attempt=submit.attempt,
+        gateway_id=submit.gateway_id,
+        prompt_tail=prompt_ids[-TAIL:],
+        prompt_tokens=len(prompt_ids),
+        choices=choices,
+        stop=submit.params.stop,
+        skip_special_tokens=submit.params.skip_special_tokens,
+        deadline=submit.deadline,
+    )
+    admit = Admit(
+        request_id=submit.request_id,
+        attempt=submit.attempt,
+        gateway_id=submit.gateway_id,
+        detokenizer_id=detokenizer.instance,
+        replica_epoch=route.epoch,
+        task=submit.task,
+        prompt_ids=prompt_ids,
+        params=submit.params,
+        choices=choices,
+        priority=submit.priority,
+        cache_salt=submit.cache_salt,
+        lora=submit.lora,
+        received_at=submit.received_at,
+        deadline=submit.deadline,
+    )
+    routed = Routed(
+        request_id=submit.request_id,
+        attempt=submit.attempt,
+        replica_id=route.replica_id,
+        replica_epoch=route.epoch,
+        detokenizer_id=detokenizer.instance,
+        detokenizer_epoch=detokenizer.epoch,
+        prompt_tokens=len(prompt_ids),
+        reason=route.reason,
+    )
+    return Dispatch(open_text, admit, routed)
+
+
+def close_text(submit: Submit) -> Cancel:
+    """Takes back an `OpenText` whose `Admit` could not be sent."""
+    return Cancel.model_validate(
+        {"request_ids": [submit.request_id], "choices": [-1], "attempts": [submit.attempt]}
+    )

@@ -1,0 +1,92 @@
+"""Lengths and vocabulary sizes: what a prompt is checked against."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
+from radixmesh.shared.messages import Presence, Submit, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes of a model; 0 means not known."""
+
+    max_model_len: int = 0
+    """Tokens, prompt and output together."""
+    vocab_size: int = 0
+
+    def narrowed(self, replicas: Iterable[Presence]) -> "Limits":
+        """What holds on all of `replicas`: the smallest of what they say, or this where none says anything."""
+        lengths, sizes = [], []
+        for replica in replicas:
+            lengths.append(_size(replica.attributes, "max_model_len"))
+            sizes.append(_size(replica.attributes, "vocab_size"))
+        return Limits(
+            min(filter(None, lengths), default=self.max_model_len), min(filter(None, sizes), default=self.vocab_size)
+        )
+
+
+def from_config(directory: Path) -> Limits:
+    """Reads ``config.json``. Raises ModelLoadError."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{path}: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"{path} is no JSON object")
+    if isinstance(config.get("text_config"), dict):
+        config = config["text_config"]
+    length = _size(config, "max_position_embeddings") or _size(config, "n_positions")
+    return Limits(length, _size(config, "vocab_size"))
+
+
+def _size(fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:
+    """Raises RequestError for an empty prompt, or one with ids outside the vocabulary."""
+    if not len(ids):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty: it has no tokens", param=param)
+    lowest, highest = int(ids.min()), int(ids.max())
+    if lowest < 0 or (limits.vocab_size and highest >= limits.vocab_size):
+        wrong = lowest if lowest < 0 else highest
+        size = limits.vocab_size
+        bounds = f"0 to {size - 1}" if size else "0 and up"
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, f"token id {wrong} is outside the model's vocabulary ({bounds})", param=param
+        )
+
+
+def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str) -> None:
+    """Raises RequestError (context_length_exceeded) naming all lengths if prompt and output do not fit the model.
+
+    What earlier attempts made counts as prompt, and within `max_tokens`.
+    """
+    limit, max_tokens = limits.max_model_len, submit.params.max_tokens
+    if not limit:
+        return
+    resumed = max((len(choice.resumed) for choice in submit.choices), default=0)
+    generates = submit.task is Task.GENERATE
+    has = f"the prompt has {prompt_tokens} tokens" + (f" and {resumed} were generated" if resumed else "")
+    if prompt_tokens + resumed + generates > limit:
+        raise RequestError(
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"{has}, but the model's context length is {limit} tokens" + (", output included" if generates else ""),
+            param=param,
+        )
+    if generates and max_tokens is not None and prompt_tokens + max_tokens > limit:
+        raise RequestError(
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"{has} and max_tokens asks for {max_tokens}, together {prompt_tokens + max_tokens}, "
+            f"but the model's context length is {limit} tokens",
+            param="max_tokens",
+        )

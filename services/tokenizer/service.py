@@ -1,0 +1,224 @@
+"""The tokenizer on the bus."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from nats.errors import Error as NatsError
+from numpy.typing import NDArray
+from opentelemetry.trace import Span, SpanKind
+
+from radixmesh.services.tokenizer import encode, limits
+from radixmesh.services.tokenizer.config import TokenizerSettings
+from radixmesh.services.tokenizer.dispatch import choices_of, close_text, dispatch
+from radixmesh.services.tokenizer.limits import Limits
+from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
+from radixmesh.shared import model_source, telemetry
+from radixmesh.shared.actor import Actor
+from radixmesh.shared.bus import Envelope
+from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
+from radixmesh.shared.messages import KvEvents, KvSnapshotRequest, Presence, Submit
+from radixmesh.shared.prefix_hash import cache_namespace
+from radixmesh.shared.subjects import TOKENIZER_GROUP
+from radixmesh.shared.telemetry import Attr
+
+log = logging.getLogger(__name__)
+
+INLINE_BYTES = 2048
+"""A request of at most this size is encoded at once: that takes less time than a trip to a thread."""
+
+
+class Tokenizer(Actor):
+    """Turns requests into token ids, and chooses the replica and the detokenizer that serve them."""
+
+    service = "tokenizer"
+
+    def __init__(self, settings: TokenizerSettings) -> None:
+        super().__init__(settings)
+        self._settings = settings
+        self._encoder: encode.Encoder | None = None
+        self._limits = Limits()
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
+        self._pending = 0
+        self._pending_bytes = 0
+        self._router = Router(
+            balance_absolute=settings.balance_absolute,
+            balance_relative=settings.balance_relative,
+            prefix_share=settings.prefix_share,
+            expect_seconds=settings.expect_seconds,
+        )
+
+    async def setup(self) -> None:
+        """Loads the tokenizer, then takes its share of the requests. Raises ModelLoadError."""
+        self.members.on_change.append(self._member_changed)
+        self.on(Presence, self._heard)
+        self.on(KvEvents, self._cache_changed)
+        self.on(Submit, self._submitted)
+        for member in self.members:
+            await self._heard(member, None)
+        await self.listen(self.subjects.kv_events)
+        self._encoder = await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        self._submits = await self.listen(self.subjects.submit(self.model()), queue=TOKENIZER_GROUP)
+
+    async def drain(self) -> None:
+        """Leaves new requests to the other tokenizers, and sends on those it has."""
+        with contextlib.suppress(TimeoutError, NatsError):
+            async with asyncio.timeout(self._settings.drain_timeout):
+                await self._submits.drain()  # type: ignore[no-untyped-call]
+                while self._pending or not self._mailbox.empty():  # noqa: ASYNC110  a mailbox tells nobody of its end
+                    await asyncio.sleep(0.01)
+
+    async def teardown(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def model(self) -> str:
+        return self._settings.model_name
+
+    def presence_attributes(self) -> dict[str, Any]:
+        """max_model_len and vocab_size (0: not known): what fits every ready replica. chat_template: whether any."""
+        now = self._limits_now()
+        return {
+            "max_model_len": now.max_model_len,
+            "vocab_size": now.vocab_size,
+            "chat_template": self._encoder is not None and self._encoder.has_chat_template,
+        }
+
+    def _load(self) -> encode.Encoder:
+        directory = model_source.resolve(self._settings.model, weights=False)
+        self._limits = limits.from_config(directory)
+        return encode.load(directory)
+
+    def _limits_now(self) -> Limits:
+        return self._limits.narrowed(self.members.ready("scheduler", self.model()))
+
+    # -- the replicas --
+
+    async def _heard(self, beat: Presence, _envelope: Envelope | None) -> None:
+        self.members.update(beat)
+        if beat.service != "scheduler" or not self.members.alive(beat.instance, beat.epoch):
+            return
+        if beat.model != self.model():
+            self._router.gone(beat.instance, beat.epoch)
+        elif self._router.seen(beat):
+            await self._ask_for_cache(beat.instance)
+
+    def _member_changed(self, before: Presence | None, now: Presence | None) -> None:
+        if now is None and before is not None and before.service == "scheduler":
+            self._router.gone(before.instance, before.epoch)
+
+    async def _cache_changed(self, events: KvEvents, _envelope: Envelope) -> None:
+        if self._router.apply(events):
+            await self._ask_for_cache(events.replica_id)
+
+    async def _ask_for_cache(self, replica_id: str) -> None:
+        await self.bus.publish(self.subjects.replica_control(replica_id), KvSnapshotRequest())
+
+    # -- the requests --
+
+    async def _submitted(self, submit: Submit, envelope: Envelope) -> None:
+        size = len(envelope.data)
+        too_much = self._pending > 0 and self._pending_bytes + size > self._settings.max_pending_bytes
+        if too_much or self._pending >= self._settings.max_pending:
+            raise RequestError(ErrorCode.QUEUE_FULL, "the tokenizer is overloaded", retry_after=1.0)
+        self._pending += 1
+        self._pending_bytes += size
+        if size <= INLINE_BYTES:
+            await self._in_work(submit, envelope, threaded=False)
+        else:
+            self.spawn(self._in_work(submit, envelope, threaded=True))
+
+    async def _in_work(self, submit: Submit, envelope: Envelope, *, threaded: bool) -> None:
+        try:
+            await self._answer(submit, envelope, threaded=threaded)
+        finally:
+            self._pending -= 1
+            self._pending_bytes -= len(envelope.data)
+
+    async def _answer(self, submit: Submit, envelope: Envelope, *, threaded: bool) -> None:
+        """Serves one request; what goes wrong is told to its gateway."""
+        span = telemetry.start_span(
+            telemetry.SPAN_TOKENIZE,
+            telemetry.context_from(envelope.headers),
+            kind=SpanKind.CONSUMER,
+            attributes={Attr.REQUEST_ID: submit.request_id, Attr.ATTEMPT: submit.attempt, Attr.MODEL: submit.model},
+        )
+        try:
+            await self._send_on(submit, span, threaded=threaded)
+        except Exception as error:  # noqa: BLE001  one request's failure must not be another's
+            span.set_attribute(Attr.ERROR, error.code if isinstance(error, RequestError) else type(error).__name__)
+            try:
+                await self.fail_request(submit, error)
+            except BusError as bus_error:
+                log.warning("could not tell of a failed request: %s", bus_error)
+        finally:
+            span.end()
+
+    async def _send_on(self, submit: Submit, span: Span, *, threaded: bool) -> None:
+        self._check_ready(submit)
+        prompt_ids = await self._encode(submit, threaded=threaded)
+        if threaded:
+            self._check_ready(submit)
+        namespace = cache_namespace(submit.cache_salt, submit.lora)
+        route = self._router.choose(prompt_ids, namespace, len(choices_of(submit)))
+        detokenizer = choose_detokenizer(submit.request_id, self.members.ready("detokenizer", self.model()))
+        if route is None or detokenizer is None:
+            raise self._not_ready("replica" if route is None else "detokenizer")
+        _describe(span, len(prompt_ids), route)
+        await self._publish(submit, prompt_ids, route, detokenizer, telemetry.headers_of(span))
+
+    async def _encode(self, submit: Submit, *, threaded: bool) -> NDArray[np.int32]:
+        if self._encoder is None:
+            raise self._not_ready("tokenizer")
+        now = self._limits_now()
+        if not threaded:
+            return self._encoder.encode(submit, now)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._encoder.encode, submit, now)
+
+    async def _publish(
+        self,
+        submit: Submit,
+        prompt_ids: NDArray[np.int32],
+        route: Route,
+        detokenizer: Presence,
+        headers: dict[str, str] | None,
+    ) -> None:
+        """Publishes in this order, which the bus keeps: nobody gets tokens of a request that it has not heard of."""
+        sent = dispatch(submit, prompt_ids, route, detokenizer)
+        detokenizer_inbox = self.subjects.detokenizer_inbox(detokenizer.instance)
+        try:
+            await self.bus.publish(detokenizer_inbox, sent.open_text, headers)
+            await self.bus.publish(self.subjects.replica_inbox(route.replica_id), sent.admit, headers)
+        except PayloadTooLarge as error:
+            await self.bus.publish(detokenizer_inbox, close_text(submit))
+            raise RequestError(
+                ErrorCode.REQUEST_TOO_LARGE,
+                f"the request with its {len(prompt_ids)} prompt tokens takes {error.size} bytes, "
+                f"over the limit of {error.limit}",
+            ) from error
+        await self.bus.publish(self.subjects.gateway_inbox(submit.gateway_id), sent.routed)
+
+    def _check_ready(self, submit: Submit) -> None:
+        if submit.deadline <= time.time():
+            raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline passed before it was tokenized")
+        for service, name in (("scheduler", "replica"), ("detokenizer", "detokenizer")):
+            if not self.members.ready(service, self.model()):
+                raise self._not_ready(name)
+
+    def _not_ready(self, what: str) -> RequestError:
+        return RequestError(
+            ErrorCode.NOT_READY,
+            f"no {what} of model {self.model()} is ready",
+            retry_after=self._settings.heartbeat_interval,
+        )
+
+
+def _describe(span: Span, prompt_tokens: int, route: Route) -> None:
+    span.set_attribute(Attr.INPUT_TOKENS, prompt_tokens)
+    span.set_attribute(Attr.REPLICA, route.replica_id)
+    span.set_attribute(Attr.ROUTE_REASON, route.reason)
+    span.set_attribute(Attr.MATCHED_TOKENS, route.matched_tokens)

@@ -1,0 +1,264 @@
+"""Every way to be refused over HTTP: its status, its code, and the field it names."""
+
+import json
+import socket
+from typing import Any
+
+import aiohttp
+import pytest
+from gateway.conftest import StartGateway
+from gateway.ring import MODEL, Ring
+
+from radixmesh.services.gateway.errors import FACES
+from radixmesh.services.gateway.service import Gateway
+from radixmesh.shared.errors import ErrorCode
+
+JSON = {"Content-Type": "application/json"}
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+
+
+async def post(http: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
+    data = body if isinstance(body, (bytes, str)) else json.dumps(body)
+    async with http.post(path, data=data, headers=JSON) as response:
+        error = (await response.json())["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["message"]
+        return response.status, error, response.headers
+
+
+def text(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "prompt": "echo:1", **fields}
+
+
+def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": content} for content in contents or ("hi",)]
+    return {"model": MODEL, "messages": messages, **fields}
+
+
+def test_every_code_has_a_face() -> None:
+    assert set(FACES) == set(ErrorCode)
+
+
+BAD_FIELDS = [
+    (TEXT, {"prompt": "x"}, "model"),
+    (TEXT, {"model": MODEL}, "prompt"),
+    (TEXT, text(model=""), "model"),
+    (TEXT, text(prompt=""), "prompt"),
+    (TEXT, text(prompt=[]), "prompt"),
+    (TEXT, text(prompt=["a", 1]), "prompt"),
+    (TEXT, text(prompt=["a", ""]), "prompt"),
+    (TEXT, text(prompt=[1, -1]), "prompt"),
+    (TEXT, text(prompt=[1, 2**31]), "prompt"),
+    (TEXT, text(prompt=[True]), "prompt"),
+    (TEXT, text(prompt=[[1], []]), "prompt"),
+    (TEXT, text(prompt=["x"] * 129), "prompt"),
+    (TEXT, text(prompt={"a": 1}), "prompt"),
+    (TEXT, text(prompt=[1, 2], echo=True), "echo"),
+    (TEXT, text(n=0), "n"),
+    (TEXT, text(n=129), "n"),
+    (TEXT, text(n="2"), "n"),
+    (TEXT, text(n=1.5), "n"),
+    (TEXT, text(temperature=2.1), "temperature"),
+    (TEXT, text(temperature=-0.1), "temperature"),
+    (TEXT, text(temperature="hot"), "temperature"),
+    (TEXT, text(top_p=0), "top_p"),
+    (TEXT, text(top_k=-2), "top_k"),
+    (TEXT, text(min_p=1.5), "min_p"),
+    (TEXT, text(presence_penalty=3), "presence_penalty"),
+    (TEXT, text(frequency_penalty=-3), "frequency_penalty"),
+    (TEXT, text(repetition_penalty=0), "repetition_penalty"),
+    (TEXT, text(max_tokens=0), "max_tokens"),
+    (TEXT, text(max_tokens=10**30), "max_tokens"),
+    (TEXT, text(min_tokens=17), "min_tokens"),
+    (TEXT, text(seed=2**64), "seed"),
+    (TEXT, text(stop=["a"] * 17), "stop"),
+    (TEXT, text(stop="x" * 257), "stop.0"),
+    (TEXT, text(stop=["ok", 3]), "stop.1"),
+    (TEXT, text(stop_token_ids=[-1]), "stop_token_ids.0"),
+    (TEXT, text(logit_bias={"5": 101}), "logit_bias.5"),
+    (TEXT, text(logit_bias={str(i): 1 for i in range(1025)}), "logit_bias"),
+    (TEXT, text(stream="yes"), "stream"),
+    (TEXT, text(stream=True, stream_options={"include_usage": 1}), "stream_options.include_usage"),
+    (TEXT, text(priority=2**31), "priority"),
+    (TEXT, text(cache_salt="s" * 257), "cache_salt"),
+    (TEXT, text(logprobs=1), "logprobs"),
+    (TEXT, text(best_of=3), "best_of"),
+    (TEXT, text(suffix="end"), "suffix"),
+    (CHAT, {"model": MODEL, "messages": []}, "messages"),
+    (CHAT, {"model": MODEL, "messages": [{"role": "poet", "content": "x"}]}, "messages.0.role"),
+    (CHAT, {"model": MODEL, "messages": ["x"]}, "messages.0"),
+    (CHAT, chat("a", 5), "messages.1.content"),
+    (CHAT, chat([{"type": "image_url", "image_url": {"url": "x"}}]), "messages.0.content.0.type"),
+    (CHAT, chat([{"type": "text"}]), "messages.0.content.0.text"),
+    (CHAT, chat(tools=[{"type": "function"}]), "tools"),
+    (CHAT, chat(response_format={"type": "json_object"}), "response_format"),
+    (CHAT, chat(logprobs=True), "logprobs"),
+    (CHAT, chat(max_completion_tokens=0), "max_completion_tokens"),
+    (CHAT, chat(chat_template_kwargs=[1]), "chat_template_kwargs"),
+]
+
+
+async def test_bad_fields_are_named(http: aiohttp.ClientSession, ring: Ring) -> None:
+    for path, body, param in BAD_FIELDS:
+        status, error, _ = await post(http, path, body)
+        assert (status, error["param"], error["code"]) == (400, param, "invalid_request"), (body, error)
+        assert error["type"] == "invalid_request_error"
+        assert param.split(".")[0] in error["message"]
+    assert ring.submits == []
+
+
+async def test_too_many_sequences(http: aiohttp.ClientSession) -> None:
+    status, error, _ = await post(http, TEXT, text(prompt=["x"] * 20, n=100))
+    assert (status, error["param"]) == (400, None)
+    assert "2000" in error["message"]
+
+
+async def test_harmless_values_of_unsupported_fields_pass(http: aiohttp.ClientSession) -> None:
+    body = chat(tools=[], tool_choice="none", response_format={"type": "text"}, logprobs=False, n=None, unheard_of=1)
+    async with http.post(CHAT, json=body) as response:
+        assert response.status == 200
+    async with http.post(TEXT, json=text(best_of=2, n=2, suffix=None, logprobs=None)) as response:
+        assert response.status == 200
+
+
+BAD_BODIES = [
+    (b"", "not JSON"),
+    (b'{"model": "m", }', "line 1, column 16"),
+    (b'{"model": "\xff"}', "not UTF-8"),
+    (b"[1]", "must be a JSON object"),
+    (b'{"model": "m", "temperature": NaN}', "NaN"),
+    (b'{"model": "m", "temperature": -Infinity}', "Infinity"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", "nested too deeply"),
+    (b'{"a": ' + b"9" * 10_000 + b"}", "usable JSON"),
+    (b'{"model": "m", "prompt": "\\ud800"}', "surrogate"),
+]
+
+
+async def test_bad_bodies_are_explained(http: aiohttp.ClientSession) -> None:
+    for body, word in BAD_BODIES:
+        status, error, _ = await post(http, TEXT, body)
+        assert (status, error["code"]) == (400, "invalid_request"), body[:40]
+        assert word in error["message"]
+    status, error, _ = await post(http, TEXT, b'{"model": "toy/model", "prompt": "x", "temperature": 1e999}')
+    assert (status, error["param"]) == (400, "temperature")
+
+
+async def test_surrogate_pairs_are_fine(http: aiohttp.ClientSession, ring: Ring) -> None:
+    async with http.post(TEXT, data=b'{"model": "toy/model", "prompt": "\\ud83d\\ude00"}', headers=JSON) as response:
+        assert response.status == 200
+    assert ring.submits[0].text == "\N{GRINNING FACE}"
+
+
+async def test_protocol_errors(http: aiohttp.ClientSession) -> None:
+    async with http.post(TEXT, data="x=1", headers={"Content-Type": "text/plain"}) as response:
+        assert response.status == 415
+        assert "application/json" in (await response.json())["error"]["message"]
+    async with http.get("/v1/nothing") as response:
+        assert response.status == 404
+        assert (await response.json())["error"]["message"] == "there is no /v1/nothing"
+    async with http.get(TEXT) as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "POST"
+        assert "error" in await response.json()
+
+
+async def test_unknown_model(http: aiohttp.ClientSession) -> None:
+    status, error, _ = await post(http, TEXT, text(model="nobody"))
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    async with http.get("/v1/models/nobody") as response:
+        assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("context_length_exceeded", 400, "invalid_request_error"),
+        ("queue_full", 429, "rate_limit_error"),
+        ("deadline_exceeded", 504, "timeout_error"),
+        ("internal_error", 500, "server_error"),
+    ],
+)
+async def test_failures_in_the_ring(http: aiohttp.ClientSession, code: str, status: int, kind: str) -> None:
+    for stream in (False, True):
+        got, error, headers = await post(http, TEXT, text(prompt=f"fail:{code}", stream=stream))
+        assert (got, error["type"], error["code"]) == (status, kind, code)
+        assert (error["param"], error["message"]) == ("prompt", f"told {code}")
+        assert headers.get("Retry-After") == ("7" if code == "queue_full" else None)
+
+
+async def test_failure_in_mid_stream(http: aiohttp.ClientSession) -> None:
+    async with http.post(TEXT, json=text(prompt="failmid:internal_error", stream=True)) as response:
+        assert response.status == 200
+        events = [line[6:] for line in (await response.text()).splitlines() if line]
+    assert json.loads(events[-1])["error"]["code"] == "internal_error"
+    assert all("choices" in json.loads(event) for event in events[:-1])
+
+
+async def test_sizes(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_body_bytes=3_000_000)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        status, error, _ = await post(http, TEXT, text(prompt="x" * 3_000_000))
+        assert (status, error["code"]) == (413, "request_too_large")
+        assert "3000000" in error["message"]
+
+        async def chunks() -> Any:
+            for _ in range(40):
+                yield b"x" * 100_000
+
+        async with http.post(TEXT, data=chunks(), headers=JSON) as response:
+            assert response.status == 413
+        # Under the gateway's limit, over the bus's of 1 MiB.
+        for stream in (False, True):
+            status, error, _ = await post(http, TEXT, text(prompt="x" * 2_000_000, stream=stream))
+            assert (status, error["code"]) == (413, "request_too_large")
+            assert "1048576" in error["message"]
+        async with http.post(TEXT, json=text()) as response:
+            assert response.status == 200
+
+
+async def test_too_many_in_work(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(max_inflight=2)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        async with http.post(TEXT, json=text(prompt="silence:1", stream=True)) as response:
+            await response.content.readline()
+            status, error, headers = await post(http, TEXT, text(prompt=["a", "b"]))
+            assert (status, error["code"], headers["Retry-After"]) == (429, "queue_full", "1")
+            assert len(gateway.desk.table) == 1
+
+
+async def test_deadline(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(request_timeout=0.4)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        status, error, _ = await post(http, TEXT, text(prompt="silence:2"))
+        assert (status, error["code"]) == (504, "deadline_exceeded")
+        async with http.post(TEXT, json=text(prompt="silence:2", stream=True)) as response:
+            events = [line[6:] for line in (await response.text()).splitlines() if line]
+        assert json.loads(events[-1])["error"]["code"] == "deadline_exceeded"
+    await ring.until(lambda: len({name for name, _ in ring.cancels}) == 2)
+
+
+async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(api_key="s3cret")
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            async with http.get("/v1/models", headers=headers) as response:
+                assert response.status == 401
+                assert (await response.json())["error"]["code"] == "invalid_api_key"
+        async with http.get("/v1/models", headers={"Authorization": "Bearer s3cret"}) as response:
+            assert response.status == 200
+        for path in ("/health", "/ready", "/metrics"):
+            async with http.get(path) as response:
+                assert response.status == 200
+
+
+async def test_garbage_on_the_socket_harms_nobody(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    port = int(gateway.http_url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
+        raw.sendall(b"\x00\xff not http\r\n\r\n")
+    async with http.post(TEXT, json=text()) as response:
+        assert response.status == 200

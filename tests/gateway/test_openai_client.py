@@ -1,0 +1,161 @@
+"""The official `openai` client against the gateway, unchanged."""
+
+import openai
+import pytest
+from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, words
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+async def test_chat_streams(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model=MODEL, messages=user("echo:5"), stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+    assert chunks[0].id.startswith("chatcmpl-")
+    assert {(chunk.object, chunk.model) for chunk in chunks} == {("chat.completion.chunk", MODEL)}
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [c.choices[0].delta.role for c in chunks[1:] if c.choices] == [None] * (len(chunks) - 2)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == words(5)
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (PROMPT_TOKENS, 5, PROMPT_TOKENS + 5)
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == CACHED_TOKENS
+    assert chunks[-1].choices == []
+
+
+async def test_chat_in_one_piece_with_choices(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    answer = await client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "developer", "content": "be brief"}, *user("echo:9")],
+        n=2,
+        max_completion_tokens=4,
+        seed=11,
+        user="someone",
+        metadata={"a": "b"},
+        extra_body={"top_k": -1, "min_p": 0.1, "chat_template_kwargs": {"enable_thinking": False}, "cache_salt": "s"},
+    )
+    assert answer.object == "chat.completion"
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert [choice.message.content for choice in answer.choices] == [words(4), words(4, choice=1)]
+    assert [choice.finish_reason for choice in answer.choices] == ["length", "length"]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (PROMPT_TOKENS, 8)
+    submit = ring.submits[0]
+    assert submit.messages == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "echo:9"}]
+    assert (submit.params.seed, submit.params.top_k, submit.params.min_p, submit.params.n) == (11, 0, 0.1, 2)
+    assert submit.params.max_tokens == 4
+    assert (submit.cache_salt, submit.chat_template_kwargs) == ("s", {"enable_thinking": False})
+
+
+async def test_chat_takes_text_parts_and_has_no_token_limit_of_its_own(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    parts = [{"type": "text", "text": "echo:2"}, {"type": "text", "text": "more"}]
+    await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
+    assert ring.submits[0].messages == [{"role": "user", "content": "echo:2\nmore"}]
+    assert ring.submits[0].params.max_tokens is None
+
+
+async def test_chat_streams_choices_side_by_side(client: openai.AsyncOpenAI) -> None:
+    texts = {0: "", 1: "", 2: ""}
+    ends: list[int] = []
+    stream = await client.chat.completions.create(model=MODEL, messages=user("echo:6"), n=3, stream=True)
+    async for chunk in stream:
+        choice = chunk.choices[0]
+        texts[choice.index] += choice.delta.content or ""
+        ends += [choice.index] if choice.finish_reason else []
+    assert texts == {index: words(6, index) for index in range(3)}
+    assert sorted(ends) == [0, 1, 2]
+
+
+async def test_completions_of_several_prompts(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model=MODEL, prompt=["echo:2", "echo:3"], n=2, echo=True)
+    assert answer.object == "text_completion"
+    assert answer.id.startswith("cmpl-")
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert [choice.text for choice in answer.choices] == [
+        "echo:2" + words(2),
+        "echo:2" + words(2, 1),
+        "echo:3" + words(3),
+        "echo:3" + words(3, 1),
+    ]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2 * PROMPT_TOKENS, 10)
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 2 * CACHED_TOKENS
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 3], [[1, 2], [3]]])
+async def test_completions_of_token_ids(client: openai.AsyncOpenAI, ring: Ring, prompt: list[int]) -> None:
+    answer = await client.completions.create(model=MODEL, prompt=prompt)
+    sent = [submit.token_ids.tolist() for submit in ring.submits if submit.token_ids is not None]
+    assert sorted(sent) == ([prompt] if isinstance(prompt[0], int) else prompt)
+    assert {choice.text for choice in answer.choices} == {words(3)}
+    assert {submit.params.max_tokens for submit in ring.submits} == {16}
+
+
+async def test_completions_stream_several_prompts(client: openai.AsyncOpenAI) -> None:
+    stream = await client.completions.create(
+        model=MODEL, prompt=["echo:2", "echo:4"], echo=True, stream=True, stream_options={"include_usage": True}
+    )
+    texts = {0: "", 1: ""}
+    usage = None
+    async for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == {0: "echo:2" + words(2), 1: "echo:4" + words(4)}
+    assert usage is not None
+    assert usage.completion_tokens == 6
+
+
+async def test_text_keeps_every_character(client: openai.AsyncOpenAI) -> None:
+    whole = await client.completions.create(model=MODEL, prompt="unicode")
+    stream = await client.completions.create(model=MODEL, prompt="unicode", stream=True)
+    pieces = [chunk.choices[0].text async for chunk in stream]
+    assert whole.choices[0].text == "".join(pieces) == 'é"\\\n 好!'
+
+
+async def test_stop_string_is_told(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    answer = await client.completions.create(model=MODEL, prompt="stop", stop="END")
+    choice = answer.choices[0]
+    assert (choice.text, choice.finish_reason) == (words(2), "stop")
+    assert choice.model_dump()["stop_reason"] == "END"
+    assert ring.submits[0].params.stop == ["END"]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3
+
+
+async def test_a_seed_is_drawn_once(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    await client.completions.create(model=MODEL, prompt="lost:2")
+    await client.completions.create(model=MODEL, prompt="echo:1")
+    seeds = [submit.params.seed for submit in ring.submits]
+    assert seeds[0] == seeds[1] == seeds[2] != seeds[3]
+
+
+async def test_models(client: openai.AsyncOpenAI) -> None:
+    listed = [model async for model in client.models.list()]
+    assert [(model.id, model.object, model.owned_by) for model in listed] == [(MODEL, "model", "radixmesh")]
+    one = await client.models.retrieve(MODEL)
+    assert one.created > 1_700_000_000
+    assert one.model_dump()["max_model_len"] == 512
+
+
+async def test_the_clients_own_exceptions(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await client.chat.completions.create(model="nobody", messages=user("hi"))
+    assert unknown.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        await client.chat.completions.create(model=MODEL, messages=user("hi"), temperature=3.5)
+    assert wrong.value.param == "temperature"
+    with pytest.raises(openai.RateLimitError):
+        await client.completions.create(model=MODEL, prompt="fail:queue_full")
+    with pytest.raises(openai.APIError, match="told context_length"):
+        stream = await client.completions.create(model=MODEL, prompt="failmid:context_length_exceeded", stream=True)
+        async for _ in stream:
+            pass

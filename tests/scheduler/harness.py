@@ -1,0 +1,194 @@
+"""Drives a `SchedulerCore` and a `SimWorker`, with plans and reports under way between them."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scheduler.simulator import EOS, VOCAB, Row, SimWorker, expected_output
+
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.services.scheduler.effects import Effect, ToDetokenizer, ToGateway
+from radixmesh.services.scheduler.scheduler import SchedulerCore
+from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan, StepReport, Task
+
+EPOCH = 7
+
+
+def sizes(
+    *, page_size: int = 4, num_pages: int = 64, max_slots: int = 8, max_model_len: int = 256
+) -> Claimed:
+    return Claimed(
+        group_id="g",
+        page_size=page_size,
+        num_pages=num_pages,
+        max_slots=max_slots,
+        max_model_len=max_model_len,
+        vocab_size=VOCAB,
+        eos_token_ids=[EOS],
+    )
+
+
+def admit_message(
+    request_id: str,
+    prompt: NDArray[np.int32] | list[int],
+    *,
+    n: int = 1,
+    max_tokens: int | None = 16,
+    resumed: list[int] | None = None,
+    seed: int = 0,
+    attempt: int = 0,
+    priority: int = 0,
+    salt: str = "",
+    deadline: float = 1e12,
+    ignore_eos: bool = False,
+    epoch: int = EPOCH,
+    gateway: str = "gw",
+    task: Task = Task.GENERATE,
+) -> Admit:
+    return Admit(
+        request_id=request_id,
+        attempt=attempt,
+        gateway_id=gateway,
+        detokenizer_id="dt",
+        replica_epoch=epoch,
+        task=task,
+        prompt_ids=np.asarray(prompt, np.int32),
+        params=SamplingParams(n=n, max_tokens=max_tokens, seed=seed, ignore_eos=ignore_eos),
+        choices=[Choice(index=i, resumed=np.array(resumed or [], np.int32)) for i in range(n)],
+        priority=priority,
+        cache_salt=salt,
+        received_at=0.0,
+        deadline=deadline,
+    )
+
+
+@dataclass
+class Outcome:
+    """What a gateway would have seen of one choice."""
+
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish = Finish.RUNNING
+    cached: list[int] = field(default_factory=list)
+
+
+class Harness:
+    """Core and worker; nothing moves unless told."""
+
+    def __init__(
+        self,
+        settings: SchedulerSettings | None = None,
+        claimed: Claimed | None = None,
+        *,
+        partial: np.random.Generator | None = None,
+        check: bool = True,
+    ) -> None:
+        self.sizes = claimed or sizes()
+        self.settings = settings or SchedulerSettings(warm_min_tokens=1, decode_headroom=0)
+        self.core = SchedulerCore(self.settings, self.sizes, replica_id="r", epoch=EPOCH)
+        self.worker = SimWorker(self.sizes, partial)
+        self.plans: deque[StepPlan] = deque()
+        self.reports: deque[StepReport] = deque()
+        self.effects: list[Effect] = []
+        self.admits: dict[str, Admit] = {}
+        self.outcomes: dict[tuple[str, int], Outcome] = {}
+        self.cancelled: set[tuple[str, int]] = set()
+        self.now = 0.0
+        self.steps = 0
+        self._check = check
+
+    # -- moves --
+
+    def admit(self, message: Admit) -> None:
+        self.core.admit(message, self.now)
+        self.admits[message.request_id] = message
+
+    def cancel(self, request_id: str, choice: int = -1, attempt: int = 0) -> None:
+        cancel = Cancel(request_ids=[request_id], choices=np.array([choice]), attempts=np.array([attempt]))
+        self.core.cancel(cancel, self.now)
+        n = self.admits[request_id].params.n
+        self.cancelled |= {(request_id, c) for c in range(n) if choice in (-1, c)}
+
+    def pump(self) -> int:
+        """Takes all plans that the core would send now."""
+        made = 0
+        while (plan := self.core.next_plan(self.now)) is not None:
+            self.plans.append(plan)
+            self.check()
+            made += 1
+        assert len(self.core.in_flight) <= self.settings.pipeline_depth
+        self.effects += self.core.take_effects()
+        return made
+
+    def work(self) -> bool:
+        """The worker runs one plan."""
+        if not self.plans:
+            return False
+        plan = self.plans.popleft()
+        before = len(self.worker.rows)
+        self.reports.append(self.worker.run(plan))
+        for row in self.worker.rows[before:]:
+            self._deliver(row)
+        self.steps += 1
+        return True
+
+    def deliver(self) -> bool:
+        """One report reaches the core."""
+        if not self.reports:
+            return False
+        self.core.report(self.reports.popleft(), self.now)
+        self.effects += self.core.take_effects()
+        self.check()
+        return True
+
+    def run(self, limit: int = 100_000) -> None:
+        """Until nothing is left to do."""
+        for _ in range(limit):
+            self.pump()
+            if not (self.work() or self.deliver()):
+                break
+            self.now += 0.001
+        self.effects += self.core.take_effects()
+        assert self.core.idle, "it hangs"
+        self.check()
+
+    def check(self) -> None:
+        if self._check:
+            assert self.core.check() == []
+
+    # -- what came of it --
+
+    def _deliver(self, row: Row) -> None:
+        outcome = self.outcomes.setdefault((row.request_id, row.choice), Outcome())
+        assert outcome.finish is Finish.RUNNING, "tokens after the end"
+        assert row.first_index == len(outcome.tokens) + self._resumed(row), "a gap, or a token twice"
+        outcome.tokens += row.tokens
+        outcome.finish = row.finish
+        outcome.cached.append(row.cached)
+
+    def _resumed(self, row: Row) -> int:
+        choices = {choice.index: choice for choice in self.admits[row.request_id].choices}
+        return choices[row.choice].resumed.size
+
+    def failures(self) -> list[ToGateway]:
+        return [effect for effect in self.effects if isinstance(effect, ToGateway)]
+
+    def completions(self) -> list[ToDetokenizer]:
+        return [effect for effect in self.effects if isinstance(effect, ToDetokenizer)]
+
+    def verify(self) -> None:
+        """Every choice gave what it gives alone, or the beginning of that if it was cancelled or failed."""
+        failed = {(e.message.request_id, e.message.choice) for e in self.failures()}
+        for request_id, message in self.admits.items():
+            for choice in message.choices:
+                key = (request_id, choice.index)
+                outcome = self.outcomes.get(key, Outcome())
+                wanted, finish = expected_output(
+                    message.prompt_ids, message.params, choice.index, self.core.state.max_len
+                )
+                wanted = wanted[choice.resumed.size :]
+                if key in self.cancelled or {key, (request_id, -1)} & failed:
+                    assert outcome.tokens == wanted[: len(outcome.tokens)]
+                else:
+                    assert outcome.tokens == wanted
+                    assert outcome.finish is finish

@@ -1,0 +1,244 @@
+"""A worker group without a model: executes plans to the letter, and checks every read of KV memory.
+
+The token after a sequence is a hash of the whole sequence, its choice and its seed, so what each request must give is
+known, whatever else ran beside it. Each position of KV memory holds a fingerprint of the tokens up to there; a step
+that reads one written for other tokens fails the test at once.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams, StepPlan, StepReport
+
+VOCAB = 997
+EOS = 0
+MAX_LEN = 4096
+
+_rng = np.random.default_rng(20240607)
+_WEIGHTS = _rng.integers(1, 1 << 63, MAX_LEN, np.uint64) | np.uint64(1)
+_TOKENS = _rng.integers(1, 1 << 63, VOCAB, np.uint64)
+_MASK = (1 << 64) - 1
+
+
+class PlanBroken(AssertionError):
+    """A plan asked for something that cannot be right."""
+
+
+def fingerprints(tokens: NDArray[np.int32], start: int = 0, before: int = 0) -> NDArray[np.uint64]:
+    """uint64 [len(tokens)]: one per prefix; `tokens` begin at position `start`, behind the prefix of `before`."""
+    terms = _TOKENS[tokens] * _WEIGHTS[start : start + len(tokens)]
+    return np.cumsum(terms, dtype=np.uint64) + np.uint64(before)
+
+
+def next_token(fingerprint: int, params: SamplingParams, choice: int) -> int:
+    """The token that follows a sequence; about one in sixty is the end."""
+    mixed = (fingerprint ^ (params.seed * 0x9E3779B97F4A7C15) ^ (choice * 0xC2B2AE3D27D4EB4F)) & _MASK
+    mixed = (mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9 & _MASK
+    mixed ^= mixed >> 32
+    return EOS if mixed % 61 == 0 else 1 + mixed % (VOCAB - 1)
+
+
+def finish_of(token: int, output: int, most: int, params: SamplingParams) -> Finish:
+    if token == EOS and not params.ignore_eos:
+        return Finish.STOP
+    return Finish.LENGTH if output >= most else Finish.RUNNING
+
+
+def expected_output(
+    prompt: NDArray[np.int32], params: SamplingParams, choice: int, max_model_len: int
+) -> tuple[list[int], Finish]:
+    """What the request gives when it runs alone."""
+    most = max_model_len - len(prompt)
+    most = most if params.max_tokens is None else min(most, params.max_tokens)
+    last = int(fingerprints(prompt)[-1])
+    output: list[int] = []
+    while True:
+        token = next_token(last, params, choice)
+        output.append(token)
+        finish = finish_of(token, len(output), most, params)
+        if finish is not Finish.RUNNING:
+            return output, finish
+        last = int(fingerprints(np.array([token], np.int32), len(prompt) + len(output) - 1, last)[0])
+
+
+@dataclass
+class SimSlot:
+    """What the worker keeps of a sequence."""
+
+    admission: Admission
+    most: int
+    """Output tokens, at most."""
+    tokens: list[int]
+    prints: NDArray[np.uint64]
+    """Fingerprints of all prefixes, up to `len(tokens)`."""
+    computed: int
+    table: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    @property
+    def output(self) -> int:
+        return len(self.tokens) - len(self.admission.prompt_ids) + self.admission.resumed
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one choice in one step, as a detokenizer would see them."""
+
+    request_id: str
+    choice: int
+    attempt: int
+    first_index: int
+    tokens: list[int]
+    finish: Finish
+    cached: int
+
+
+class SimWorker:
+    """Executes plans in order. Claims of the plan that cannot be right raise `PlanBroken`."""
+
+    def __init__(self, sizes: Claimed, partial: np.random.Generator | None = None) -> None:
+        """With `partial`, decodes of several steps stop after a random number of them, as speculation does."""
+        self.sizes = sizes
+        self.slots: dict[int, SimSlot] = {}
+        self.memory = np.zeros(sizes.num_pages * sizes.page_size, np.uint64)
+        self.rows: list[Row] = []
+        self.seq = -1
+        self.fail_slots: set[int] = set()
+        """Slots whose next forward pass fails."""
+        self._partial = partial
+
+    def run(self, plan: StepPlan) -> StepReport:
+        """One step. Tokens are appended to `rows`."""
+        _check(plan.seq == self.seq + 1, f"plan {plan.seq} follows {self.seq}")
+        self.seq = plan.seq
+        for slot in plan.releases.tolist():
+            _check(self.slots.pop(slot, None) is not None, f"slot {slot} is released but free")
+        for admission in plan.admissions:
+            self._admit(admission)
+        self._grant(plan)
+        both = set(plan.prefill_slots.tolist()) & set(plan.decode_slots.tolist())
+        _check(not both, f"slots {both} prefill and decode in one plan")
+        report = _Report()
+        for slot, start, count in zip(
+            plan.prefill_slots.tolist(), plan.prefill_starts.tolist(), plan.prefill_counts.tolist(), strict=True
+        ):
+            self._prefill(slot, start, count, report)
+        for slot in plan.decode_slots.tolist():
+            self._decode(slot, plan.steps, report)
+        return report.message(plan)
+
+    def _admit(self, admission: Admission) -> None:
+        slot = admission.slot
+        _check(0 <= slot < self.sizes.max_slots and slot not in self.slots, f"slot {slot} is taken or does not exist")
+        prompt = admission.prompt_ids
+        _check(0 <= admission.cached_tokens < len(prompt), "the whole prompt is said to be cached")
+        original = len(prompt) - admission.resumed
+        most = self.sizes.max_model_len - original
+        if admission.params.max_tokens is not None:
+            most = min(most, admission.params.max_tokens)
+        _check(admission.resumed < most, "nothing is left to generate")
+        self.slots[slot] = SimSlot(admission, most, prompt.tolist(), fingerprints(prompt), admission.cached_tokens)
+
+    def _grant(self, plan: StepPlan) -> None:
+        start = 0
+        for slot, count in zip(plan.grant_slots.tolist(), plan.grant_counts.tolist(), strict=True):
+            pages = plan.grant_pages[start : start + count].tolist()
+            _check(all(0 <= page < self.sizes.num_pages for page in pages), "a page does not exist")
+            _check(not set(pages) & set(self.slots[slot].table), "a page is granted twice")
+            self.slots[slot].table += pages
+            start += count
+        _check(start == len(plan.grant_pages), "grants do not fit their counts")
+
+    def _prefill(self, slot: int, start: int, count: int, report: "_Report") -> None:
+        state = self.slots[slot]
+        prompt = len(state.admission.prompt_ids)
+        _check(start == state.computed and count > 0 and start + count <= prompt, f"chunk {start}+{count} of {prompt}")
+        if self._fails(slot, state, report):
+            return
+        self._forward(state, start, count)
+        if state.computed == prompt:
+            self._sample(slot, state, 1, report)
+
+    def _decode(self, slot: int, steps: int, report: "_Report") -> None:
+        state = self.slots[slot]
+        if state.ended:
+            return
+        _check(state.computed == len(state.tokens) - 1, "a slot decodes before its prompt is done")
+        if self._fails(slot, state, report):
+            return
+        if self._partial is not None and steps > 1:
+            steps = int(self._partial.integers(1, steps + 1))
+        self._sample(slot, state, steps, report, feed=True)
+
+    def _fails(self, slot: int, state: SimSlot, report: "_Report") -> bool:
+        if slot not in self.fail_slots:
+            return False
+        self.fail_slots.discard(slot)
+        state.ended = True
+        report.failed.append(slot)
+        return True
+
+    def _forward(self, state: SimSlot, start: int, count: int) -> None:
+        """Reads the KV of everything before, and writes that of the new positions."""
+        size = self.sizes.page_size
+        stop = start + count
+        _check(stop <= len(state.table) * size, f"no page for position {stop - 1}")
+        positions = np.arange(stop)
+        where = np.array(state.table)[positions // size] * size + positions % size
+        seen = self.memory[where[:start]] == state.prints[:start]
+        _check(bool(seen.all()), f"KV of position {int(seen.argmin())} is another sequence's" if not seen.all() else "")
+        self.memory[where[start:]] = state.prints[start:stop]
+        state.computed = stop
+
+    def _sample(self, slot: int, state: SimSlot, steps: int, report: "_Report", *, feed: bool = False) -> None:
+        first, made, finish = state.output, [], Finish.RUNNING
+        for _ in range(steps):
+            if feed:
+                self._forward(state, state.computed, 1)
+            token = next_token(int(state.prints[-1]), state.admission.params, state.admission.choice)
+            fresh = fingerprints(np.array([token], np.int32), len(state.tokens), int(state.prints[-1]))
+            state.tokens.append(token)
+            state.prints = np.append(state.prints, fresh)
+            made.append(token)
+            finish = finish_of(token, state.output, state.most, state.admission.params)
+            if finish is not Finish.RUNNING:
+                state.ended = True
+                break
+        admission = state.admission
+        self.rows.append(
+            Row(
+                admission.request_id, admission.choice, admission.attempt, first, made, finish, admission.cached_tokens
+            )
+        )
+        report.slots.append(slot)
+        report.counts.append(len(made))
+        report.tokens += made
+        report.finish.append(int(finish))
+
+
+class _Report:
+    def __init__(self) -> None:
+        self.slots: list[int] = []
+        self.counts: list[int] = []
+        self.tokens: list[int] = []
+        self.finish: list[int] = []
+        self.failed: list[int] = []
+
+    def message(self, plan: StepPlan) -> StepReport:
+        return StepReport(
+            epoch=plan.epoch,
+            seq=plan.seq,
+            slots=np.array(self.slots, np.int32),
+            counts=np.array(self.counts, np.int32),
+            tokens=np.array(self.tokens, np.int32),
+            finish=np.array(self.finish, np.uint8),
+            failed_slots=np.array(self.failed, np.int32),
+            failures=["the test wanted it"] * len(self.failed),
+        )
+
+
+def _check(fine: bool, problem: str) -> None:
+    if not fine:
+        raise PlanBroken(problem)

@@ -1,0 +1,165 @@
+"""Which processes a mesh consists of."""
+
+import argparse
+
+import pytest
+
+from radixmesh.cli.serve.machine import Machine
+from radixmesh.cli.serve.options import Options, add_arguments, from_args
+from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.shared.errors import ConfigError
+
+MODEL = Model("/models/llama", "llama")
+MACHINE = Machine(cores=2, accelerators=0, free_gib=16.0)
+
+
+def options(*flags: str) -> Options:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_args(parser.parse_args(flags))
+
+
+def planned(*flags: str, machine: Machine = MACHINE, suffix: str = "") -> dict[str, UnitSpec]:
+    chosen = options(*flags)
+    return {unit.name: unit for unit in plan(chosen, MODEL, machine, gateway_ports(chosen), suffix)}
+
+
+def flag(spec: ProcessSpec, name: str) -> str:
+    """The last value of a flag: the one that counts."""
+    return spec.argv[len(spec.argv) - spec.argv[::-1].index(name)]
+
+
+def test_one_of_each_by_default() -> None:
+    units = planned()
+    assert list(units) == ["gateway-0", "tokenizer-0", "detokenizer-0", "scheduler-r0", "worker-r0"]
+    assert all(len(unit.processes) == 1 for unit in units.values())
+
+
+def test_every_instance_has_a_name_of_its_own() -> None:
+    units = planned("--replicas", "2", "--tp", "2", "--tokenizers", "2", "--detokenizers", "3", "--gateways", "2")
+    instances = [spec.instance for unit in units.values() for spec in unit.processes]
+    assert len(instances) == len(set(instances)) == 2 + 2 + 3 + 2 + 4
+
+
+def test_a_replica_pins_its_scheduler_and_its_workers_together() -> None:
+    units = planned("--replicas", "2")
+    for name in ("r0", "r1"):
+        (scheduler,), (worker,) = units[f"scheduler-{name}"].processes, units[f"worker-{name}"].processes
+        assert flag(scheduler, "--replica") == flag(worker, "--replica") == scheduler.instance == name
+        assert flag(worker, "--group") == f"g-{name}"
+
+
+def test_the_ranks_of_a_group_are_one_unit_and_meet_at_a_new_port_each_start() -> None:
+    unit = planned("--tp", "2")["worker-r0"]
+    for port in (1234, 5678):
+        ranks = unit.commands(port)
+        assert [flag(spec, "--rank") for spec in ranks] == ["0", "1"]
+        assert {flag(spec, "--tp") for spec in ranks} == {"2"}
+        assert {flag(spec, "--dist-init") for spec in ranks} == {f"tcp://127.0.0.1:{port}"}
+
+
+def test_gateways_listen_on_consecutive_ports() -> None:
+    units = planned("--gateways", "3", "--port", "9000", "--grpc-port", "9100")
+    for i in range(3):
+        (spec,) = units[f"gateway-{i}"].processes
+        assert (flag(spec, "--http-port"), flag(spec, "--grpc-port")) == (str(9000 + i), str(9100 + i))
+
+
+def test_grpc_can_be_off() -> None:
+    assert gateway_ports(options("--gateways", "2", "--grpc-port", "-1")) == [(8000, -1), (8001, -1)]
+
+
+def test_port_ranges_must_not_meet() -> None:
+    with pytest.raises(ConfigError, match="--port 8000 and --grpc-port 8001 meet with 2 gateways"):
+        gateway_ports(options("--gateways", "2", "--grpc-port", "8001"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "cores", "threads"),
+    [
+        ((), 2, 2),
+        ((), 16, 16),
+        (("--replicas", "2"), 2, 1),
+        (("--replicas", "2", "--tp", "2"), 16, 4),
+        (("--replicas", "4"), 2, 1),
+        (("--threads", "3"), 2, 3),
+    ],
+)
+def test_workers_share_the_cores(flags: tuple[str, ...], cores: int, threads: int) -> None:
+    machine = Machine(cores, 0, 16.0)
+    assert worker_threads(options(*flags), machine) == threads
+    worker = planned(*flags, machine=machine)["worker-r0"].processes[0]
+    assert flag(worker, "--threads") == worker.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_the_others_leave_the_cores_to_the_workers() -> None:
+    for name, unit in planned().items():
+        if not name.startswith("worker"):
+            assert unit.processes[0].environ["OMP_NUM_THREADS"] == "1"
+            assert unit.processes[0].environ["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_groups_take_accelerators_of_their_own_where_there_are_enough() -> None:
+    units = planned("--replicas", "2", "--tp", "2", machine=Machine(16, 4, 64.0))
+    assert flag(units["worker-r0"].processes[1], "--device-index") == "0"  # the worker adds its rank
+    assert flag(units["worker-r1"].processes[0], "--device-index") == "2"
+
+
+def test_several_workers_on_a_cpu_share_its_memory() -> None:
+    worker = planned("--replicas", "2")["worker-r1"].processes[0]
+    assert flag(worker, "--kv-memory") == "4.000"
+    assert "--kv-memory" not in planned()["worker-r0"].processes[0].argv
+
+
+@pytest.mark.parametrize("told", [("--kv-memory", "1.5"), ("--set", "model_worker.num-pages=100")])
+def test_memory_that_was_told_is_left_alone(told: tuple[str, str]) -> None:
+    argv = planned("--replicas", "2", *told)["worker-r0"].processes[0].argv
+    assert "4.000" not in argv
+
+
+def test_flags_for_workers_reach_them_alone() -> None:
+    units = planned("--dtype", "float32", "--max-model-len", "64", "--page-size", "8", "--max-slots", "4")
+    worker = units["worker-r0"].processes[0]
+    got = [flag(worker, name) for name in ("--dtype", "--max-model-len", "--page-size", "--max-slots")]
+    assert got == ["float32", "64", "8", "4"]
+    assert "--dtype" not in units["tokenizer-0"].processes[0].argv
+
+
+def test_set_passes_any_flag_to_one_service() -> None:
+    units = planned("--set", "scheduler.max_queued=7", "--set", "model-worker.verbose=true", "--set", "gateway.x=FALSE")
+    assert flag(units["scheduler-r0"].processes[0], "--max-queued") == "7"
+    assert units["worker-r0"].processes[0].argv[-1] == "--verbose"
+    assert units["gateway-0"].processes[0].argv[-1] == "--no-x"
+    assert "--max-queued" not in units["gateway-0"].processes[0].argv
+
+
+def test_the_api_key_is_on_no_command_line() -> None:
+    units = planned("--api-key", "hush")
+    assert units["gateway-0"].processes[0].environ["RADIXMESH_API_KEY"] == "hush"
+    assert all("hush" not in spec.argv for unit in units.values() for spec in unit.processes)
+    assert "RADIXMESH_API_KEY" not in units["tokenizer-0"].processes[0].environ
+
+
+def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
+    here, there = planned(suffix="-a"), planned(suffix="-b")
+    names = [{spec.instance for unit in units.values() for spec in unit.processes} for units in (here, there)]
+    assert names[0].isdisjoint(names[1])
+    assert flag(here["worker-r0-a"].processes[0], "--replica") == "r0-a"
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--replicas", "0"), "--replicas 0: must be 1 to 256"),
+        (("--tp", "1000"), "--tp 1000"),
+        (("--port", "70000"), "--port 70000"),
+        (("--max-model-len", "-4"), "--max-model-len -4"),
+        (("--set", "scheduler.policy"), "SERVICE.FLAG=VALUE"),
+        (("--set", "cook.policy=x"), "no service 'cook'"),
+        (("--kv-memory", "-1"), "--kv-memory -1"),
+        (("--kv-memory", "nan"), "--kv-memory nan"),
+    ],
+)
+def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        options(*flags)

@@ -1,0 +1,176 @@
+"""Ports, the tiny model, the state file, `ps`, and the command line itself."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from radixmesh.cli import main
+from radixmesh.cli.ps import load, table
+from radixmesh.cli.serve import machine, state, tiny_model
+from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.messages import Presence, State
+
+
+def test_a_port_in_use_is_named_with_its_flag() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} .*in use.*--grpc-port"):
+            machine.require_free("127.0.0.1", port, "--grpc-port")
+    machine.require_free("127.0.0.1", port, "--grpc-port")
+
+
+def test_a_host_that_is_not_ours_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+        machine.require_free("192.0.2.1", 0, "--port")
+
+
+def test_the_machine_has_cores() -> None:
+    assert 1 <= machine.cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("2,3", 2), ("GPU-12,GPU-34", 2)])
+def test_accelerators_that_are_hidden_do_not_count(monkeypatch: pytest.MonkeyPatch, visible: str, count: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.accelerators() == count
+
+
+def test_the_tiny_model_is_always_the_same_and_written_once(tmp_path: Path) -> None:
+    first, second = tiny_model.ensure(tmp_path / "a"), tiny_model.ensure(tmp_path / "b")
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    before = (first / "config.json").stat().st_mtime_ns
+    assert tiny_model.ensure(tmp_path / "a") == first
+    assert (first / "config.json").stat().st_mtime_ns == before
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [first.name]  # no drafts are left
+
+
+def test_the_tiny_tokenizer_codes_any_text_byte_by_byte(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tiny_model.ensure(tmp_path) / "tokenizer.json"))
+    text = "Grüße,\n 世界 🙂\x00"
+    ids = tokenizer.encode(text).ids
+    assert len(ids) == len(text.encode())
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode("<|eos|>").ids == [tiny_model.EOS]
+    assert tokenizer.get_vocab_size() == tiny_model.CONFIG["vocab_size"]
+
+
+def test_the_tiny_weights_fit_the_configuration(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    weights = load_file(tiny_model.ensure(tmp_path) / "model.safetensors")
+    assert weights["model.embed_tokens.weight"].shape == (tiny_model.CONFIG["vocab_size"], tiny_model.HIDDEN)
+    assert sum(array.size for array in weights.values()) < 2_000_000
+    assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
+
+
+def test_the_state_file_is_its_owners_alone_and_known_while_its_writer_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    mine, gone, broken = (state.home() / name / state.FILE for name in ("serve-1", "serve-2", "serve-3"))
+    state.write(mine, {"pid": os.getpid()})
+    state.write(gone, {"pid": 2**22 + 1})
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert stat.S_IMODE(mine.stat().st_mode) == 0o600
+    assert state.running() == [mine]
+
+
+def test_ps_shows_a_row_for_each_member() -> None:
+    members = [
+        Presence(
+            service="scheduler",
+            instance="r0",
+            epoch=1,
+            state=State.READY,
+            model="m",
+            attributes={"pid": 7, "running": 2, "waiting": 1, "num_pages": 10, "free_pages": 4},
+        ),
+        Presence(service="gateway", instance="gateway-0", epoch=1, state=State.STARTING, detail="no tokenizer"),
+    ]
+    lines = table(members).splitlines()
+    assert lines[0].split() == ["SERVICE", "INSTANCE", "STATE", "MODEL", "HOST", "PID", "LOAD"]
+    assert lines[1].startswith("gateway")
+    assert "starting (no tokenizer)" in lines[1]
+    assert lines[2].endswith("7    2 running, 1 waiting, 6/10 pages")
+
+
+def test_ps_tells_of_loading() -> None:
+    assert load({"progress": 0.25, "claimed_by": ""}) == "loading 25%"
+    assert load({"progress": 1.0, "claimed_by": "r0"}) == "works for r0"
+
+
+def test_help_lists_the_subcommands_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom radixmesh.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('nats', 'numpy', 'torch', 'transformers', 'aiohttp', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.endswith("[]\n")
+    assert all(name in done.stdout for name in ("serve", "run", "bench", "health", "ps", "version"))
+
+
+@pytest.mark.parametrize("command", ["serve", "bench", "health", "ps", "run", "version"])
+def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    assert f"radixmesh {command}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("radixmesh ")
+
+
+def test_wrong_flags_of_serve_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--replicas", "0"]) == 2
+    assert capsys.readouterr().err == "radixmesh serve: --replicas 0: must be 1 to 256\n"
+
+
+def test_run_becomes_the_service(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "radixmesh.cli", "run", "detokenizer", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "--served-model-name" in done.stdout
+
+
+def test_run_knows_no_other_service(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "cook"])
+    assert "no service 'cook'" in capsys.readouterr().err
+
+
+def test_health_of_nobody_is_bad(nats_url: str, namespace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--nats-url", nats_url, "--namespace", namespace, "--host", "nowhere", "--timeout", "0.5"]
+    assert main(["health", "model-worker", *flags]) == 1
+    assert capsys.readouterr().out == "no model_worker on nowhere answers\n"
+
+
+def test_health_without_a_bus_is_bad(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"nats://127.0.0.1:{machine.free_port()}"
+    assert main(["health", "gateway", "--nats-url", url, "--timeout", "0.3"]) == 1
+    assert url in capsys.readouterr().err
+
+
+def test_ps_with_a_state_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ps", "--state-file", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_json_is_what_the_state_file_holds(tmp_path: Path) -> None:
+    state.write(tmp_path / "deep" / "s.json", {"a": [1]})
+    assert json.loads((tmp_path / "deep" / "s.json").read_text()) == state.read(tmp_path / "deep" / "s.json")
