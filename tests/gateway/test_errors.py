@@ -1,5 +1,6 @@
 """Every way to be refused over HTTP: its status, its code, and the field it names."""
 
+import io
 import json
 import socket
 from typing import Any
@@ -18,7 +19,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 async def post(http: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
-    data = body if isinstance(body, (bytes, str)) else json.dumps(body)
+    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
     async with http.post(path, data=data, headers=JSON) as response:
         error = (await response.json())["error"]
         assert set(error) == {"message", "type", "param", "code"}

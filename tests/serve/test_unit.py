@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -70,7 +71,7 @@ async def kept(home: Home, *processes: ProcessSpec) -> AsyncIterator[Unit]:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  the condition is about other processes
             await asyncio.sleep(0.01)
 
 
@@ -186,8 +187,6 @@ async def test_output_goes_to_a_log_file_whatever_it_is(home: Home, tmp_path: Pa
     ],
 )
 def test_levels_are_read_off_the_lines(line: str, level: str) -> None:
-    import logging
-
     assert level_of(line, logging.ERROR) == getattr(logging, level)
 
 

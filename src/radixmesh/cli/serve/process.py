@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import re
@@ -62,6 +63,20 @@ def _die_with(supervisor: int) -> None:
         os._exit(1)
 
 
+class LogFile(RotatingFileHandler):
+    """Where a child's output is kept, within bounds. A full disk costs the log, not the mesh, and is told once."""
+
+    def __init__(self, path: Path, show: Show) -> None:
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+        self._show = show
+        self._told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._told:
+            self._told = True
+            self._show(logging.WARNING, f"(the log {self.baseFilename} cannot be written: {sys.exception()})")
+
+
 @dataclass
 class Process:
     """A running child in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone."""
@@ -69,7 +84,7 @@ class Process:
     name: str
     _child: asyncio.subprocess.Process
     _show: Show
-    _log: RotatingFileHandler
+    _log: LogFile
     started: float = field(default_factory=time.monotonic)
     tail: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     """(line, whether people have seen it)."""
@@ -80,19 +95,25 @@ class Process:
         cls, name: str, argv: tuple[str, ...], environ: Mapping[str, str], log_dir: Path, show: Show
     ) -> "Process":
         """Starts `argv` with just the environment `environ`. Raises OSError."""
-        child = await asyncio.create_subprocess_exec(
-            *argv,
-            env=environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=partial(_die_with, os.getpid()),
-            limit=LINE_BYTES,
-        )
-        log = RotatingFileHandler(log_dir / f"{name}.log", maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
-        process = cls(name, child, show, log)
-        process._pump = asyncio.create_task(process._read())
+        # The pipe is ours, not asyncio's, whose `wait` returns only when the last holder of a pipe has closed it.
+        read_end, write_end = os.pipe()
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *argv,
+                env=environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                start_new_session=True,
+                preexec_fn=partial(_die_with, os.getpid()),
+            )
+        except OSError:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        process = cls(name, child, show, LogFile(log_dir / f"{name}.log", show))
+        process._pump = asyncio.create_task(process._read(io.FileIO(read_end, "rb")))
         return process
 
     @property
@@ -111,7 +132,6 @@ class Process:
         # Output ends with the last holder of the pipe; one that has left our session must not keep us waiting.
         await asyncio.wait({self._pump}, timeout=1.0)
         self._pump.cancel()
-        self._log.close()
         return returncode
 
     def signal(self, signum: signal.Signals) -> None:
@@ -124,17 +144,26 @@ class Process:
             else:
                 self._child.send_signal(signum)
 
-    async def _read(self) -> None:
-        stream = self._child.stdout
+    async def _read(self, output: io.FileIO) -> None:
+        reader = asyncio.StreamReader(limit=LINE_BYTES)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), output
+        )
         level = logging.WARNING  # what a process says before its logging is set up is worth a look
-        while stream is not None:
-            try:
-                raw = await stream.readline()
-            except ValueError:  # a line over LINE_BYTES; what was read of it is gone
-                raw = b"(a line too long to keep)\n"
-            if not raw:
-                return
-            line = raw.decode(errors="replace").rstrip("\n")
-            level = level_of(line, level)
-            self._log.emit(logging.makeLogRecord({"msg": line}))
-            self.tail.append((line, self._show(level, line)))
+        try:
+            while line := await self._line(reader):
+                level = level_of(line, level)
+                text = line.rstrip("\n")
+                self._log.emit(logging.makeLogRecord({"msg": text}))
+                self.tail.append((text, self._show(level, text)))
+        finally:
+            transport.close()
+            self._log.close()
+
+    @staticmethod
+    async def _line(reader: asyncio.StreamReader) -> str:
+        """The next line with its end; empty at the end of the output."""
+        try:
+            return (await reader.readline()).decode(errors="replace")
+        except ValueError:  # a line over LINE_BYTES; what was read of it is gone
+            return "(a line too long to keep)\n"

@@ -150,5 +150,5 @@ def _row_sizes() -> NDArray[np.float32]:
     sizes = np.full((CONFIG["vocab_size"], 1), 0.05, np.float32)
     for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())):
         if "!" <= char <= "~" or char == "Ġ":  # Ġ is how byte-level BPE writes a space
-            sizes[i] = 3.0
+            sizes[i] = 5.0
     return sizes

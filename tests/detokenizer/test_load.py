@@ -1,0 +1,44 @@
+"""Vocabularies from model directories, good and broken."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
+
+from radixmesh.services.detokenizer import vocabulary
+from radixmesh.shared.errors import ModelLoadError
+
+
+def test_special_tokens_come_from_all_files(tmp_path: Path) -> None:
+    save_model(
+        tmp_path,
+        byte_level(),
+        pad_token={"content": "the", "special": True},
+        additional_special_tokens=["Ġ"],
+        added_tokens_decoder={"400": {"content": "<tool call｜>", "special": False}},
+    )
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"unk_token": "Ġthe"}))
+    loaded, tokenizer = vocabulary.load(tmp_path), byte_level()
+    wanted = {tokenizer.token_to_id(token) for token in ("the", "Ġ", "Ġthe")} - {None}
+    assert loaded.special == {0, 1, 2} | wanted
+
+
+def test_sentencepiece_directory(tmp_path: Path) -> None:
+    loaded = vocabulary.load(save_model(tmp_path, sentencepiece(), bos_token="<s>"))
+    assert loaded.special == {0, 1, 2}
+    assert loaded.rule is not None
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_malformed_files_are_named(tmp_path: Path, name: str) -> None:
+    save_model(tmp_path, byte_level())
+    (tmp_path / name).write_text("{")
+    with pytest.raises(ModelLoadError, match=name):
+        vocabulary.load(tmp_path)
+
+
+def test_no_tokenizer_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelLoadError, match=r"no tokenizer\.json"):
+        vocabulary.load(tmp_path)

@@ -1,0 +1,108 @@
+"""What operators and probes see: health, readiness, metrics, the mesh; and the bus restarting under a request."""
+
+import asyncio
+import json
+
+import aiohttp
+from conftest import NatsServer
+from gateway.conftest import StartGateway
+from gateway.ring import MODEL, Ring
+
+from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.service import Gateway
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.messages import State
+
+
+async def test_ready_says_what_is_missing(ring: Ring, start_gateway: StartGateway) -> None:
+    for member in ring.members:
+        member.state = State.STARTING
+    ring.scheduler.detail = "loading 40%"
+    gateway = await start_gateway()
+    await ring.until(lambda: len(list(gateway.members)) >= 4)
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        async with http.get("/health") as response:
+            assert response.status == 200
+        async with http.get("/ready") as response:
+            assert response.status == 503
+            missing = (await response.json())["missing"][MODEL]
+        assert "no tokenizer is ready" in missing
+        assert "no scheduler is ready (loading 40%)" in missing
+        for member in ring.members:
+            member.state = State.READY
+        await ring.beat()
+        await ring.until(lambda: not gateway.not_ready())
+        async with http.get("/ready") as response:
+            assert (response.status, await response.json()) == (200, {"status": "ready", "models": [MODEL]})
+
+
+async def test_mesh_lists_members(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    for path in ("/mesh", "/v1/mesh"):
+        async with http.get(path) as response:
+            members = {member["instance"]: member for member in (await response.json())["data"]}
+        assert {"tok", "detok", "replica-0"} <= set(members)
+        assert members["replica-0"]["state"] == "ready"
+        assert members["replica-0"]["attributes"]["free_pages"] == 9
+
+
+async def test_the_gateway_tells_where_it_listens(gateway: Gateway, http: aiohttp.ClientSession, ring: Ring) -> None:
+    await gateway.beat()
+    await ring.until(lambda: gateway.members.get(gateway.instance) is not None)
+    presence = gateway.presence_attributes()
+    assert presence["http_url"] == gateway.http_url
+    async with http.get("/") as response:
+        assert "POST /v1/chat/completions" in (await response.json())["endpoints"]
+
+
+async def test_metrics(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    async with http.post("/v1/completions", json={"model": MODEL, "prompt": "lost:1"}) as response:
+        assert response.status == 200
+    async with http.post("/v1/completions", json={"model": "nobody", "prompt": "x"}) as response:
+        assert response.status == 404
+    async with http.get("/metrics") as response:
+        assert response.content_type == "text/plain"
+        text = await response.text()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="200"}'] == "1.0"
+    assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="404"}'] == "1.0"
+    assert lines['radixmesh_gateway_redispatches_total{reason="replica_lost"}'] == "1.0"
+    for name in ("time_to_first_token_seconds", "request_seconds"):
+        assert lines[f'radixmesh_gateway_{name}_count{{model="{MODEL}"}}'] == "1.0"
+    assert lines[f'radixmesh_gateway_inter_token_seconds_count{{model="{MODEL}"}}'] == "11.0"
+    for name, value in (("prompt", 7.0), ("output", 12.0), ("cached", 4.0)):
+        assert float(lines[f'radixmesh_gateway_{name}_tokens_total{{model="{MODEL}"}}']) == value
+    assert lines["radixmesh_gateway_inflight"] == "0.0"
+    assert lines['radixmesh_members{service="scheduler",state="ready"}'] == "1.0"
+    assert lines[f'radixmesh_replica_free_pages{{model="{MODEL}",replica="replica-0"}}'] == "9.0"
+    assert "nobody" not in text
+
+
+async def test_nats_restarts_under_a_request(namespace: str) -> None:
+    """What was on the bus may be lost: the request goes round again, and the client's stream goes on."""
+    server = NatsServer()
+    server.start()
+    settings = ServiceSettings(nats_url=server.url, namespace=namespace, heartbeat_interval=0.2)
+    ring = Ring(settings)
+    await ring.start()
+    options = {"nats_url": server.url, "namespace": namespace, "heartbeat_interval": 0.2, "drain_timeout": 0.0}
+    gateway = Gateway(GatewaySettings(http_port=0, grpc_port=-1, **options))
+    running = asyncio.create_task(gateway.run())
+    try:
+        await ring.until(lambda: bool(gateway.http_url) and not gateway.not_ready())
+        async with aiohttp.ClientSession(gateway.http_url) as http:
+            request = {"model": MODEL, "prompt": "silence:2", "stream": True}
+            async with http.post("/v1/completions", json=request) as response:
+                first = json.loads((await response.content.readline())[6:])
+                server.stop()
+                await ring.until(lambda: bool(gateway.not_ready()))
+                server.start()
+                await ring.until(lambda: len(ring.submits) > 1, timeout=20)
+            assert first["choices"][0]["text"]
+            assert ring.submits[1].choices[0].resumed.tolist() == [0, 1]
+            async with http.post("/v1/completions", json={"model": MODEL, "prompt": "echo:2"}) as response:
+                assert response.status == 200
+    finally:
+        gateway.stop()
+        await running
+        await ring.stop()
+        server.stop()

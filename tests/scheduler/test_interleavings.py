@@ -1,0 +1,130 @@
+"""Whatever the interleaving, each request gives what it gives alone, and the books are right after every step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scheduler.harness import Harness, admit_message, sizes
+from scheduler.simulator import VOCAB
+
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.shared.errors import RequestError
+
+_BASES = np.random.default_rng(5).integers(1, VOCAB, (3, 400)).astype(np.int32)
+
+_settings = st.builds(
+    SchedulerSettings,
+    policy=st.sampled_from(["fcfs", "lpm", "dfs-weight", "priority"]),
+    eviction=st.sampled_from(["lru", "lfu"]),
+    pipeline_depth=st.integers(1, 3),
+    max_multi_step=st.integers(1, 5),
+    prefill_chunk=st.integers(1, 40),
+    max_prefill_tokens=st.integers(1, 80),
+    prefix_cache=st.booleans(),
+    decode_headroom=st.sampled_from([0, 8]),
+    warm_min_tokens=st.sampled_from([1, 8, 64]),
+    max_running_requests=st.integers(0, 6),
+    starvation_seconds=st.sampled_from([0.05, 10.0]),
+)
+_sizes = st.builds(
+    sizes,
+    page_size=st.sampled_from([1, 4, 16]),
+    num_pages=st.integers(4, 40),
+    max_slots=st.integers(1, 6),
+    max_model_len=st.integers(20, 200),
+)
+_admits = st.fixed_dictionaries(
+    {
+        "base": st.integers(0, 2),
+        "shared": st.integers(0, 60),
+        "own": st.integers(0, 30),
+        "n": st.integers(1, 3),
+        "max_tokens": st.one_of(st.none(), st.integers(1, 40)),
+        "priority": st.integers(0, 2),
+        "salt": st.sampled_from(["", "", "s"]),
+        "ignore_eos": st.booleans(),
+    }
+)
+_actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("admit"), _admits),
+        st.tuples(st.just("admit"), _admits),
+        st.tuples(st.just("go"), st.integers(1, 12)),
+        st.tuples(st.just("pump"), st.none()),
+        st.tuples(st.just("work"), st.none()),
+        st.tuples(st.just("deliver"), st.none()),
+        st.tuples(st.just("cancel"), st.integers(0, 50)),
+        st.tuples(st.just("fail"), st.integers(0, 5)),
+        st.tuples(st.just("flush"), st.none()),
+        st.tuples(st.just("tick"), st.integers(1, 100)),
+    ),
+    max_size=30,
+)
+
+
+def _admit(harness: Harness, wish: dict[str, Any]) -> None:
+    number = len(harness.admits)
+    own = np.random.default_rng(number).integers(1, VOCAB, wish["own"]).astype(np.int32)
+    prompt = np.concatenate([_BASES[wish["base"], : wish["shared"]], own])
+    message = admit_message(
+        f"r{number}",
+        prompt,
+        n=wish["n"],
+        max_tokens=wish["max_tokens"],
+        seed=number,
+        priority=wish["priority"],
+        salt=wish["salt"],
+        ignore_eos=wish["ignore_eos"],
+    )
+    try:
+        harness.admit(message)
+    except RequestError:
+        assert not 0 < prompt.size < harness.core.state.max_len
+
+
+def _act(harness: Harness, action: tuple[str, Any]) -> None:
+    match action:
+        case "admit", wish:
+            _admit(harness, wish)
+        case "go", count:
+            for _ in range(count):
+                harness.pump()
+                harness.work()
+                harness.deliver()
+                harness.now += 0.01
+        case "pump", _:
+            harness.pump()
+        case "work", _:
+            harness.work()
+        case "deliver", _:
+            harness.deliver()
+        case "cancel", index if harness.admits:
+            harness.cancel(f"r{index % len(harness.admits)}", index % 4 - 1)
+        case "fail", slot if slot in harness.worker.slots and not harness.worker.slots[slot].ended:
+            harness.worker.fail_slots.add(slot)
+        case "flush", _:
+            harness.core.flush()
+            harness.check()
+        case "tick", hundredths:
+            harness.now += hundredths / 100
+            harness.core.tick(harness.now)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@settings(max_examples=300, deadline=None)
+@given(options=_settings, claimed=_sizes, actions=_actions, seed=st.integers(0, 1000))
+def test_outputs_are_those_of_a_lone_run(
+    partial: bool, options: SchedulerSettings, claimed: Any, actions: list[Any], seed: int
+) -> None:
+    harness = Harness(options, claimed, partial=np.random.default_rng(seed) if partial else None)
+    for action in actions:
+        _act(harness, action)
+    harness.run(limit=20_000)
+    harness.verify()
+    state = harness.core.state
+    assert not harness.worker.slots, "a slot was not released"
+    assert state.kv.free + state.kv.tree.size == state.kv.total
+    assert state.kv.tree.locked == 0
+    assert not state.warming._counts
