@@ -193,7 +193,7 @@ def _convert(directory: Path) -> Tokenizer:
     try:
         from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers raises many unrelated types for tokenizers it cannot read
         raise ModelLoadError(f"{directory} has no tokenizer.json, and cannot be converted: {error}") from error
     tokenizer = getattr(loaded, "backend_tokenizer", None)

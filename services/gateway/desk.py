@@ -39,6 +39,8 @@ class Desk:
         self.table = RequestTable(limits, mesh, observer)
         self.closed = False
         """No new requests: the gateway is about to end."""
+        self.client_timeout = limits.client_timeout
+        """Seconds that a client may leave its stream unread."""
         self._gateway_id = gateway_id
         self._timeout = timeout
         self._publish = publish

@@ -244,7 +244,7 @@ class RequestTable:
         if not live.unfinished:
             return self._end(live, None, now)
         if live.streaming:
-            if live.pending_chars > self._limits.max_pending_chars:
+            if live.pending_chars > self._limits.max_pending_chars and live.blocked_since is not None:
                 return self._end(live, RequestError(ErrorCode.CANCELLED, "the client reads too slowly"), now)
             live.wake()
         return []

@@ -29,7 +29,7 @@ async def answer(request: web.Request, job: Job, desk: Desk) -> web.StreamRespon
     lives = desk.open(job.prompts, client.wake, streaming=job.stream, headers=request.headers)
     client.lives = lives
     try:
-        return await (_stream if job.stream else _whole)(client, job)
+        return await (_stream(client, job, desk.client_timeout) if job.stream else _whole(client, job))
     finally:
         desk.close(lives)
 
@@ -61,15 +61,26 @@ class _Client:
     def ended(self) -> bool:
         return all(live.ended for live in self.lives)
 
-    async def write(self, response: web.StreamResponse, data: bytes, now: float) -> None:
-        """Writes, and marks the requests as blocked while the client does not read."""
+    async def write(self, response: web.StreamResponse, data: bytes) -> None:
+        """Writes, and lets the table see for how long the client has not read."""
         self._writing = True
+        now = Desk.now()
         for live in self.lives:
             live.blocked_since = now
         await response.write(data)
         self._writing = False
         for live in self.lives:
             live.blocked_since = None
+
+    async def finish(self, response: web.StreamResponse, data: bytes, timeout: float) -> None:
+        """Writes the end, when no table watches the client any more; hangs up on one that does not read it."""
+        try:
+            async with asyncio.timeout(timeout):
+                await response.write(data)
+                await response.write_eof()
+        except TimeoutError:
+            if self.request.transport is not None:
+                self.request.transport.abort()
 
 
 async def _whole(client: _Client, job: Job) -> web.Response:
@@ -82,25 +93,25 @@ async def _whole(client: _Client, job: Job) -> web.Response:
     return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": reply.id})
 
 
-async def _stream(client: _Client, job: Job) -> web.StreamResponse:
+async def _stream(client: _Client, job: Job, client_timeout: float) -> web.StreamResponse:
     reply = Answer(job, client.lives[0].request_id)
     response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Request-Id": reply.id})
-    ended = False
-    while not ended:
+    while True:
         await client.news()
         error, ended = client.error, client.ended
         chunks = [reply.chunk(prompt, delta) for prompt, live in enumerate(client.lives) for delta in live.take()]
         data = "".join(chunks).encode()
-        if error is not None:
-            if not response.prepared and not data:
-                raise error
-            data, ended = data + b"data: " + error_body(error) + b"\n\n", True
-        elif ended:
-            data += reply.usage_chunk(client.lives).encode() if job.include_usage else b""
-            data += DONE
+        if error is not None and not data and not response.prepared:
+            raise error
+        if not response.prepared and (data or ended):
+            await response.prepare(client.request)
+        if error is not None or ended:
+            break
         if data:
-            if not response.prepared:
-                await response.prepare(client.request)
-            await client.write(response, data, Desk.now())
-    await response.write_eof()
+            await client.write(response, data)
+    if error is not None:
+        end = b"data: " + error_body(error) + b"\n\n"
+    else:
+        end = (reply.usage_chunk(client.lives).encode() if job.include_usage else b"") + DONE
+    await client.finish(response, data + end, client_timeout)
     return response

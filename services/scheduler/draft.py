@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.messages import Admission, StepPlan
 
-_NO_SLOTS = np.empty(0, np.int32)
+_NO_SLOTS = np.empty(0, np.intp)
+_NO_ADVANCE = np.empty(0, np.int64)
 _ADMISSION_BYTES = 1024
 """An admission's packed size without what grows with the request, rounded up generously."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """Part of a prompt in a plan."""
 
@@ -30,7 +31,7 @@ class Chunk:
         return self.start + self.count
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InFlight:
     """A plan that was made and not yet reported."""
 
@@ -38,9 +39,12 @@ class InFlight:
     seqs: list[Sequence | None]
     """Who had each slot, while it runs."""
     chunks: list[Chunk]
-    decode_slots: NDArray[np.int32]
+    decode_slots: NDArray[np.intp]
     advance: NDArray[np.int64]
     """By decode slot: the most tokens it may advance by."""
+    steps: int
+    rows: int
+    """Rows of the report if nothing has ended meanwhile."""
 
 
 def admission_bytes(seq: Sequence) -> int:
@@ -59,8 +63,8 @@ class Draft:
     grant_counts: list[int] = field(default_factory=list)
     grant_pages: list[int] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
-    decode_slots: NDArray[np.int32] = field(default_factory=lambda: _NO_SLOTS)
-    advance: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    decode_slots: NDArray[np.intp] = field(default_factory=lambda: _NO_SLOTS)
+    advance: NDArray[np.int64] = field(default_factory=lambda: _NO_ADVANCE)
     steps: int = 1
     bytes: int = 0
     """Of admissions and the pages that come with them."""
@@ -93,6 +97,11 @@ class Draft:
             self.grant_pages += fresh
             self.bytes += 4 * len(fresh)
             seq.granted = upto
+
+    def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
+        """What to remember of the plan; `seqs` by slot, as they are now."""
+        rows = self.decode_slots.size + sum(chunk.end == len(chunk.seq.prompt) for chunk in self.chunks)
+        return InFlight(number, seqs.copy(), self.chunks, self.decode_slots, self.advance, self.steps, rows)
 
     def build(self, epoch: int, number: int, releases: list[int]) -> StepPlan | None:
         """The plan; None if it would do nothing."""

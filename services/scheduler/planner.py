@@ -52,8 +52,7 @@ class Planner:
             return None
         state.releases = []
         state.planned_seq += 1
-        in_flight = InFlight(plan.seq, state.slots.seqs.copy(), draft.chunks, draft.decode_slots, draft.advance)
-        return plan, in_flight
+        return plan, draft.in_flight(plan.seq, state.slots.seqs)
 
     # -- decodes --
 
@@ -65,7 +64,7 @@ class Planner:
             rows, target = self._targets(steps)
             if not rows.size:
                 return
-            short = np.flatnonzero(target > slots.room[rows])
+            short = (target > slots.room[rows]).nonzero()[0].tolist()
             wanted = [kv.pages_for(int(target[i] - slots.room[rows[i]])) for i in short]
             if sum(wanted) <= kv.available:
                 break
@@ -73,20 +72,20 @@ class Planner:
                 steps = 1
             else:
                 self._state.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
-        for i, count in zip(short.tolist(), wanted, strict=True):
+        for i, count in zip(short, wanted, strict=True):
             self._extend(draft, int(rows[i]), count)
         draft.decode_slots, draft.steps = rows, steps
         draft.advance = target - slots.kv_len[rows]
         slots.kv_len[rows] = target
 
-    def _targets(self, steps: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def _targets(self, steps: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Slots that have tokens to go, and the KV length that each may reach in this plan."""
         slots = self._state.slots
         rows = slots.decode_slots()
         length, end = slots.kv_len[rows], slots.kv_end[rows]
-        open_ended = length < end
-        if not open_ended.all():
-            rows, length, end = rows[open_ended], length[open_ended], end[open_ended]
+        going_on = length < end
+        if np.count_nonzero(going_on) < rows.size:
+            rows, length, end = rows[going_on], length[going_on], end[going_on]
         return rows, np.minimum(length + steps, end)
 
     def _steps(self) -> int:

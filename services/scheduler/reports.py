@@ -3,7 +3,7 @@
 import numpy as np
 
 from radixmesh.services.scheduler.draft import InFlight
-from radixmesh.services.scheduler.sequence import Phase, Sequence
+from radixmesh.services.scheduler.sequence import Phase
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode, RadixMeshError
 from radixmesh.shared.messages import Finish, StepReport, Task
@@ -15,16 +15,20 @@ class WorkerOutOfStep(RadixMeshError):
     """Plans and reports no longer match: something was lost or is wrong; the epoch is over."""
 
 
-def check_report(report: StepReport, slots: int) -> None:
-    """Raises WorkerOutOfStep if the report's columns do not fit each other or the slots there are."""
-    rows = report.slots.size
-    if report.counts.size != rows or report.finish.size != rows or len(report.failures) != report.failed_slots.size:
+def check_report(report: StepReport, plan: InFlight) -> None:
+    """Raises WorkerOutOfStep if the report's columns do not fit each other or the plan."""
+    slots, counts = report.slots.tolist(), report.counts.tolist()
+    if len(counts) != len(slots) or report.finish.size != len(slots):
         raise WorkerOutOfStep(f"report {report.seq} has columns of different lengths")
-    if rows and (report.counts.min() < 0 or report.counts.sum() != report.tokens.size):
+    if counts and (min(counts) < 0 or sum(counts) != report.tokens.size):
         raise WorkerOutOfStep(f"report {report.seq} has {report.tokens.size} tokens, not as its counts say")
-    for column in (report.slots, report.failed_slots):
-        if column.size and (column.min() < 0 or column.max() >= slots):
-            raise WorkerOutOfStep(f"report {report.seq} names a slot that does not exist")
+    failed = report.failed_slots.tolist()
+    if len(failed) != len(report.failures):
+        raise WorkerOutOfStep(f"report {report.seq} has {len(report.failures)} reasons for {len(failed)} failures")
+    total = len(plan.seqs)
+    for slot in slots + failed:
+        if not 0 <= slot < total or plan.seqs[slot] is None:
+            raise WorkerOutOfStep(f"report {report.seq} tells of slot {slot}, which was free")
 
 
 def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
@@ -40,7 +44,7 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
         if seq is not None and seq.phase is not Phase.ENDED:
             state.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
     _chunks_done(state, plan, now)
-    if plan.decode_slots.size:
+    if plan.steps > 1 or report.slots.size < plan.rows:
         _correct_lengths(state, plan, report)
     _rows(state, plan, report, now)
     counters = state.counters
@@ -75,29 +79,28 @@ def _correct_lengths(state: ReplicaState, plan: InFlight, report: StepReport) ->
 
 
 def _rows(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
-    tokens = report.tokens.tolist()
-    start = 0
-    for slot, count, finish in zip(
-        report.slots.tolist(), report.counts.tolist(), report.finish.tolist(), strict=True
-    ):
-        seq = plan.seqs[slot]
+    slots, tokens, seqs = report.slots.tolist(), report.tokens.tolist(), plan.seqs
+    if report.counts.tolist() == [1] * len(slots):
+        for slot, token in zip(slots, tokens, strict=True):
+            seqs[slot].output.append(token)
+    else:
+        start = 0
+        for slot, count in zip(slots, report.counts.tolist(), strict=True):
+            seqs[slot].output += tokens[start : start + count]
+            start += count
+    for slot, finish in zip(slots, report.finish.tolist(), strict=True):
+        seq = seqs[slot]
         if seq is None:
-            raise WorkerOutOfStep(f"report {report.seq} has tokens for slot {slot}, which was free")
-        if seq.phase is not Phase.ENDED:
-            if count == 1:
-                seq.output.append(tokens[start])
-            else:
-                seq.output += tokens[start : start + count]
-            if finish != _RUNNING:
-                state.end(seq, now, "done")
-            elif seq.length >= seq.limit:
-                _overrun(state, seq, now)
-            elif seq.phase is Phase.WAITING:
-                seq.fold()
-        start += count
+            continue
+        if finish != _RUNNING:
+            state.end(seq, now, "done")
+        elif seq.phase is Phase.WAITING:
+            seq.fold()
 
 
-def _overrun(state: ReplicaState, seq: Sequence, now: float) -> None:
-    """The worker ends sequences at their limit; if it did not, nothing more would ever be planned for this one."""
-    text = f"it came to its limit of {seq.limit} tokens and did not end"
-    state.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
+def fail_overruns(state: ReplicaState, now: float) -> None:
+    """The worker ends sequences at their limit. If it did not, nothing would ever be planned for them again."""
+    for seq in state.slots.sequences():
+        if seq.length >= seq.limit:
+            text = f"the model worker did not end the sequence at its limit of {seq.limit} tokens"
+            state.fail(seq, now, ErrorCode.INTERNAL, text)

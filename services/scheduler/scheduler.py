@@ -15,7 +15,7 @@ from radixmesh.services.scheduler.draft import InFlight
 from radixmesh.services.scheduler.effects import Effect, already_complete, failed
 from radixmesh.services.scheduler.planner import Planner
 from radixmesh.services.scheduler.radix_node import Listener
-from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report
+from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import QueueWatcher, ReplicaState
 from radixmesh.shared.errors import ErrorCode
@@ -104,12 +104,14 @@ class SchedulerCore:
             return
         if not self.in_flight or self.in_flight[0].seq != report.seq:
             raise WorkerOutOfStep(f"report {report.seq} came after report {self.state.reported_seq}")
-        check_report(report, self.state.slots.total)
-        apply_report(self.state, self.in_flight.popleft(), report, now)
+        plan = self.in_flight.popleft()
+        check_report(report, plan)
+        apply_report(self.state, plan, report, now)
 
     def tick(self, now: float) -> None:
         """Call about once a second: deadlines, and ageing of what waits."""
         self.state.queue.promote(now - self._starvation)
+        fail_overruns(self.state, now)
         text = "the request's deadline passed before it was done"
         self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
 

@@ -1,5 +1,6 @@
 """What one replica's prefix cache holds, as far as its events tell."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from radixmesh.shared.messages import KvEvents
@@ -22,7 +23,7 @@ class PrefixIndex:
         self._next_seq: int | None = None
         self._asked = -ASK_AGAIN
         self._blocks: set[int] = set()
-        self._expected: dict[int, float] = {}
+        self._expected: OrderedDict[int, float] = OrderedDict()
         """Hash to the time at which it stops being expected; in the order of these times."""
         self.block_size = 0
         """Tokens per block; 0 until the first event."""
@@ -63,15 +64,15 @@ class PrefixIndex:
     def expect(self, hashes: Sequence[int], until: float) -> None:
         """Counts blocks as cached until a time, because a prompt with them is on its way."""
         for block in hashes:
-            self._expected.pop(block, None)
             self._expected[block] = until
+            self._expected.move_to_end(block)
         while len(self._expected) > MAX_EXPECTED:
-            del self._expected[next(iter(self._expected))]
+            self._expected.popitem(last=False)
 
     def match(self, hashes: Sequence[int], now: float) -> int:
         """Tokens in the longest prefix that is cached or expected, of the prompt with these block hashes."""
         while self._expected and next(iter(self._expected.values())) <= now:
-            del self._expected[next(iter(self._expected))]
+            self._expected.popitem(last=False)
         count = 0
         for block in hashes:
             if block not in self._blocks and block not in self._expected:

@@ -89,8 +89,10 @@ class Tokenizer(Actor):
 
     def _load(self) -> encode.Encoder:
         directory = model_source.resolve(self._settings.model, weights=False)
-        self._limits = limits.from_config(directory)
-        return encode.load(directory)
+        told = limits.from_config(directory)
+        encoder = encode.load(directory)
+        self._limits = Limits(told.max_model_len, told.vocab_size or encoder.vocab_size)
+        return encoder
 
     def _limits_now(self) -> Limits:
         return self._limits.narrowed(self.members.ready("scheduler", self.model()))

@@ -54,7 +54,9 @@ def test_cuts_do_not_matter(kind: str, pairs: list[tuple[int, bool]], tail: list
 
 
 @settings(max_examples=150, deadline=None)
-@given(ids=st.lists(st.integers(0, 400), max_size=40), tail=st.lists(st.integers(4, 400), max_size=6), skip=st.booleans())
+@given(
+    ids=st.lists(st.integers(0, 400), max_size=40), tail=st.lists(st.integers(4, 400), max_size=6), skip=st.booleans()
+)
 def test_byte_level_is_exactly_decode(ids: list[int], tail: list[int], skip: bool) -> None:
     """Also where the bytes are no UTF-8: U+FFFD stands where `decode` has it."""
     tokenizer, vocabulary = byte_level(), VOCABULARIES["byte_level"]
@@ -69,7 +71,9 @@ def test_byte_level_is_exactly_decode(ids: list[int], tail: list[int], skip: boo
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "metaspace"])
 @settings(max_examples=150, deadline=None)
-@given(ids=st.lists(st.integers(0, 330), max_size=30), tail=st.lists(st.integers(0, 330), max_size=6), skip=st.booleans())
+@given(
+    ids=st.lists(st.integers(0, 330), max_size=30), tail=st.lists(st.integers(0, 330), max_size=6), skip=st.booleans()
+)
 def test_sentencepiece_is_exactly_decode_for_valid_text(kind: str, ids: list[int], tail: list[int], skip: bool) -> None:
     tokenizer, vocabulary = KINDS[kind](), VOCABULARIES[kind]
     whole = tokenizer.decode(tail + ids, skip_special_tokens=skip)

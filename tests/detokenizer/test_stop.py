@@ -39,7 +39,10 @@ def test_any_cut_gives_the_naive_answer(pieces: list[str], stops: list[str]) -> 
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(alphabet="ab", max_size=20), stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=6), min_size=1))
+@given(
+    text=st.text(alphabet="ab", max_size=20),
+    stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=6), min_size=1),
+)
 def test_exactly_what_may_become_a_stop_string_is_held(text: str, stops: list[str]) -> None:
     scanner = StopScan(stop_set(tuple(stops)))
     out, stop = scanner.feed(text)

@@ -120,7 +120,7 @@ class Ring:
     async def until(self, what: Callable[[], bool], timeout: float = 10.0) -> None:
         """Waits for a condition."""
         async with asyncio.timeout(timeout):
-            while not what():
+            while not what():  # noqa: ASYNC110  conditions of many kinds
                 await asyncio.sleep(0.01)
 
     # -- inside --

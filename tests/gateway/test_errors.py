@@ -222,12 +222,14 @@ async def test_sizes(ring: Ring, start_gateway: StartGateway) -> None:
 async def test_too_many_in_work(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(max_inflight=2)
     await ring.until(lambda: not gateway.not_ready())
-    async with aiohttp.ClientSession(gateway.http_url) as http:
-        async with http.post(TEXT, json=text(prompt="silence:1", stream=True)) as response:
-            await response.content.readline()
-            status, error, headers = await post(http, TEXT, text(prompt=["a", "b"]))
-            assert (status, error["code"], headers["Retry-After"]) == (429, "queue_full", "1")
-            assert len(gateway.desk.table) == 1
+    async with (
+        aiohttp.ClientSession(gateway.http_url) as http,
+        http.post(TEXT, json=text(prompt="silence:1", stream=True)) as response,
+    ):
+        await response.content.readline()
+        status, error, headers = await post(http, TEXT, text(prompt=["a", "b"]))
+        assert (status, error["code"], headers["Retry-After"]) == (429, "queue_full", "1")
+        assert len(gateway.desk.table) == 1
 
 
 async def test_deadline(ring: Ring, start_gateway: StartGateway) -> None:

@@ -155,7 +155,6 @@ async def test_the_clients_own_exceptions(client: openai.AsyncOpenAI) -> None:
     assert wrong.value.param == "temperature"
     with pytest.raises(openai.RateLimitError):
         await client.completions.create(model=MODEL, prompt="fail:queue_full")
-    with pytest.raises(openai.APIError, match="told context_length"):
-        stream = await client.completions.create(model=MODEL, prompt="failmid:context_length_exceeded", stream=True)
-        async for _ in stream:
-            pass
+    stream = await client.completions.create(model=MODEL, prompt="failmid:internal_error", stream=True)
+    with pytest.raises(openai.APIError, match="told internal_error"):
+        [chunk async for chunk in stream]

@@ -69,10 +69,12 @@ async def test_usage_counts_each_token_once(http: aiohttp.ClientSession) -> None
 async def test_attempts_are_bounded(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(max_attempts=3)
     await ring.until(lambda: not gateway.not_ready())
-    async with aiohttp.ClientSession(gateway.http_url) as http:
-        async with http.post(TEXT, json=body("fail:replica_lost")) as response:
-            assert response.status == 503
-            assert (await response.json())["error"]["code"] == "replica_lost"
+    async with (
+        aiohttp.ClientSession(gateway.http_url) as http,
+        http.post(TEXT, json=body("fail:replica_lost")) as response,
+    ):
+        assert response.status == 503
+        assert (await response.json())["error"]["code"] == "replica_lost"
     assert len(ring.submits) == 3
     assert len(gateway.desk.table) == 0
 
@@ -108,11 +110,10 @@ async def test_a_request_waits_for_a_replica(ring: Ring, start_gateway: StartGat
 
 async def test_a_mesh_that_is_not_there(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(ready_wait=0.3)
-    async with aiohttp.ClientSession(gateway.http_url) as http:
-        async with http.post(TEXT, json=body("echo:3")) as response:
-            assert response.status == 503
-            assert response.headers["Retry-After"] == "5"
-            error = (await response.json())["error"]
+    async with aiohttp.ClientSession(gateway.http_url) as http, http.post(TEXT, json=body("echo:3")) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"] == "5"
+        error = (await response.json())["error"]
     assert error["code"] == "not_ready"
     assert "no tokenizer is ready" in error["message"]
 
@@ -217,17 +218,21 @@ async def test_drain_ends_what_runs_and_takes_nothing_new(ring: Ring, start_gate
 async def test_what_runs_on_after_the_drain_is_cancelled(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(drain_timeout=0.1)
     await ring.until(lambda: not gateway.not_ready())
-    async with aiohttp.ClientSession(gateway.http_url) as http:
-        async with http.post(TEXT, json=body("silence:2", stream=True)) as response:
-            await response.content.readline()
-            gateway.stop()
-            events = (await response.text()).split("\n\n")
+    async with (
+        aiohttp.ClientSession(gateway.http_url) as http,
+        http.post(TEXT, json=body("silence:2", stream=True)) as response,
+    ):
+        await response.content.readline()
+        gateway.stop()
+        events = (await response.text()).split("\n\n")
     await ring.until(lambda: len(ring.cancels) == 1)
     assert '"finish_reason": "abort"' in events[-3]
     assert events[-2] == "data: [DONE]"
 
 
-async def test_another_gateways_abort_ends_the_request(gateway: Gateway, ring: Ring, start_gateway: StartGateway) -> None:
+async def test_another_gateways_abort_ends_the_request(
+    gateway: Gateway, ring: Ring, start_gateway: StartGateway
+) -> None:
     other = await start_gateway()
     async with aiohttp.ClientSession(gateway.http_url) as http:
         asking = asyncio.create_task(streamed(http, "silence:2"))

@@ -33,7 +33,7 @@ from radixmesh.shared.subjects import Subjects
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Waits for something to become true, and gives it."""
     async with asyncio.timeout(seconds):
-        while not (value := condition()):
+        while not (value := condition()):  # noqa: ASYNC110  conditions may be about anything
             await asyncio.sleep(0.01)
     return value
 

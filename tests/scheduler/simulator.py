@@ -153,6 +153,8 @@ class SimWorker:
 
     def _prefill(self, slot: int, start: int, count: int, report: "_Report") -> None:
         state = self.slots[slot]
+        if state.ended:
+            return
         prompt = len(state.admission.prompt_ids)
         _check(start == state.computed and count > 0 and start + count <= prompt, f"chunk {start}+{count} of {prompt}")
         if self._fails(slot, state, report):
@@ -164,6 +166,7 @@ class SimWorker:
     def _decode(self, slot: int, steps: int, report: "_Report") -> None:
         state = self.slots[slot]
         if state.ended:
+            self._overrun(state, steps)
             return
         _check(state.computed == len(state.tokens) - 1, "a slot decodes before its prompt is done")
         if self._fails(slot, state, report):
@@ -171,6 +174,12 @@ class SimWorker:
         if self._partial is not None and steps > 1:
             steps = int(self._partial.integers(1, steps + 1))
         self._sample(slot, state, steps, report, feed=True)
+
+    def _overrun(self, state: SimSlot, steps: int) -> None:
+        """An accelerator may run a decode behind the end before it knows of it, and writes rubbish there."""
+        size = self.sizes.page_size
+        for position in range(state.computed, min(state.computed + steps, len(state.table) * size)):
+            self.memory[state.table[position // size] * size + position % size] = 1
 
     def _fails(self, slot: int, state: SimSlot, report: "_Report") -> bool:
         if slot not in self.fail_slots:

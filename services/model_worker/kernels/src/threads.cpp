@@ -118,10 +118,10 @@ void wait_for_change(const std::atomic<uint32_t>& value, uint32_t seen) {
     while (value.load(std::memory_order_acquire) == seen) sched_yield();
 }
 
-void run(Job job, void* context) {
-    std::lock_guard<std::mutex> hold(turn);
-    current().run(job, context);
-}
+Turn::Turn() { turn.lock(); }
+Turn::~Turn() { turn.unlock(); }
+
+void run(Job job, void* context) { current().run(job, context); }
 
 int num_threads() { return wanted; }
 

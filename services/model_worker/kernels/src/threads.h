@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 
 namespace rm {
 
@@ -58,14 +59,29 @@ struct Team {
         }
         return false;
     }
+
+    // The same in chunks of `count`: for units of very different cost.
+    bool take_some(int64_t total, int64_t count, int64_t& begin, int64_t& end) {
+        begin = meeting.taken.fetch_add(count, std::memory_order_relaxed);
+        end = std::min(total, begin + count);
+        return begin < total;
+    }
 };
 
-// Runs `job` on all threads, the caller's included; ends with a barrier. Callers take turns.
+// Callers take turns; the library's shared memory belongs to the one whose turn it is.
+struct Turn {
+    Turn();
+    ~Turn();
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+};
+
+// Runs `job` on all threads, the caller's included; ends with a barrier. The caller holds a `Turn`.
 void run(Job job, void* context);
 
 template <class F>
-void parallel(F&& work) {
-    run([](void* context, Team& team) { (*static_cast<F*>(context))(team); }, &work);
+void parallel(const Turn&, F&& work) {
+    run([](void* context, Team& team) { (*static_cast<std::remove_reference_t<F>*>(context))(team); }, &work);
 }
 
 int num_threads();

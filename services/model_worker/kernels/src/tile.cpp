@@ -183,7 +183,7 @@ void quantize_row(const float* x, int64_t k, int64_t group, int16_t* q, float* s
             largest = size > largest ? size : largest;
             finite &= size <= 3.4e38f;
         }
-        float inverse = largest > 0.0f && finite ? 32767.0f / largest : 0.0f;
+        float inverse = largest > 1e-30f && finite ? 32767.0f / largest : 0.0f;
         int32_t total = 0;
         for (int64_t i = 0; i < count; i++) {
             int32_t value = finite ? int32_t(std::nearbyint(x[start + i] * inverse)) : 0;

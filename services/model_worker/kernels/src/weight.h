@@ -67,6 +67,15 @@ void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, 
 void tile_floats(const float* x, int64_t x_stride, const float* b, int64_t k, int rows, float* out, int64_t out_stride,
                  bool add);
 
+// Panels first, first + step, ... from source rows 0 to n [n, k]; what pads the last one is zero.
+void pack(const Weight& w, const void* source, int32_t kind, int64_t n, int64_t first, int64_t step);
+
+// Row `row` of a packed matrix, k floats.
+void unpack_row(const Weight& w, int64_t row, float* out);
+
+// `count` elements from element `at` of a plain array.
+void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, float* out);
+
 // Rounds k floats to int16 by groups; fills padding with zeros.
 void quantize_row(const float* x, int64_t k, int64_t group, int16_t* q, float* scale, int32_t* sum);
 

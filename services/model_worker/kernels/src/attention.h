@@ -1,0 +1,88 @@
+// Causal attention over the paged pool, for any mix of prompt chunks and decodes.
+#pragma once
+
+#include <vector>
+
+#include "threads.h"
+#include "weight.h"
+#include "workspace.h"
+
+namespace rm {
+
+// One layer's keys and values, [pages, kv_heads, page_size, head_dim] each.
+struct Pool {
+    void* keys;
+    void* values;
+    int32_t kind;  // F32, F16 or BF16
+    int32_t heads, kv_heads, head_dim, page_size;
+
+    int32_t group() const { return heads / kv_heads; }
+    // Of token offset `at` in `page`, the first element.
+    int64_t row(int64_t page, int64_t head, int64_t at) const {
+        return ((page * kv_heads + head) * page_size + at) * head_dim;
+    }
+};
+
+// Where the sequences of a step are. As `ForwardBatch`, whose arrays these are.
+struct Sequences {
+    int64_t count;
+    const int64_t* query_start;  // [count + 1]
+    const int64_t* context_len;  // [count]
+    const int32_t* tables;       // [count, table_width]
+    int64_t table_width;
+};
+
+// What a thread does at once, for one kv head: some queries of one sequence, or a part of one query's keys.
+struct Item {
+    int64_t sequence, token, count, position;  // first token, and its position in the sequence
+    int64_t key_begin, key_end;                // a decode's keys; with a window, its end
+    int64_t part;                              // where a split decode leaves its partial result, or -1
+    int64_t parts;                             // on the first part: how many there are; else 0
+};
+
+struct AttentionPlan {
+    std::vector<Item> items;
+    int64_t parts = 0;
+
+    AttentionPlan(const Sequences& sequences, const Pool& pool, int threads);
+};
+
+// q [tokens, heads * head_dim], scaled already, with row stride `q_stride`; its keys and values are in the pool.
+// -> out [tokens, heads * head_dim]. window: keys a query sees, its own included; 0: all. Ends with a barrier.
+void attend(Team& team, Workspace& space, const AttentionPlan& plan, const Sequences& sequences, const Pool& pool,
+            const float* q, int64_t q_stride, float* out, int64_t out_stride, int64_t window);
+
+// The memory `attend` takes: per thread, and for parts of split decodes [floats].
+int64_t attention_scratch(const Pool& pool);
+inline int64_t part_size(const Pool& pool) { return int64_t(pool.group()) * (pool.head_dim + 2); }
+
+// The two ways, per item and kv head.
+void attend_decode(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
+                   float* out, float* part, int64_t window, float* scratch);
+void attend_chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
+                  int64_t q_stride, float* out, int64_t out_stride, int64_t window, float* scratch);
+
+constexpr int64_t KEYS = 64;         // per block, both ways
+constexpr int64_t QUERY_ROWS = 128;  // of a chunk's item: tokens * heads per kv head, about
+
+inline int64_t tokens_per_item(const Pool& pool) { return std::max<int64_t>(8, QUERY_ROWS / pool.group()); }
+inline int64_t padded_head(const Pool& pool) { return (pool.head_dim + NR - 1) / NR * NR; }
+
+// Pointers to rows of consecutive keys.
+template <class T>
+inline void key_rows(const Sequences& sequences, const Pool& pool, int64_t sequence, int64_t kv_head, int64_t first,
+                     int64_t count, const T** keys, const T** values) {
+    const int32_t* table = sequences.tables + sequence * sequences.table_width;
+    int64_t page = first / pool.page_size, at = first % pool.page_size;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t row = pool.row(table[page], kv_head, at);
+        keys[i] = static_cast<const T*>(pool.keys) + row;
+        values[i] = static_cast<const T*>(pool.values) + row;
+        if (++at == pool.page_size) {
+            at = 0;
+            page++;
+        }
+    }
+}
+
+}  // namespace rm

@@ -1,0 +1,124 @@
+// Many queries of one sequence: compute-bound. Blocks of keys and values become panels of floats, and the same tiles as
+// for linear layers multiply them; softmax is online, block by block (FlashAttention-2, arXiv:2307.08691).
+#include <cmath>
+
+#include "attention.h"
+
+namespace rm {
+namespace {
+
+// keys [count] of head_dim -> panels [count / NR][head_dim][NR]; values -> panels [head_dim / NR][count][NR].
+// What pads the last panels is zero.
+template <class T>
+void pack_block(const T* const* keys, const T* const* values, int64_t count, int64_t size, float* key_panels,
+                float* value_panels) {
+    const int64_t padded = (count + NR - 1) / NR * NR;
+    for (int64_t i = 0; i < padded; i++) {
+        float* to = key_panels + i / NR * size * NR + i % NR;
+        for (int64_t d = 0; d < size; d++) to[d * NR] = i < count ? widen(keys[i][d]) : 0.0f;
+    }
+    for (int64_t panel = 0; panel * NR < size; panel++) {
+        const int64_t width = std::min<int64_t>(NR, size - panel * NR);
+        for (int64_t i = 0; i < count; i++) {
+            float* to = value_panels + (panel * count + i) * NR;
+            const T* from = values[i] + panel * NR;
+            if (width == NR) {
+                store(to, load(from));
+                store(to + VL, load(from + VL));
+                continue;
+            }
+            for (int64_t d = 0; d < NR; d++) to[d] = d < width ? widen(from[d]) : 0.0f;
+        }
+    }
+}
+
+// Rows [begin, end) in tiles of at most MR.
+template <class F>
+void tiles(int64_t rows, F&& f) {
+    const int64_t count = (rows + MR - 1) / MR;
+    for (int64_t t = 0; t < count; t++) f(rows * t / count, int(rows * (t + 1) / count - rows * t / count));
+}
+
+// One row: scores of keys [low, high) of the block become weights, the others 0.
+void soften(float* scores, int64_t count, int64_t low, int64_t high, float& largest, float& total, float* out, int64_t size) {
+    const int64_t padded = (count + NR - 1) / NR * NR;
+    if (low >= high) {
+        std::fill(scores, scores + padded, 0.0f);
+        return;
+    }
+    for (int64_t i = 0; i < low; i++) scores[i] = -INFINITY;
+    for (int64_t i = high; i < padded; i++) scores[i] = -INFINITY;
+    vf best = load(scores);
+    for (int64_t i = VL; i < padded; i += VL) best = max(best, load(scores + i));
+    const float top = std::fmax(largest, max(best));
+    if (top > largest) {
+        const float shrink = largest == -INFINITY ? 0.0f : __builtin_expf(largest - top);
+        total *= shrink;
+        for (int64_t i = 0; i < size; i += VL) store(out + i, load(out + i) * shrink);
+        largest = top;
+    }
+    vf sums = {};
+    for (int64_t i = 0; i < padded; i += VL) {
+        vf weight = exp(load(scores + i) - top);
+        store(scores + i, weight);
+        sums += weight;
+    }
+    total += sum(sums);
+}
+
+template <class T>
+void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
+           int64_t q_stride, float* out, int64_t out_stride, int64_t window, float* scratch) {
+    const int64_t size = pool.head_dim, wide = padded_head(pool), group = pool.group(), rows = item.count * group;
+    float* key_panels = scratch;
+    float* value_panels = key_panels + KEYS * wide;
+    float* scores = value_panels + KEYS * wide;
+    float* result = scores + rows * KEYS;
+    float* largest = result + rows * wide;
+    float* total = largest + rows;
+    std::fill(result, result + rows * wide, 0.0f);
+    std::fill(largest, largest + rows, -INFINITY);
+    std::fill(total, total + rows, 0.0f);
+    const T *keys[KEYS], *values[KEYS];
+    const int64_t begin = window ? std::max<int64_t>(0, item.position + 1 - window) : 0;
+    const int64_t end = item.position + item.count;
+    for (int64_t base = begin; base < end; base += KEYS) {
+        const int64_t count = std::min(KEYS, end - base), panels = (count + NR - 1) / NR;
+        key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, keys, values);
+        pack_block(keys, values, count, size, key_panels, value_panels);
+        // Rows are ordered by head, then token: so the queries of a tile lie `q_stride` apart.
+        for (int64_t g = 0; g < group; g++) {
+            tiles(item.count, [&](int64_t i, int n) {
+                for (int64_t p = 0; p < panels; p++)
+                    tile_floats(q + i * q_stride + g * size, q_stride, key_panels + p * size * NR, size, n,
+                                scores + (g * item.count + i) * KEYS + p * NR, KEYS, false);
+            });
+            for (int64_t i = 0; i < item.count; i++) {
+                const int64_t row = g * item.count + i, position = item.position + i;
+                const int64_t low = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
+                const int64_t high = std::min(count, position + 1 - base);
+                soften(scores + row * KEYS, count, low, high, largest[row], total[row], result + row * wide, wide);
+            }
+        }
+        tiles(rows, [&](int64_t row, int n) {
+            for (int64_t p = 0; p * NR < size; p++)
+                tile_floats(scores + row * KEYS, KEYS, value_panels + p * count * NR, count, n, result + row * wide + p * NR,
+                            wide, true);
+        });
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        const float scale = 1.0f / total[row];
+        float* to = out + row % item.count * out_stride + row / item.count * size;
+        for (int64_t d = 0; d < size; d++) to[d] = result[row * wide + d] * scale;
+    }
+}
+
+}  // namespace
+
+void attend_chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
+                  int64_t q_stride, float* out, int64_t out_stride, int64_t window, float* scratch) {
+    auto run = pool.kind == F32 ? chunk<float> : pool.kind == F16 ? chunk<Fp16> : chunk<Bf16>;
+    run(item, sequences, pool, kv_head, q, q_stride, out, out_stride, window, scratch);
+}
+
+}  // namespace rm

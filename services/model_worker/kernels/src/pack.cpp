@@ -1,0 +1,158 @@
+// From checkpoint matrices to panels, once at load; and single rows back, for embeddings tied to the head.
+#include <cmath>
+#include <vector>
+
+#include "threads.h"
+#include "weight.h"
+
+namespace rm {
+namespace {
+
+// One row of the source as floats, zero from k on.
+void read_row(const void* source, int32_t kind, int64_t row, int64_t k, int64_t padded, float* out) {
+    widen_row(source, kind, row * k, k, out);
+    for (int64_t i = k; i < padded; i++) out[i] = 0.0f;
+}
+
+template <class T>
+void put_plain(T* panel, int64_t column, const float* row, int64_t k) {
+    for (int64_t i = 0; i < k; i++) narrow(row[i], &panel[i * NR + column]);
+}
+
+void put_bf16(bf16* panel, int64_t column, const float* row, int64_t padded) {
+    for (int64_t i = 0; i < padded; i++) panel[(i / 2) * NR * 2 + column * 2 + (i & 1)] = to_bf16(row[i]);
+}
+
+struct Scale {
+    float value;    // what is stored, a bfloat16
+    float inverse;  // 0 for a group of zeros
+};
+
+Scale scale_for(float largest, float steps) {
+    float value = from_bf16(to_bf16(largest / steps));
+    return {value, std::fabs(value) > 1e-30f ? 1.0f / value : 0.0f};
+}
+
+int clamp_round(float x, int low, int high) {
+    int value = int(std::nearbyint(x));
+    return value < low ? low : value > high ? high : value;
+}
+
+void put_int8(const Weight& w, uint8_t* panel, int64_t column, const float* row) {
+    for (int64_t g = 0; g < groups(w); g++, panel += group_bytes(w), row += w.group) {
+        float largest = 0.0f;
+        for (int64_t i = 0; i < w.group; i++) largest = std::fmax(largest, std::fabs(row[i]));
+        Scale scale = scale_for(largest, 127.0f);
+        reinterpret_cast<bf16*>(panel)[column] = to_bf16(scale.value);
+        int8_t* data = reinterpret_cast<int8_t*>(panel + NR * 2);
+        for (int64_t i = 0; i < w.group; i++)
+            data[(i / 2) * NR * 2 + column * 2 + (i & 1)] = int8_t(clamp_round(row[i] * scale.inverse, -127, 127));
+    }
+}
+
+// The largest weight becomes -8, the end of the range with one step more.
+void put_int4(const Weight& w, uint8_t* panel, int64_t column, const float* row) {
+    for (int64_t g = 0; g < groups(w); g++, panel += group_bytes(w), row += w.group) {
+        float largest = 0.0f;
+        for (int64_t i = 0; i < w.group; i++)
+            if (std::fabs(row[i]) > std::fabs(largest)) largest = row[i];
+        Scale scale = scale_for(largest, -8.0f);
+        reinterpret_cast<bf16*>(panel)[column] = to_bf16(scale.value);
+        uint32_t* data = reinterpret_cast<uint32_t*>(panel + NR * 2);
+        for (int64_t i = 0; i < w.group; i += 8) {
+            uint32_t word = 0;
+            for (int j = 0; j < 8; j++) {
+                uint32_t value = uint32_t(clamp_round(row[i + j] * scale.inverse, -8, 7) + 8);
+                word |= value << (4 * (j / 2) + 16 * (j & 1));
+            }
+            data[(i / 8) * NR + column] = word;
+        }
+    }
+}
+
+void put_row(const Weight& w, int64_t panel_index, int64_t column, const float* row) {
+    uint8_t* panel = w.data + panel_index * panel_bytes(w);
+    switch (w.kind) {
+        case F32: return put_plain(reinterpret_cast<float*>(panel), column, row, w.k);
+        case F16: return put_plain(reinterpret_cast<Fp16*>(panel), column, row, w.k);
+        case BF16: return put_bf16(reinterpret_cast<bf16*>(panel), column, row, padded_k(w));
+        case I8: return put_int8(w, panel, column, row);
+        default: return put_int4(w, panel, column, row);
+    }
+}
+
+// bf16 to bf16 is the common case and a matter of memory bandwidth: NR rows are woven dword by dword.
+void weave_bf16(const Weight& w, int64_t panel_index, const bf16* source, int64_t row, int64_t rows) {
+    uint32_t* panel = reinterpret_cast<uint32_t*>(w.data + panel_index * panel_bytes(w));
+    for (int64_t pair = 0; pair < w.k / 2; pair++)
+        for (int64_t j = 0; j < NR; j++) {
+            uint32_t word = 0;
+            if (j < rows) memcpy(&word, source + (row + j) * w.k + pair * 2, 4);
+            panel[pair * NR + j] = word;
+        }
+}
+
+void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind, int64_t row, int64_t rows,
+                std::vector<float>& line) {
+    if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0) return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
+    line.resize(padded_k(w));
+    for (int64_t j = 0; j < NR; j++) {
+        if (j < rows)
+            read_row(source, kind, row + j, w.k, padded_k(w), line.data());
+        else
+            std::fill(line.begin(), line.end(), 0.0f);
+        put_row(w, panel, j, line.data());
+    }
+}
+
+}  // namespace
+
+void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, float* out) {
+    switch (kind) {
+        case F32: std::copy_n(static_cast<const float*>(source) + at, count, out); return;
+        case F16: for (int64_t i = 0; i < count; i++) out[i] = from_fp16(static_cast<const fp16*>(source)[at + i]); return;
+        default: for (int64_t i = 0; i < count; i++) out[i] = from_bf16(static_cast<const bf16*>(source)[at + i]);
+    }
+}
+
+void pack(const Weight& w, const void* source, int32_t kind, int64_t n, int64_t first, int64_t step) {
+    const Turn turn;
+    parallel(turn, [&](Team& team) {
+        std::vector<float> line;
+        int64_t begin, end;
+        while (team.take((n + NR - 1) / NR, 1, begin, end))
+            for (int64_t i = begin; i < end; i++)
+                pack_panel(w, first + i * step, source, kind, i * NR, std::min<int64_t>(NR, n - i * NR), line);
+    });
+}
+
+void unpack_row(const Weight& w, int64_t row, float* out) {
+    const uint8_t* panel = w.data + row / NR * panel_bytes(w);
+    const int64_t column = row % NR;
+    switch (w.kind) {
+        case F32:
+            for (int64_t i = 0; i < w.k; i++) out[i] = reinterpret_cast<const float*>(panel)[i * NR + column];
+            return;
+        case F16:
+            for (int64_t i = 0; i < w.k; i++) out[i] = from_fp16(reinterpret_cast<const fp16*>(panel)[i * NR + column]);
+            return;
+        case BF16:
+            for (int64_t i = 0; i < w.k; i++)
+                out[i] = from_bf16(reinterpret_cast<const bf16*>(panel)[(i / 2) * NR * 2 + column * 2 + (i & 1)]);
+            return;
+        default: break;
+    }
+    for (int64_t i = 0; i < w.k; i++) {
+        const uint8_t* group = panel + i / w.group * group_bytes(w);
+        const int64_t at = i % w.group;
+        float scale = from_bf16(reinterpret_cast<const bf16*>(group)[column]);
+        if (w.kind == I8) {
+            out[i] = scale * reinterpret_cast<const int8_t*>(group + NR * 2)[(at / 2) * NR * 2 + column * 2 + (at & 1)];
+        } else {
+            uint32_t word = reinterpret_cast<const uint32_t*>(group + NR * 2)[(at / 8) * NR + column];
+            out[i] = scale * (int((word >> (4 * (at % 8 / 2) + 16 * (at & 1))) & 15) - 8);
+        }
+    }
+}
+
+}  // namespace rm

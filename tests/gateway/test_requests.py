@@ -1,0 +1,476 @@
+"""The request table as pure logic, without a bus: single cases, then random weather."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.services.gateway.ports import Limits, Observer
+from radixmesh.services.gateway.requests import Outgoing, RequestTable
+from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.messages import (
+    Cancel,
+    Choice,
+    Finish,
+    Message,
+    RequestFailed,
+    Routed,
+    SamplingParams,
+    Submit,
+    TextBatch,
+)
+
+DETOK = ("detok", 1)
+LENGTH = 10
+
+
+class FakeMesh:
+    """Replicas by name, with their epochs."""
+
+    def __init__(self) -> None:
+        self.replicas = {"r0": 1}
+        self.idle_replicas: set[str] = set()
+        self.is_unknown = False
+
+    def missing(self, model: str) -> str:
+        return "" if self.replicas else "no scheduler is ready"
+
+    def unknown(self, model: str) -> bool:
+        return self.is_unknown
+
+    def alive(self, instance: str, epoch: int) -> bool:
+        return (instance, epoch) == DETOK or self.replicas.get(instance) == epoch
+
+    def idle(self, replica_id: str, quiet: float) -> bool:
+        return replica_id in self.idle_replicas
+
+
+class Counter(Observer):
+    def __init__(self) -> None:
+        self.ends: dict[str, int] = defaultdict(int)
+
+    def ended(self, live: LiveRequest, now: float) -> None:
+        self.ends[live.request_id] += 1
+
+
+def make_submit(request_id: str = "a", n: int = 1, **params: Any) -> Submit:
+    return Submit(
+        request_id=request_id,
+        gateway_id="gw",
+        model="m",
+        text="hi",
+        params=SamplingParams(n=n, **params),
+        received_at=0,
+        deadline=600,
+    )
+
+
+def make_routed(submit: Submit, replica: str = "r0", epoch: int = 1) -> Routed:
+    return Routed(
+        request_id=submit.request_id,
+        attempt=submit.attempt,
+        replica_id=replica,
+        replica_epoch=epoch,
+        detokenizer_id=DETOK[0],
+        detokenizer_epoch=DETOK[1],
+        prompt_tokens=5,
+        reason="only",
+    )
+
+
+def make_row(
+    submit: Submit, choice: int, first: int, tokens: list[int], text: str, finish: Finish = Finish.RUNNING
+) -> TextBatch:
+    return TextBatch(
+        detokenizer_id="detok",
+        request_ids=[submit.request_id],
+        choices=np.array([choice]),
+        attempts=np.array([submit.attempt]),
+        first_index=np.array([first]),
+        counts=np.array([len(tokens)]),
+        tokens=np.array(tokens),
+        texts=[text],
+        finish=np.array([finish]),
+        stop_reasons=[None],
+        prompt_tokens=np.array([5]),
+        cached_tokens=np.array([3]),
+    )
+
+
+@dataclass
+class Client:
+    """Reads what a request gives."""
+
+    live: LiveRequest
+    texts: dict[int, str] = field(default_factory=lambda: defaultdict(str))
+    finishes: dict[int, list[Finish]] = field(default_factory=lambda: defaultdict(list))
+
+    def read(self) -> None:
+        for delta in self.live.take():
+            self.texts[delta.choice] += delta.text
+            if delta.finish is not Finish.RUNNING:
+                self.finishes[delta.choice].append(delta.finish)
+
+
+def opened(table: RequestTable, submit: Submit | None = None, now: float = 0.0) -> tuple[LiveRequest, Outgoing]:
+    live = LiveRequest(submit or make_submit(), 600.0, lambda: None)
+    return live, table.open(live, now)
+
+
+def only_submit(out: Outgoing) -> Submit:
+    (submit,) = [message for message in out if isinstance(message, Submit)]
+    return submit
+
+
+def test_a_plain_life() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table)
+    submit = only_submit(out)
+    assert (submit.attempt, submit.choices) == (0, [])
+    assert table.routed(make_routed(submit), 1.0) == []
+    assert table.text(make_row(submit, 0, 0, [1, 2], "ab"), 2.0) == []
+    assert [(delta.text, delta.tokens, delta.finish) for delta in live.take()] == [("ab", [1, 2], Finish.RUNNING)]
+    assert table.text(make_row(submit, 0, 2, [3], "c", Finish.STOP), 3.0) == []
+    assert [(delta.text, delta.tokens, delta.finish) for delta in live.take()] == [("c", [3], Finish.STOP)]
+    assert (live.ended, live.error, len(table)) == (True, None, 0)
+    assert (live.prompt_tokens, live.output_tokens, live.cached_tokens) == (5, 3, 3)
+    assert table.text(make_row(submit, 0, 3, [4], "d"), 4.0) == []
+
+
+def test_what_piles_up_is_one_delta() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table)
+    for index in range(4):
+        table.text(make_row(only_submit(out), 0, index, [index], str(index)), 1.0)
+    assert [delta.text for delta in live.take()] == ["0123"]
+    assert list(live.take()) == []
+
+
+def test_text_may_come_before_the_route() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table)
+    table.text(make_row(only_submit(out), 0, 0, [1], "a", Finish.LENGTH), 1.0)
+    assert live.ended
+    assert table.routed(make_routed(only_submit(out)), 2.0) == []
+
+
+def test_a_replica_that_was_gone_before_its_route_came() -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(), mesh)
+    _, out = opened(table)
+    assert table.gone("r0", 1, 1.0) == []
+    again = table.routed(make_routed(only_submit(out)), 2.0)
+    assert only_submit(again).attempt == 1
+    assert [message.attempts.tolist() for message in again if isinstance(message, Cancel)] == [[0]]
+
+
+def test_only_the_dead_epoch_counts() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    _, out = opened(table)
+    table.routed(make_routed(only_submit(out), epoch=2), 1.0)
+    assert table.gone("r0", 1, 2.0) == []
+    assert table.gone("someone", 9, 2.0) == []
+    assert only_submit(table.gone("detok", 1, 2.0)).attempt == 1
+
+
+def test_a_choice_that_lost_only_the_word_of_its_end() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table, make_submit(max_tokens=2))
+    table.routed(make_routed(only_submit(out)), 1.0)
+    table.text(make_row(only_submit(out), 0, 0, [1, 2], "ab"), 2.0)
+    sent = table.gone("r0", 1, 3.0)
+    assert [type(message) for message in sent] == [Cancel]
+    assert [(delta.text, delta.finish) for delta in live.take()] == [("ab", Finish.LENGTH)]
+    assert live.ended
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_rows_that_do_not_fit_send_it_round_again(first: int) -> None:
+    """A gap, and a row that half overlaps, whose text cannot be cut."""
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table)
+    table.text(make_row(only_submit(out), 0, 0, [1, 2], "ab"), 1.0)
+    again = only_submit(table.text(make_row(only_submit(out), 0, first, [3, 4], "cd"), 2.0))
+    assert [(choice.index, choice.resumed.tolist()) for choice in again.choices] == [(0, [1, 2])]
+    assert [delta.text for delta in live.take()] == ["ab"]
+
+
+def test_refusals_that_time_may_cure() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, _ = opened(table)
+    failed = RequestFailed(request_id="a", attempt=0, code=ErrorCode.NOT_READY, message="no")
+    assert table.failed(failed, 1.0) == []
+    assert table.tick(1.1) == []
+    assert only_submit(table.tick(1.3)).attempt == 1
+    assert table.failed(failed, 2.0) == []  # an old attempt's
+    table.failed(failed.model_copy(update={"attempt": 1, "code": ErrorCode.QUEUE_FULL, "retry_after": 2.0}), 3.0)
+    assert table.tick(4.9) == []
+    assert only_submit(table.tick(5.1)).attempt == 2
+    table.failed(failed.model_copy(update={"attempt": 2}), 31.0)
+    assert live.error is not None
+    assert live.error.code is ErrorCode.NOT_READY
+
+
+def test_a_full_queue_ends_a_first_attempt() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, _ = opened(table)
+    table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.QUEUE_FULL, message="no"), 1.0)
+    assert live.error is not None
+    assert live.error.code is ErrorCode.QUEUE_FULL
+
+
+def test_attempts_back_off_and_end() -> None:
+    table = RequestTable(Limits(max_attempts=3), FakeMesh())
+    live, _ = opened(table)
+    now, times = 0.0, []
+    while not live.ended:
+        sent = table.failed(
+            RequestFailed(request_id="a", attempt=live.attempt, code=ErrorCode.REPLICA_LOST, message="x"), now
+        )
+        while not live.ended and not any(isinstance(message, Submit) for message in sent):
+            now += 0.1
+            sent = table.tick(now)
+        times.append(now)
+    assert live.error is not None
+    assert live.error.code is ErrorCode.REPLICA_LOST
+    assert len(times) == 3
+    assert times[1] > times[0]
+
+
+def test_silence_after_the_first_token_is_a_stall_but_not_in_the_queue() -> None:
+    table = RequestTable(Limits(stall_timeout=60), FakeMesh())
+    _, out = opened(table)
+    table.routed(make_routed(only_submit(out)), 1.0)
+    assert table.tick(300.0) == []
+    table.text(make_row(only_submit(out), 0, 0, [1], "a"), 301.0)
+    assert table.tick(360.0) == []
+    assert only_submit(table.tick(361.0)).attempt == 1
+
+
+def test_an_idle_replica_has_forgotten() -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(), mesh)
+    _, out = opened(table)
+    table.routed(make_routed(only_submit(out)), 1.0)
+    mesh.idle_replicas.add("r0")
+    assert table.tick(3.0) == []
+    assert only_submit(table.tick(6.0)).attempt == 1
+
+
+def test_a_reconnect_costs_no_attempt() -> None:
+    table = RequestTable(Limits(max_attempts=1), FakeMesh())
+    live, _ = opened(table)
+    for round_ in range(4):
+        assert [type(message) for message in table.reconnected(round_)] == [Cancel]
+        assert only_submit(table.tick(round_ + 0.6)).attempt == round_ + 1
+    assert not live.ended
+
+
+def test_unknown_models_and_limits() -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(max_inflight=1), mesh)
+    opened(table)
+    with pytest.raises(RequestError, match="1 prompts in work"):
+        opened(table, make_submit("b"))
+    mesh.is_unknown = True
+    table = RequestTable(Limits(), mesh)
+    with pytest.raises(RequestError, match="no model named 'm'"):
+        opened(table)
+    assert len(table) == 0
+
+
+def test_waiting_ends_with_what_is_missing() -> None:
+    mesh = FakeMesh()
+    mesh.replicas.clear()
+    table = RequestTable(Limits(ready_wait=5), mesh)
+    live, out = opened(table)
+    assert out == table.tick(4.9) == []
+    assert table.tick(5.0) == []
+    assert live.error is not None
+    assert (live.error.code, live.error.retry_after) == (ErrorCode.NOT_READY, 5.0)
+    assert "no scheduler is ready" in live.error.message
+
+
+# -- random weather --
+
+
+def expected_token(choice: int, index: int) -> int:
+    return 100 * choice + index
+
+
+def text_after(choice: int, count: int, last: bool) -> str:
+    """What a detokenizer has shown after `count` tokens: it holds every second token's text back, up to the end."""
+    shown = count if last else count - count % 2
+    return "".join(f"<{choice}.{index}>" for index in range(shown))
+
+
+class World:
+    """A ring that runs by the rules, on a bus that does not."""
+
+    def __init__(self, n: int, steps: int) -> None:
+        self.now = 0.0
+        self.mesh = FakeMesh()
+        self.counter = Counter()
+        limits = Limits(max_attempts=1000, route_timeout=3.0, stall_timeout=10.0)
+        self.table = RequestTable(limits, self.mesh, self.counter)
+        self.steps = steps
+        """Tokens a row."""
+        self.net: list[Message] = []
+        """On their way to the gateway."""
+        self.jobs: dict[tuple[int, int], tuple[Submit, str, int, int]] = {}
+        """(attempt, choice) to (submit, replica, its epoch, next index) of what replicas run."""
+        live = LiveRequest(make_submit(n=n), 1e9, lambda: None)
+        self.client = Client(live)
+        self.take(self.table.open(live, 0.0))
+
+    def take(self, out: Outgoing, *, lose: bool = False) -> None:
+        for message in [] if lose else out:
+            if isinstance(message, Cancel):
+                limit = int(message.attempts[0])
+                self.jobs = {key: job for key, job in self.jobs.items() if key[0] > limit}
+            elif self.mesh.replicas:
+                self.admit(message)
+        self.client.read()
+
+    def admit(self, submit: Submit) -> None:
+        replica, epoch = next(iter(self.mesh.replicas.items()))
+        self.net.append(make_routed(submit, replica, epoch))
+        for choice in submit.choices or [Choice(index=index) for index in range(submit.params.n)]:
+            count = len(choice.resumed)
+            assert choice.resumed.tolist() == [expected_token(choice.index, index) for index in range(count)]
+            self.jobs[submit.attempt, choice.index] = (submit, replica, epoch, count)
+
+    def work(self) -> None:
+        """Every running choice advances by one row."""
+        for (attempt, choice), (submit, replica, epoch, first) in list(self.jobs.items()):
+            if self.mesh.replicas.get(replica) != epoch:
+                del self.jobs[attempt, choice]
+                continue
+            end = min(first + self.steps, LENGTH)
+            last = end == LENGTH
+            tokens = [expected_token(choice, index) for index in range(first, end)]
+            text = text_after(choice, end, last)[len(text_after(choice, first, False)) :]
+            self.net.append(make_row(submit, choice, first, tokens, text, Finish.STOP if last else Finish.RUNNING))
+            self.jobs[attempt, choice] = (submit, replica, epoch, end)
+            if last:
+                del self.jobs[attempt, choice]
+
+    def deliver(self, position: int, *, keep: bool = False, lose_answer: bool = False) -> None:
+        if self.net:
+            position %= len(self.net)
+            message = self.net[position] if keep else self.net.pop(position)
+            handle = {Routed: self.table.routed, TextBatch: self.table.text, RequestFailed: self.table.failed}
+            self.take(handle[type(message)](message, self.now), lose=lose_answer)  # type: ignore[operator]
+
+    def drop(self, position: int) -> None:
+        if self.net:
+            self.net.pop(position % len(self.net))
+
+    def die(self, *, told: bool) -> None:
+        """A replica dies; it is back at once if another does not stand by."""
+        for name, epoch in list(self.mesh.replicas.items())[:1]:
+            self.mesh.replicas[name] = epoch + 1
+            if told:
+                self.take(self.table.gone(name, epoch, self.now))
+
+    def lose_group(self) -> None:
+        """The scheduler lives, its workers do not: REPLICA_LOST for all that it ran."""
+        for attempt, _ in list(self.jobs):
+            self.net.append(
+                RequestFailed(request_id="a", attempt=attempt, code=ErrorCode.REPLICA_LOST, message="workers died")
+            )
+        self.jobs.clear()
+
+    def absent(self) -> None:
+        """No replica for a while."""
+        kept = dict(self.mesh.replicas)
+        self.mesh.replicas.clear()
+        self.tick(1.0)
+        self.mesh.replicas.update({name: epoch + 1 for name, epoch in kept.items()})
+        for name, epoch in kept.items():
+            self.take(self.table.gone(name, epoch, self.now))
+        self.take(self.table.mesh_changed(self.now))
+
+    def tick(self, seconds: float, *, lose_answer: bool = False) -> None:
+        self.now += seconds
+        self.take(self.table.tick(self.now), lose=lose_answer)
+
+    def check(self) -> None:
+        live = self.client.live
+        for choice in range(len(live.choices)):
+            full = text_after(choice, LENGTH, True)
+            assert full.startswith(self.client.texts[choice])
+            assert len(self.client.finishes[choice]) <= 1
+            if self.client.finishes[choice]:
+                assert self.client.texts[choice] == full
+        assert self.counter.ends["a"] == (1 if live.ended else 0)
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("work")),
+    st.tuples(st.just("deliver"), st.integers(0, 7)),
+    st.tuples(st.just("deliver"), st.just(0)),
+    st.tuples(st.just("deliver"), st.just(0)),
+    st.tuples(st.just("deliver"), st.just(0)),
+    st.tuples(st.just("duplicate"), st.integers(0, 7)),
+    st.tuples(st.just("drop"), st.integers(0, 7)),
+    st.tuples(st.just("lost answer"), st.integers(0, 7)),
+    st.tuples(st.just("tick"), st.sampled_from([0.1, 1.0, 4.0])),
+    st.tuples(st.just("lost tick"), st.sampled_from([1.0, 4.0])),
+    st.tuples(st.sampled_from(["die", "die unseen", "lose group", "reconnect", "absent"])),
+)
+
+
+def act(world: World, name: str, argument: Any) -> None:
+    match name:
+        case "work":
+            world.work()
+        case "deliver":
+            world.deliver(argument)
+        case "duplicate":
+            world.deliver(argument, keep=True)
+        case "lost answer":
+            world.deliver(argument, lose_answer=True)
+        case "drop":
+            world.drop(argument)
+        case "tick":
+            world.tick(argument)
+        case "lost tick":
+            world.tick(argument, lose_answer=True)
+        case "die":
+            world.die(told=True)
+        case "die unseen":
+            world.die(told=False)
+        case "lose group":
+            world.lose_group()
+        case "reconnect":
+            world.take(world.table.reconnected(world.now))
+        case "absent":
+            world.absent()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(n=st.integers(1, 3), steps=st.integers(1, 4), weather=st.lists(ACTIONS, max_size=60))
+def test_whatever_the_weather_the_stream_is_unbroken(n: int, steps: int, weather: list[tuple[Any, ...]]) -> None:
+    world = World(n, steps)
+    for name, *argument in weather:
+        act(world, name, argument[0] if argument else None)
+        world.check()
+    for _ in range(500):  # the storm is over
+        if world.client.live.ended:
+            break
+        world.work()
+        while world.net:
+            world.deliver(0)
+        world.tick(1.0)
+        world.check()
+    assert world.client.live.ended
+    assert world.client.live.error is None
+    assert all(world.client.finishes[choice] == [Finish.STOP] for choice in range(n))
+    assert len(world.table) == 0
+    assert world.client.live.output_tokens == n * LENGTH

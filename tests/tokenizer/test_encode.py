@@ -1,0 +1,284 @@
+"""Requests to ids: as transformers does it, and with clear words where it cannot be done."""
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizer.small_tokenizers import (
+    TOOL_TEMPLATE,
+    byte_level,
+    save_chat_model,
+    save_model,
+    sentencepiece,
+)
+
+from radixmesh.services.tokenizer import encode
+from radixmesh.services.tokenizer.chat import plain_messages
+from radixmesh.services.tokenizer.limits import Limits, from_config
+from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
+from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task
+
+ROOMY = Limits(max_model_len=1000, vocab_size=401)
+
+
+def submit(**fields: Any) -> Submit:
+    defaults = {"request_id": "1" * 32, "gateway_id": "gw", "model": "m", "received_at": 0.0, "deadline": 1e12}
+    return Submit.model_validate({**defaults, **fields})
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> encode.Encoder:
+    return encode.load(save_chat_model(tmp_path_factory.mktemp("chat")))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> encode.Encoder:
+    """Adds a BOS token; has no chat template."""
+    return encode.load(save_model(tmp_path_factory.mktemp("plain"), sentencepiece(), bos_token="<s>"))
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> encode.Encoder:
+    return encode.load(save_chat_model(tmp_path_factory.mktemp("tools"), TOOL_TEMPLATE))
+
+
+def refused(encoder: encode.Encoder, request: Submit, limits: Limits = ROOMY) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        encoder.encode(request, limits)
+    return caught.value
+
+
+def text_of(encoder: encode.Encoder, **fields: Any) -> str:
+    decoded: str = byte_level().decode(encoder.encode(submit(**fields), ROOMY).tolist(), skip_special_tokens=False)
+    return decoded
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(min_size=1, max_size=40))
+def test_text_as_transformers_encodes_it(plain: encode.Encoder, chat: encode.Encoder, text: str) -> None:
+    for encoder in (plain, chat):
+        wanted = encoder._tokenizer(text)["input_ids"]
+        assert encoder.encode(submit(text=text), ROOMY).tolist() == wanted
+
+
+def test_bos_is_the_tokenizers_own_business(plain: encode.Encoder, chat: encode.Encoder) -> None:
+    assert plain.encode(submit(text="the fox"), ROOMY)[0] == 1
+    assert plain.encode(submit(text=""), ROOMY).tolist() == [1]
+    assert chat.encode(submit(text="the"), ROOMY).tolist() == byte_level().encode("the").ids
+    assert refused(chat, submit(text="")).message == "the prompt is empty: it has no tokens"
+
+
+def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
+    save_model(tmp_path, byte_level(), model_max_length=4)
+    fields = json.loads((tmp_path / "tokenizer.json").read_text())
+    fields["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    fields["padding"] = {
+        "strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|endoftext|>",
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(fields))
+    ids = encode.load(tmp_path).encode(submit(text="the quick brown fox jumps"), ROOMY)
+    assert ids.tolist() == byte_level().encode("the quick brown fox jumps").ids
+
+
+def test_chat_as_transformers_renders_it(chat: encode.Encoder) -> None:
+    messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "Ça va? 🙂"}]
+    wanted = chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert chat.encode(submit(messages=messages), ROOMY).tolist() == wanted
+
+
+def test_chat_template_kwargs(chat: encode.Encoder) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    opening = "<|im_start|>user\nhi<|im_end|>\n"
+    assert text_of(chat, messages=messages, chat_template_kwargs={"mood": "glad"}) == (
+        f"{opening}<|im_start|>assistant\n[glad]"
+    )
+    assert text_of(chat, messages=messages, chat_template_kwargs={"add_generation_prompt": False}) == opening
+    going_on = [*messages, {"role": "assistant", "content": "Well, I"}]
+    assert text_of(chat, messages=going_on, chat_template_kwargs={"continue_final_message": True}) == (
+        f"{opening}<|im_start|>assistant\nWell, I"
+    )
+    both = {"continue_final_message": True, "add_generation_prompt": True}
+    assert "exclude" in refused(chat, submit(messages=going_on, chat_template_kwargs=both)).message
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "tools", "messages", "return_dict", "conversation"])
+def test_reserved_template_kwargs(chat: encode.Encoder, name: str) -> None:
+    error = refused(chat, submit(messages=[{"role": "user", "content": "x"}], chat_template_kwargs={name: "y"}))
+    assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "chat_template_kwargs")
+    assert name in error.message
+
+
+def test_content_parts_and_tool_arguments_become_plain() -> None:
+    parts = [{"type": "text", "text": "a"}, {"text": "b"}, "c"]
+    assert plain_messages([{"role": "user", "content": parts}]) == [{"role": "user", "content": "a\nb\nc"}]
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    (message,) = plain_messages([{"role": "assistant", "content": None, "tool_calls": [call, "odd"]}])
+    assert message["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}, "odd"]
+    assert call["function"]["arguments"] == '{"x": 1}'  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages.0.content.0"),
+        ({"role": "user", "content": [{"type": "text", "text": 3}]}, "messages.0.content.0"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]},
+            "messages.0.tool_calls.0.function.arguments",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": "[1]"}}]},
+            "messages.0.tool_calls.0.function.arguments",
+        ),
+    ],
+)
+def test_messages_that_cannot_be_plain(chat: encode.Encoder, message: dict[str, Any], param: str) -> None:
+    error = refused(chat, submit(messages=[message]))
+    assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, param)
+
+
+def test_tools(tools: encode.Encoder, chat: encode.Encoder) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "tool_calls": [call]}]
+    assert text_of(tools, messages=messages, tools=[tool]) == "weather;<|im_start|>x<|im_start|>yBern"
+    error = refused(chat, submit(messages=messages[:1], tools=[tool]))
+    assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "tools")
+    assert chat.encode(submit(messages=messages[:1], tools=[]), ROOMY).size
+
+
+def test_template_errors_are_told(chat: encode.Encoder, plain: encode.Encoder, tmp_path: Path) -> None:
+    error = refused(chat, submit(messages=[{"role": "villain", "content": "x"}]))
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert "no villains here" in error.message
+    assert "no chat template" in refused(plain, submit(messages=[{"role": "user", "content": "x"}])).message
+    assert "empty" in refused(chat, submit(messages=[])).message
+    crashing = encode.load(save_chat_model(tmp_path, "{{ messages[0].content + 3 }}"))
+    assert "TypeError" in refused(crashing, submit(messages=[{"role": "user", "content": "x"}])).message
+    escaping = encode.load(save_chat_model(tmp_path, "{{ ''.__class__.__mro__ }}{{ messages.append(1) }}"))
+    assert "refuses" in refused(escaping, submit(messages=[{"role": "user", "content": "x"}])).message
+
+
+def test_token_ids_pass_through(chat: encode.Encoder) -> None:
+    assert chat.encode(submit(token_ids=[5, 400, 0]), ROOMY).tolist() == [5, 400, 0]
+    for ids, wrong in (([5, 401], "401"), ([-1, 3], "-1")):
+        error = refused(chat, submit(token_ids=ids))
+        assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "prompt")
+        assert wrong in error.message
+        assert "0 to 400" in error.message
+    assert "empty" in refused(chat, submit(token_ids=[])).message
+    assert "-2" in refused(chat, submit(token_ids=[-2]), Limits()).message
+    assert chat.encode(submit(token_ids=[10**6]), Limits()).tolist() == [10**6]
+
+
+def test_encoded_text_must_fit_the_models_vocabulary(chat: encode.Encoder) -> None:
+    error = refused(chat, submit(text="<|im_end|><tool call｜>"), Limits(vocab_size=400))
+    assert "token id 400" in error.message
+
+
+def test_lone_surrogates(chat: encode.Encoder) -> None:
+    for fields in ({"text": "ab\ud800"}, {"messages": [{"role": "user", "content": "ab\udfff"}]}):
+        error = refused(chat, submit(**fields))
+        assert error.code is ErrorCode.INVALID_REQUEST
+        assert "surrogate" in error.message
+
+
+@pytest.mark.parametrize("fields", [{}, {"text": "a", "token_ids": [1]}, {"text": "a", "messages": []}])
+def test_exactly_one_prompt(chat: encode.Encoder, fields: dict[str, Any]) -> None:
+    assert "exactly one" in refused(chat, submit(**fields)).message
+
+
+IDS = list(range(10, 20))
+
+
+@pytest.mark.parametrize(
+    ("limit", "fields", "words"),
+    [
+        (11, {}, None),
+        (10, {}, ["10 tokens", "output included"]),
+        (10, {"task": Task.EMBED}, None),
+        (9, {"task": Task.EMBED}, ["10 tokens", "9 tokens"]),
+        (20, {"params": SamplingParams(max_tokens=10)}, None),
+        (19, {"params": SamplingParams(max_tokens=10)}, ["10 tokens", "max_tokens asks for 10", "20", "19"]),
+        (19, {"params": SamplingParams(max_tokens=10), "task": Task.EMBED}, None),
+        (15, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, None),
+        (14, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, ["10 tokens", "4 were generated"]),
+        (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "params": SamplingParams(max_tokens=10)}, None),
+        (0, {"params": SamplingParams(max_tokens=10**6)}, None),
+    ],
+)
+def test_lengths(chat: encode.Encoder, limit: int, fields: dict[str, Any], words: list[str] | None) -> None:
+    request = submit(token_ids=IDS, **fields)
+    if words is None:
+        assert chat.encode(request, Limits(limit, 401)).tolist() == IDS
+    else:
+        error = refused(chat, request, Limits(limit, 401))
+        assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+        assert [word for word in words if word not in error.message] == []
+        assert error.param == ("max_tokens" if "max_tokens asks" in error.message else "prompt")
+
+
+def test_hopeless_text_is_not_tokenized(chat: encode.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_args: object) -> None:
+        raise AssertionError("was tokenized")
+
+    monkeypatch.setattr(chat, "_ids", never)
+    for fields in ({"text": "x" * 20_000}, {"messages": [{"role": "user", "content": "x" * 20_000}]}):
+        error = refused(chat, submit(**fields), Limits(100, 401))
+        assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+        assert "100 tokens" in error.message
+
+
+def test_encoding_lets_other_threads_run(chat: encode.Encoder) -> None:
+    """It must not hold the GIL: while it works in a thread, this one counts."""
+    text, done = "the quick brown fox " * 60_000, threading.Event()
+
+    def work() -> None:
+        chat.encode(submit(text=text), Limits())
+        done.set()
+
+    worker, ticks = threading.Thread(target=work), 0
+    worker.start()
+    while not done.is_set():
+        time.sleep(0.001)
+        ticks += 1
+    worker.join()
+    assert ticks > 10
+
+
+def test_limits(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"text_config": {"max_position_embeddings": 7, "vocab_size": 9}, "vocab_size": 1}))
+    found = from_config(tmp_path)
+    assert found == Limits(7, 9)
+    replicas = [
+        Presence(service="scheduler", instance=str(n), epoch=1, state=State.READY, attributes=attributes)
+        for n, attributes in enumerate(({"max_model_len": 50}, {"max_model_len": 40, "vocab_size": 0}, {}))
+    ]
+    assert found.narrowed(replicas) == Limits(40, 9)
+    assert found.narrowed([]) == found
+    path.write_text(json.dumps({"n_positions": "many"}))
+    assert from_config(tmp_path) == Limits(0, 0)
+    for broken in ("[]", "{"):
+        path.write_text(broken)
+        with pytest.raises(ModelLoadError, match=r"config\.json"):
+            from_config(tmp_path)
+
+
+def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
+    save_model(tmp_path, byte_level())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelLoadError, match=str(tmp_path)):
+        encode.load(tmp_path)
+
+
+def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
+    assert (chat.vocab_size, chat.has_chat_template, plain.has_chat_template) == (401, True, False)
+    assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).dtype
