@@ -21,7 +21,7 @@ class GatewaySettings(ServiceSettings):
         10.0, gt=0, le=3600, description="Seconds after which a request that no tokenizer took is sent again."
     )
     stall_timeout: float = Field(
-        60.0, gt=0, le=86400, description="Seconds without a token, after the first, until a request is sent again."
+        60.0, gt=0, le=86400, description="Seconds without a token, queueing aside, until a request is sent again."
     )
     max_attempts: int = Field(5, ge=1, le=100, description="How often a request is sent round the ring in all.")
     max_body_bytes: int = Field(33554432, ge=1024, description="Largest request body.")
@@ -30,6 +30,6 @@ class GatewaySettings(ServiceSettings):
         1 << 20, ge=1024, description="Text kept for a client that does not read; beyond it the request is cancelled."
     )
     client_timeout: float = Field(
-        60.0, gt=0, le=86400, description="Seconds a client may leave its stream unread until it is cancelled."
+        60.0, gt=0, le=86400, description="Seconds a client may take to send its body, or leave its stream unread."
     )
     drain_timeout: float = Field(4.0, ge=0, le=3600, description="Seconds to finish requests after SIGTERM.")

@@ -119,10 +119,15 @@ class HttpFace:
     async def _job(self, request: web.Request, read: Callable[[dict[str, Any]], Job]) -> Job:
         if request.content_type != "application/json":
             text = f"the body must be application/json, not {request.content_type[:80]!r}: set Content-Type"
-            raise _UnsupportedMediaType(ErrorCode.INVALID_REQUEST, text)
+            raise _ProtocolError(415, text)
         if request.content_length is not None and request.content_length > self._max_body:
             raise web.HTTPRequestEntityTooLarge(self._max_body, request.content_length)
-        raw = await request.read()
+        try:
+            async with asyncio.timeout(self._desk.client_timeout):
+                raw = await request.read()
+        except TimeoutError:
+            text = f"the body did not come within {self._desk.client_timeout:g} s"
+            raise _ProtocolError(408, text) from None
         if len(raw) < _BIG_BODY:
             return read(parse_object(raw))
         return await asyncio.to_thread(lambda: read(parse_object(raw)))
@@ -176,8 +181,12 @@ class HttpFace:
         return web.json_response({"name": "radixmesh gateway", "endpoints": served})
 
 
-class _UnsupportedMediaType(RequestError):
+class _ProtocolError(RequestError):
     """Has a status of its own, but no code of its own."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(ErrorCode.INVALID_REQUEST, message)
+        self.status = status
 
 
 def key_matches(authorization: str, key: bytes) -> bool:
@@ -190,7 +199,7 @@ def _error_response(
     error: RequestError, status: int | None = None, headers: dict[str, str] | None = None
 ) -> web.Response:
     if status is None:
-        status = 415 if isinstance(error, _UnsupportedMediaType) else FACES[error.code].http
+        status = error.status if isinstance(error, _ProtocolError) else FACES[error.code].http
     extra = {**(headers or {}), **retry_after(error)}
     if status == 401:
         extra["WWW-Authenticate"] = "Bearer"

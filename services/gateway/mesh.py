@@ -41,12 +41,13 @@ class MeshView:
     def alive(self, instance: str, epoch: int) -> bool:
         return self._members.alive(instance, epoch)
 
-    def idle(self, replica_id: str, quiet: float) -> bool:
-        """True if the replica has said, within the last `quiet` seconds, that it has nothing to do."""
+    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
+        """How many choices the replica runs, and keeps waiting, as told within the last `quiet` seconds."""
         member = self._members.get(replica_id)
         if member is None or quiet < 3 * member.interval:
-            return False
-        return member.attributes.get("running") == 0 and member.attributes.get("waiting") == 0
+            return None
+        running, waiting = member.attributes.get("running"), member.attributes.get("waiting")
+        return (running, waiting) if isinstance(running, int) and isinstance(waiting, int) else None
 
     def attribute(self, model: str, name: str) -> int:
         """The largest value that a tokenizer or scheduler of `model` tells for `name`; 0 if none does."""

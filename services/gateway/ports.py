@@ -22,8 +22,8 @@ class Mesh(Protocol):
         """True if `instance` is there, in that very epoch."""
         ...
 
-    def idle(self, replica_id: str, quiet: float) -> bool:
-        """True if the replica has said, within the last `quiet` seconds, that it has nothing to do."""
+    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
+        """How many choices the replica runs, and keeps waiting, as told within the last `quiet` seconds."""
         ...
 
 

@@ -187,16 +187,18 @@ class RequestTable:
         return self._redispatch(live, reason, now) if reason else []
 
     def _stalled(self, live: LiveRequest, now: float) -> str:
-        """Why a running request will hear nothing more, if so. Silence alone proves nothing while it is queued."""
+        """Why a running request will hear nothing more, if so. Silence proves nothing while it may be queued."""
         quiet = now - live.heard_at
         if quiet < _SETTLE or live.routed is None:
             return ""
-        if self._mesh.idle(live.routed.replica_id, quiet):
+        load = self._mesh.load(live.routed.replica_id, quiet)
+        if load == (0, 0):
             return "forgotten"
         gone = [name for name, epoch in _dependencies(live.routed) if not self._mesh.alive(name, epoch)]
         if gone and quiet >= self._limits.route_timeout:
             return "lost"
-        return "stalled" if live.output_tokens and quiet >= self._limits.stall_timeout else ""
+        queued = not live.output_tokens and (load is None or load[1] > 0)
+        return "stalled" if not queued and quiet >= self._limits.stall_timeout else ""
 
     # -- one request --
 

@@ -16,7 +16,7 @@ from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.ports import Limits
 from radixmesh.services.gateway.watch import Watch
 from radixmesh.shared.actor import Actor
-from radixmesh.shared.errors import RadixMeshError
+from radixmesh.shared.errors import ErrorCode, RadixMeshError, RequestError
 from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, State, Submit, TextBatch
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class Gateway(Actor):
     async def teardown(self) -> None:
         self.desk.closed = True
         for live in self.desk.table:
-            self.desk.send(self.desk.table.abort(live.request_id, self.desk.now()) or [])
+            ending = RequestError(ErrorCode.NOT_READY, "this gateway is shutting down", retry_after=1.0)
+            self.desk.send(self.desk.table.fail(live.request_id, ending, self.desk.now()))
         if self._grpc is not None:
             await self._grpc.stop()
         if self._runner is not None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from radixmesh.services.scheduler.config import PolicyName
+from radixmesh.services.scheduler.radix_node import Peek
 from radixmesh.services.scheduler.radix_tree import RadixTree
 from radixmesh.services.scheduler.sequence import Sequence
 
@@ -20,14 +21,22 @@ def _as_they_are(window: list[Sequence], _tree: RadixTree) -> list[Sequence]:
     return window
 
 
+def _peek(seq: Sequence, tree: RadixTree) -> Peek:
+    """The sequence's cached prefix, looked up again only when the tree has changed."""
+    if seq.peeked is None or seq.peeked_at != tree.version:
+        seq.peeked, seq.peeked_at = tree.peek(seq.prompt, seq.namespace), tree.version
+    return seq.peeked
+
+
 def _longest_prefix(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
-    return sorted(window, key=lambda seq: -tree.peek(seq.prompt, seq.namespace).pages)
+    return sorted(window, key=lambda seq: -_peek(seq, tree).pages)
 
 
 def _depth_first(window: list[Sequence], tree: RadixTree) -> list[Sequence]:
-    paths = {seq: tree.peek(seq.prompt, seq.namespace).path for seq in window}
+    paths = {seq: _peek(seq, tree).path for seq in window}
     weights = Counter(node for path in paths.values() for node in path)
-    return sorted(window, key=lambda seq: [(-weights[node], node) for node in paths[seq]])
+    here = (0, 0)  # what ends at a node comes after what goes on below it
+    return sorted(window, key=lambda seq: [*((-weights[node], node) for node in paths[seq]), here])
 
 
 _ARRANGE: dict[PolicyName, Arrange] = {

@@ -38,6 +38,8 @@ class RadixTree:
         """Pages in the tree."""
         self.locked = 0
         """Pages in locked nodes."""
+        self.version = 0
+        """Rises whenever the answers of `match` may change."""
         self._page_bytes = page_size * TOKEN_BYTES
         self._lfu = eviction == "lfu"
         self._listener = listener
@@ -168,6 +170,7 @@ class RadixTree:
         self._roots.clear()
         self._heap.clear()
         self.size = self.locked = 0
+        self.version += 1
 
     def nodes(self) -> Iterator[Node]:
         """Every node, roots too, parents first."""
@@ -222,6 +225,7 @@ class RadixTree:
         leaf.serial = next(self._serials)
         node.children[data[: self._page_bytes]] = leaf
         self.size += len(pages)
+        self.version += 1
         self._touch(leaf)
         self._offer(leaf)
         if self._listener is not None:
@@ -239,6 +243,7 @@ class RadixTree:
         parent.children[upper.key[: self._page_bytes]] = upper
         node.parent, node.key, node.pages, node.hashes = upper, node.key[at:], node.pages[pages:], node.hashes[pages:]
         upper.children[node.key[: self._page_bytes]] = node
+        self.version += 1
         return upper
 
     def _touch(self, node: Node) -> None:
@@ -280,6 +285,7 @@ class RadixTree:
         node.key, node.pages, node.hashes = node.key[: keep * self._page_bytes], node.pages[:keep], node.hashes[:keep]
         node.end -= count
         self.size -= count
+        self.version += 1
         self._offer(node if keep else parent)
         if self._listener is not None:
             self._listener.removed(gone)

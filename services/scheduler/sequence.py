@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.radix_node import Node
+from radixmesh.services.scheduler.radix_node import Node, Peek
 from radixmesh.shared.messages import SamplingParams, Task
 
 
@@ -80,6 +80,9 @@ class Sequence:
     traceparent: str = ""
     hashes: NDArray[np.uint64] | None = None
     """Block hashes of `prompt`, once somebody asked."""
+    peeked: Peek | None = None
+    """Its cached prefix as the policy saw it when the tree's version was `peeked_at`; its locks may have changed."""
+    peeked_at: int = -1
 
     @property
     def resumed(self) -> int:
@@ -116,4 +119,4 @@ class Sequence:
         if self.output:
             self.prompt = np.concatenate([self.prompt, np.array(self.output, np.int32)])
             self.output = []
-            self.hashes = None
+            self.hashes = self.peeked = None

@@ -37,7 +37,12 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
         for name in SERVICES:
             containers.start(name)
         for name in SERVICES:
-            wait_for(partial(containers.healthy, name), 120, f"{name} to be healthy")
+            wait_for(
+                partial(containers.healthy, name),
+                120,
+                f"{name} to be healthy",
+                alive=containers.processes[name],
+            )
         yield containers
     finally:
         ended = containers.stop()

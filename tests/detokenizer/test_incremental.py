@@ -1,7 +1,7 @@
 """Incremental text equals the whole text, however the tokens come."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,12 @@ from tokenizers import Tokenizer, decoders
 from radixmesh.services.detokenizer.incremental import REPLACEMENT, Decoder, WindowDecoder
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 
-KINDS = {"byte_level": byte_level, "sentencepiece": sentencepiece, "metaspace": metaspace, "wordpiece": wordpiece}
+KINDS: dict[str, Callable[[], Tokenizer]] = {
+    "byte_level": byte_level,
+    "sentencepiece": sentencepiece,
+    "metaspace": metaspace,
+    "wordpiece": wordpiece,
+}
 VOCABULARIES = {name: Vocabulary(make()) for name, make in KINDS.items()}
 FAST = ("byte_level", "sentencepiece", "metaspace")
 
@@ -112,7 +117,7 @@ def test_nothing_incomplete_is_shown_before_the_end(kind: str) -> None:
 
 def test_sentencepiece_spaces() -> None:
     tokenizer, vocabulary = sentencepiece(), VOCABULARIES["sentencepiece"]
-    the, fox = (tokenizer.token_to_id(token) for token in ("▁the", "▁fox"))
+    the, fox = (tokenizer.get_vocab()[token] for token in ("▁the", "▁fox"))
     assert run(vocabulary.decoder([the], True), [fox]) == " fox"
     assert run(vocabulary.decoder([1, the], True), [fox, the]) == " fox the"
     assert run(vocabulary.decoder([1], True), [fox, the]) == "fox the"
@@ -192,7 +197,7 @@ def test_an_unexpected_decoder_is_noticed(caplog: pytest.LogCaptureFixture) -> N
         None,
     ],
 )
-def test_decoders_that_join_tokens_have_no_byte_rule(decoder: object) -> None:
+def test_decoders_that_join_tokens_have_no_byte_rule(decoder: decoders.Decoder | None) -> None:
     tokenizer = Tokenizer.from_str(sentencepiece().to_str())
     tokenizer.decoder = decoder
     assert Vocabulary(tokenizer).rule is None

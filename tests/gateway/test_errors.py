@@ -1,5 +1,6 @@
 """Every way to be refused over HTTP: its status, its code, and the field it names."""
 
+import asyncio
 import io
 import json
 import socket
@@ -242,6 +243,16 @@ async def test_deadline(ring: Ring, start_gateway: StartGateway) -> None:
             events = [line[6:] for line in (await response.text()).splitlines() if line]
         assert json.loads(events[-1])["error"]["code"] == "deadline_exceeded"
     await ring.until(lambda: len({name for name, _ in ring.cancels}) == 2)
+
+
+async def test_a_body_that_does_not_come(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(client_timeout=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.http_url.rpartition(":")[2]))
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    writer.write(head.encode() + b"{")
+    async with asyncio.timeout(10):
+        assert b" 408 " in await reader.readline()
+    writer.close()
 
 
 async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:

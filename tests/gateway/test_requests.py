@@ -34,7 +34,7 @@ class FakeMesh:
 
     def __init__(self) -> None:
         self.replicas = {"r0": 1}
-        self.idle_replicas: set[str] = set()
+        self.loads: dict[str, tuple[int, int]] = {}
         self.is_unknown = False
 
     def missing(self, model: str) -> str:
@@ -46,8 +46,8 @@ class FakeMesh:
     def alive(self, instance: str, epoch: int) -> bool:
         return (instance, epoch) == DETOK or self.replicas.get(instance) == epoch
 
-    def idle(self, replica_id: str, quiet: float) -> bool:
-        return replica_id in self.idle_replicas
+    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
+        return self.loads.get(replica_id, (1, 1))
 
 
 class Counter(Observer):
@@ -159,6 +159,41 @@ def test_text_may_come_before_the_route() -> None:
     assert table.routed(make_routed(only_submit(out)), 2.0) == []
 
 
+def test_old_attempts_are_dropped() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table)
+    old = only_submit(out)
+    table.routed(make_routed(old), 1.0)
+    table.gone("r0", 1, 2.0)
+    table.text(make_row(old, 0, 0, [7], "old"), 3.0)
+    table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.INTERNAL, message="old"), 3.0)
+    assert table.routed(make_routed(old), 3.0) == []
+    assert (list(live.take()), live.ended, live.attempt) == ([], False, 1)
+
+
+def test_an_ended_choice_hears_nothing_more_and_is_not_run_again() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    live, out = opened(table, make_submit(n=2))
+    submit = only_submit(out)
+    table.routed(make_routed(submit), 1.0)
+    last = make_row(submit, 0, 0, [1, 2], "ab", Finish.STOP)
+    assert table.text(last, 2.0) == table.text(last, 2.0) == []
+    failed = RequestFailed(request_id="a", attempt=0, choice=0, code=ErrorCode.INTERNAL, message="late")
+    assert table.failed(failed, 3.0) == []
+    assert [(delta.choice, delta.text) for delta in live.take()] == [(0, "ab")]
+    assert [choice.index for choice in only_submit(table.gone("r0", 1, 4.0)).choices] == [1]
+
+
+def test_a_batch_with_columns_that_do_not_fit_is_refused() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    _, out = opened(table)
+    row = make_row(only_submit(out), 0, 0, [1], "a")
+    with pytest.raises(ValueError, match="shorter"):
+        table.text(row.model_copy(update={"texts": []}), 1.0)
+    with pytest.raises(KeyError):
+        table.text(row.model_copy(update={"finish": np.array([99])}), 1.0)
+
+
 def test_a_replica_that_was_gone_before_its_route_came() -> None:
     mesh = FakeMesh()
     table = RequestTable(Limits(), mesh)
@@ -242,14 +277,22 @@ def test_attempts_back_off_and_end() -> None:
     assert times[1] > times[0]
 
 
-def test_silence_after_the_first_token_is_a_stall_but_not_in_the_queue() -> None:
-    table = RequestTable(Limits(stall_timeout=60), FakeMesh())
+def test_silence_is_a_stall_unless_the_request_may_be_queued() -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(stall_timeout=60), mesh)
     _, out = opened(table)
     table.routed(make_routed(only_submit(out)), 1.0)
     assert table.tick(300.0) == []
     table.text(make_row(only_submit(out), 0, 0, [1], "a"), 301.0)
     assert table.tick(360.0) == []
-    assert only_submit(table.tick(361.0)).attempt == 1
+    again = only_submit(table.tick(361.0))
+    assert again.attempt == 1
+    mesh.loads["r0"] = (4, 0)
+    _, out = opened(table, make_submit("b"), 400.0)
+    table.routed(make_routed(only_submit(out)), 400.0)
+    table.cancel("a", 400.0)
+    assert table.tick(459.0) == []
+    assert only_submit(table.tick(460.0)).attempt == 1
 
 
 def test_an_idle_replica_has_forgotten() -> None:
@@ -257,7 +300,7 @@ def test_an_idle_replica_has_forgotten() -> None:
     table = RequestTable(Limits(), mesh)
     _, out = opened(table)
     table.routed(make_routed(only_submit(out)), 1.0)
-    mesh.idle_replicas.add("r0")
+    mesh.loads["r0"] = (0, 0)
     assert table.tick(3.0) == []
     assert only_submit(table.tick(6.0)).attempt == 1
 
@@ -398,6 +441,7 @@ class World:
 
     def tick(self, seconds: float, *, lose_answer: bool = False) -> None:
         self.now += seconds
+        self.mesh.loads = {name: (len(self.jobs), 0) for name in self.mesh.replicas}
         self.take(self.table.tick(self.now), lose=lose_answer)
 
     def check(self) -> None:

@@ -167,8 +167,7 @@ class Harness:
         outcome.cached.append(row.cached)
 
     def _resumed(self, row: Row) -> int:
-        choices = {choice.index: choice for choice in self.admits[row.request_id].choices}
-        return choices[row.choice].resumed.size
+        return self.admits[row.request_id].choices[row.choice].resumed.size
 
     def failures(self) -> list[ToGateway]:
         return [effect for effect in self.effects if isinstance(effect, ToGateway)]

@@ -5,7 +5,7 @@ known, whatever else ran beside it. Each position of KV memory holds a fingerpri
 that reads one written for other tokens fails the test at once.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ MAX_LEN = 4096
 _rng = np.random.default_rng(20240607)
 _WEIGHTS = _rng.integers(1, 1 << 63, MAX_LEN, np.uint64) | np.uint64(1)
 _TOKENS = _rng.integers(1, 1 << 63, VOCAB, np.uint64)
+_WEIGHT_INTS, _TOKEN_INTS = _WEIGHTS.tolist(), _TOKENS.tolist()
 _MASK = (1 << 64) - 1
 
 
@@ -26,10 +27,14 @@ class PlanBroken(AssertionError):
     """A plan asked for something that cannot be right."""
 
 
-def fingerprints(tokens: NDArray[np.int32], start: int = 0, before: int = 0) -> NDArray[np.uint64]:
-    """uint64 [len(tokens)]: one per prefix; `tokens` begin at position `start`, behind the prefix of `before`."""
-    terms = _TOKENS[tokens] * _WEIGHTS[start : start + len(tokens)]
-    return np.cumsum(terms, dtype=np.uint64) + np.uint64(before)
+def fingerprints(tokens: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """uint64 [len(tokens)]: one per prefix."""
+    return np.cumsum(_TOKENS[tokens] * _WEIGHTS[: len(tokens)], dtype=np.uint64)
+
+
+def fingerprint_behind(before: int, position: int, token: int) -> int:
+    """The fingerprint of a prefix and one token more, which stands at `position`."""
+    return (before + _TOKEN_INTS[token] * _WEIGHT_INTS[position]) & _MASK
 
 
 def next_token(fingerprint: int, params: SamplingParams, choice: int) -> int:
@@ -60,26 +65,43 @@ def expected_output(
         finish = finish_of(token, len(output), most, params)
         if finish is not Finish.RUNNING:
             return output, finish
-        last = int(fingerprints(np.array([token], np.int32), len(prompt) + len(output) - 1, last)[0])
+        last = fingerprint_behind(last, len(prompt) + len(output) - 1, token)
 
 
-@dataclass
 class SimSlot:
     """What the worker keeps of a sequence."""
 
-    admission: Admission
-    most: int
-    """Output tokens, at most."""
-    tokens: list[int]
-    prints: NDArray[np.uint64]
-    """Fingerprints of all prefixes, up to `len(tokens)`."""
-    computed: int
-    table: list[int] = field(default_factory=list)
-    ended: bool = False
+    def __init__(self, admission: Admission, sizes: Claimed) -> None:
+        prompt = admission.prompt_ids
+        self.admission = admission
+        self.most = sizes.max_model_len - len(prompt) + admission.resumed
+        """Output tokens, at most."""
+        if admission.params.max_tokens is not None:
+            self.most = min(self.most, admission.params.max_tokens)
+        self.length = len(prompt)
+        self.prints = np.zeros(sizes.max_model_len + 1, np.uint64)
+        """Fingerprints of all prefixes, up to `length`."""
+        self.prints[: len(prompt)] = fingerprints(prompt)
+        self.last = int(self.prints[len(prompt) - 1])
+        self.computed = admission.cached_tokens
+        self.table: list[int] = []
+        self.where = np.empty(0, np.int64)
+        """Place in memory of each position that has a page."""
+        self.ended = False
 
     @property
     def output(self) -> int:
-        return len(self.tokens) - len(self.admission.prompt_ids) + self.admission.resumed
+        return self.length - len(self.admission.prompt_ids) + self.admission.resumed
+
+    def grant(self, pages: list[int], page_size: int) -> None:
+        self.table += pages
+        fresh = np.repeat(pages, page_size) * page_size + np.tile(np.arange(page_size), len(pages))
+        self.where = np.concatenate([self.where, fresh])
+
+    def append(self, token: int) -> None:
+        self.last = fingerprint_behind(self.last, self.length, token)
+        self.prints[self.length] = self.last
+        self.length += 1
 
 
 @dataclass(frozen=True)
@@ -134,12 +156,8 @@ class SimWorker:
         _check(0 <= slot < self.sizes.max_slots and slot not in self.slots, f"slot {slot} is taken or does not exist")
         prompt = admission.prompt_ids
         _check(0 <= admission.cached_tokens < len(prompt), "the whole prompt is said to be cached")
-        original = len(prompt) - admission.resumed
-        most = self.sizes.max_model_len - original
-        if admission.params.max_tokens is not None:
-            most = min(most, admission.params.max_tokens)
-        _check(admission.resumed < most, "nothing is left to generate")
-        self.slots[slot] = SimSlot(admission, most, prompt.tolist(), fingerprints(prompt), admission.cached_tokens)
+        self.slots[slot] = state = SimSlot(admission, self.sizes)
+        _check(admission.resumed < state.most, "nothing is left to generate")
 
     def _grant(self, plan: StepPlan) -> None:
         start = 0
@@ -147,7 +165,7 @@ class SimWorker:
             pages = plan.grant_pages[start : start + count].tolist()
             _check(all(0 <= page < self.sizes.num_pages for page in pages), "a page does not exist")
             _check(not set(pages) & set(self.slots[slot].table), "a page is granted twice")
-            self.slots[slot].table += pages
+            self.slots[slot].grant(pages, self.sizes.page_size)
             start += count
         _check(start == len(plan.grant_pages), "grants do not fit their counts")
 
@@ -168,7 +186,7 @@ class SimWorker:
         if state.ended:
             self._overrun(state, steps)
             return
-        _check(state.computed == len(state.tokens) - 1, "a slot decodes before its prompt is done")
+        _check(state.computed == state.length - 1, "a slot decodes before its prompt is done")
         if self._fails(slot, state, report):
             return
         if self._partial is not None and steps > 1:
@@ -177,9 +195,7 @@ class SimWorker:
 
     def _overrun(self, state: SimSlot, steps: int) -> None:
         """An accelerator may run a decode behind the end before it knows of it, and writes rubbish there."""
-        size = self.sizes.page_size
-        for position in range(state.computed, min(state.computed + steps, len(state.table) * size)):
-            self.memory[state.table[position // size] * size + position % size] = 1
+        self.memory[state.where[state.computed : state.computed + steps]] = 1
 
     def _fails(self, slot: int, state: SimSlot, report: "_Report") -> bool:
         if slot not in self.fail_slots:
@@ -191,14 +207,11 @@ class SimWorker:
 
     def _forward(self, state: SimSlot, start: int, count: int) -> None:
         """Reads the KV of everything before, and writes that of the new positions."""
-        size = self.sizes.page_size
         stop = start + count
-        _check(stop <= len(state.table) * size, f"no page for position {stop - 1}")
-        positions = np.arange(stop)
-        where = np.array(state.table)[positions // size] * size + positions % size
-        seen = self.memory[where[:start]] == state.prints[:start]
-        _check(bool(seen.all()), f"KV of position {int(seen.argmin())} is another sequence's" if not seen.all() else "")
-        self.memory[where[start:]] = state.prints[start:stop]
+        _check(stop <= len(state.where), f"no page for position {stop - 1}")
+        seen = self.memory[state.where[:start]] == state.prints[:start]
+        _check(np.count_nonzero(seen) == start, "a position holds the KV of another sequence")
+        self.memory[state.where[start:stop]] = state.prints[start:stop]
         state.computed = stop
 
     def _sample(self, slot: int, state: SimSlot, steps: int, report: "_Report", *, feed: bool = False) -> None:
@@ -206,10 +219,8 @@ class SimWorker:
         for _ in range(steps):
             if feed:
                 self._forward(state, state.computed, 1)
-            token = next_token(int(state.prints[-1]), state.admission.params, state.admission.choice)
-            fresh = fingerprints(np.array([token], np.int32), len(state.tokens), int(state.prints[-1]))
-            state.tokens.append(token)
-            state.prints = np.append(state.prints, fresh)
+            token = next_token(state.last, state.admission.params, state.admission.choice)
+            state.append(token)
             made.append(token)
             finish = finish_of(token, state.output, state.most, state.admission.params)
             if finish is not Finish.RUNNING:

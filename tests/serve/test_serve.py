@@ -137,6 +137,17 @@ def test_no_orphan_is_left_when_the_supervisor_is_killed() -> None:
         mesh.process.wait()
 
 
+def test_ctrl_c_while_it_starts_ends_it_too() -> None:
+    with ServeProcess(*SMALL, wait=False) as mesh:
+        wait_for(lambda: len(mesh.pids()) == 6, 60, "the processes to start", alive=mesh.process)
+        pids = list(mesh.pids().values())
+        began = time.monotonic()
+        assert mesh.stop(signal.SIGINT) == 0
+        assert time.monotonic() - began < PROMISED_END
+        assert all_gone(pids)
+        assert "Traceback" not in mesh.output
+
+
 def run_serve(*flags: str, tmp_path: Path) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "radixmesh.cli", "serve", "--log-dir", str(tmp_path / "logs"), *flags],

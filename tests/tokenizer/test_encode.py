@@ -1,6 +1,8 @@
 """Requests to ids: as transformers does it, and with clear words where it cannot be done."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -89,7 +91,7 @@ def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
 
 def test_chat_as_transformers_renders_it(chat: encode.Encoder) -> None:
     messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "Ça va? 🙂"}]
-    wanted = chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    wanted = chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert chat.encode(submit(messages=messages), ROOMY).tolist() == wanted
 
 
@@ -282,3 +284,16 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
 def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
     assert (chat.vocab_size, chat.has_chat_template, plain.has_chat_template) == (401, True, False)
     assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).dtype
+
+
+def test_a_tokenizer_process_does_without_torch(tmp_path: Path) -> None:
+    """Importing it would cost seconds and memory; tokens are the same without."""
+    model = save_chat_model(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from radixmesh.services.tokenizer import __main__, encode, lean;"
+        "lean.without_torch(); encoder = encode.load(Path(sys.argv[1]));"
+        "print(sys.modules['torch'], encoder._ids('the quick', True))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == f"None {byte_level().encode('the quick').ids}", done.stderr
+    assert done.stderr == ""

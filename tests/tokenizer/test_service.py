@@ -272,7 +272,9 @@ async def test_routes_by_cached_prefix(mesh: Mesh, serving: Tokenizer) -> None:
     assert len(requests) <= 2
 
 
-async def test_two_tokenizers_share_the_work(mesh: Mesh, serving: Tokenizer, start: Start) -> None:
+async def test_two_tokenizers_share_the_work(
+    mesh: Mesh, serving: Tokenizer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = await start("t2")
     await mesh.ready("t2")
     await until(lambda: len(other.members.ready("tokenizer")) == 2)
@@ -289,7 +291,7 @@ async def test_two_tokenizers_share_the_work(mesh: Mesh, serving: Tokenizer, sta
             worked[_unit.instance] += 1
             return _original(*args)
 
-        unit._router.choose = count  # type: ignore[method-assign]
+        monkeypatch.setattr(unit._router, "choose", count)
     for number in range(60):
         await mesh.submit(rid(number), text=f"request {number}")
     await until(lambda: sum(isinstance(message, Routed) for _, message in mesh.got) == 60)

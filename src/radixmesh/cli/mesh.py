@@ -11,8 +11,8 @@ from typing import Any
 from radixmesh.cli.serve import state
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import ConfigError
-from radixmesh.shared.messages import Message, Presence, WhoIsThere
+from radixmesh.shared.errors import ConfigError, MessageError
+from radixmesh.shared.messages import Presence, WhoIsThere
 from radixmesh.shared.subjects import Subjects
 
 
@@ -69,6 +69,9 @@ async def _until(inbox: asyncio.Queue[Envelope], deadline: float) -> AsyncIterat
             envelope = await asyncio.wait_for(inbox.get(), left)
         except TimeoutError:
             return
-        message: Message = envelope.unpack()
+        try:
+            message = envelope.unpack()
+        except MessageError:  # someone speaks another version; their health is not for us to tell
+            continue
         if isinstance(message, Presence):
             yield message

@@ -1,8 +1,6 @@
 // Many queries of one sequence: compute-bound. Blocks of keys and values become panels of floats, and the same tiles as
 // for linear layers multiply them; softmax is online, block by block (FlashAttention-2, arXiv:2307.08691).
-#include <cmath>
-
-#include "attention.h"
+#include "softmax.h"
 
 namespace rm {
 namespace {
@@ -39,33 +37,6 @@ void tiles(int64_t rows, F&& f) {
     for (int64_t t = 0; t < count; t++) f(rows * t / count, int(rows * (t + 1) / count - rows * t / count));
 }
 
-// One row: scores of keys [low, high) of the block become weights, the others 0.
-void soften(float* scores, int64_t count, int64_t low, int64_t high, float& largest, float& total, float* out, int64_t size) {
-    const int64_t padded = (count + NR - 1) / NR * NR;
-    if (low >= high) {
-        std::fill(scores, scores + padded, 0.0f);
-        return;
-    }
-    for (int64_t i = 0; i < low; i++) scores[i] = -INFINITY;
-    for (int64_t i = high; i < padded; i++) scores[i] = -INFINITY;
-    vf best = load(scores);
-    for (int64_t i = VL; i < padded; i += VL) best = max(best, load(scores + i));
-    const float top = std::fmax(largest, max(best));
-    if (top > largest) {
-        const float shrink = largest == -INFINITY ? 0.0f : __builtin_expf(largest - top);
-        total *= shrink;
-        for (int64_t i = 0; i < size; i += VL) store(out + i, load(out + i) * shrink);
-        largest = top;
-    }
-    vf sums = {};
-    for (int64_t i = 0; i < padded; i += VL) {
-        vf weight = exp(load(scores + i) - top);
-        store(scores + i, weight);
-        sums += weight;
-    }
-    total += sum(sums);
-}
-
 template <class T>
 void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
            int64_t q_stride, float* out, int64_t out_stride, int64_t window, float* scratch) {
@@ -95,9 +66,9 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
             });
             for (int64_t i = 0; i < item.count; i++) {
                 const int64_t row = g * item.count + i, position = item.position + i;
-                const int64_t low = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
+                const int64_t first = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
                 const int64_t high = std::min(count, position + 1 - base);
-                soften(scores + row * KEYS, count, low, high, largest[row], total[row], result + row * wide, wide);
+                soften(scores + row * KEYS, (count + NR - 1) / NR * NR, first, high, largest[row], total[row], result + row * wide, wide);
             }
         }
         tiles(rows, [&](int64_t row, int n) {

@@ -1,7 +1,5 @@
 // One query per head: memory-bound. All query heads of a kv head go together, so keys and values are read once.
-#include <cmath>
-
-#include "attention.h"
+#include "softmax.h"
 
 namespace rm {
 namespace {
@@ -58,28 +56,6 @@ void weigh(const T* const* values, int64_t count, const float* weights, float* o
     for (; at < size; at += VL) weigh_part<G, 1>(values, count, weights, out, size, at);
 }
 
-// Online softmax over one block: scores become weights; `out` and `total` shrink if the maximum grows.
-void soften(float* scores, int64_t count, float& largest, float& total, float* out, int64_t size) {
-    const int64_t padded = (count + VL - 1) / VL * VL;
-    for (int64_t i = count; i < padded; i++) scores[i] = -INFINITY;
-    vf best = load(scores);
-    for (int64_t i = VL; i < padded; i += VL) best = max(best, load(scores + i));
-    const float top = std::fmax(largest, max(best));
-    if (top > largest) {
-        const float shrink = largest == -INFINITY ? 0.0f : __builtin_expf(largest - top);
-        total *= shrink;
-        for (int64_t i = 0; i < size; i += VL) store(out + i, load(out + i) * shrink);
-        largest = top;
-    }
-    vf sums = {};
-    for (int64_t i = 0; i < padded; i += VL) {
-        vf weight = exp(load(scores + i) - top);
-        store(scores + i, weight);
-        sums += weight;
-    }
-    total += sum(sums);
-}
-
 template <class T>
 struct Decode {
     const Item& item;
@@ -95,7 +71,7 @@ struct Decode {
         score<G>(q + first * size, size, keys, padded, scores);
         float* to = out + first * size;
         for (int g = 0; g < G; g++)
-            soften(scores + g * KEYS, count, largest[first + g], total[first + g], to + g * size, size);
+            soften(scores + g * KEYS, (count + VL - 1) / VL * VL, 0, count, largest[first + g], total[first + g], to + g * size, size);
         weigh<G>(values, count, scores, to, size);
     }
 

@@ -21,13 +21,13 @@ inline void relax() {
 #endif
 }
 
-class Pool {
+class ThreadPool {
   public:
-    explicit Pool(int size) : size_(size), owner_(getpid()) {
+    explicit ThreadPool(int size) : size_(size), owner_(getpid()) {
         for (int id = 1; id < size; id++) threads_.emplace_back([this, id] { loop(id); });
     }
 
-    ~Pool() {
+    ~ThreadPool() {
         stop_ = true;
         wake();
         for (auto& thread : threads_) thread.join();
@@ -94,16 +94,16 @@ class Pool {
 };
 
 std::mutex turn;       // one region at a time
-Pool* pool = nullptr;  // never destroyed: threads may outlive static objects
+ThreadPool* pool = nullptr;  // never destroyed: threads may outlive static objects
 int wanted = 1;
 
-Pool& current() {
+ThreadPool& current() {
     if (pool && pool->inherited()) pool = nullptr;  // leaked on purpose, see `inherited`
     if (pool && pool->size() != wanted) {
         delete pool;
         pool = nullptr;
     }
-    if (!pool) pool = new Pool(wanted);
+    if (!pool) pool = new ThreadPool(wanted);
     return *pool;
 }
 

@@ -1,14 +1,19 @@
 """What the supervisor knows of its children from the bus, and what it tells about them."""
 
+import logging
 import time
+from collections.abc import Collection
 
 from radixmesh.cli.serve.plan import ProcessSpec
 from radixmesh.shared.actor import now_epoch
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import MessageError
 from radixmesh.shared.messages import Presence, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
+
+log = logging.getLogger(__name__)
 
 LOADERS = ("model_worker", "tokenizer")
 """Services that load something before they can say that they are up."""
@@ -21,17 +26,20 @@ class Mesh:
     heartbeats.
     """
 
-    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, instances: Collection[str]) -> None:
+        """`instances`: our children; on a shared bus there are others, which are none of our business."""
         self.members = PresenceView()
+        self._instances = frozenset(instances)
         self._bus = bus
         self._subjects = subjects
         self._up_since: dict[str, float] = {}
         self.members.on_change.append(self._note)
 
     @classmethod
-    async def connect(cls, settings: ServiceSettings) -> "Mesh":
+    async def connect(cls, settings: ServiceSettings, instances: Collection[str]) -> "Mesh":
         """Raises BusError."""
-        mesh = cls(await Bus.connect(settings, "radixmesh-serve"), Subjects(settings.namespace))
+        bus = await Bus.connect(settings, "radixmesh-serve")
+        mesh = cls(bus, Subjects(settings.namespace), instances)
         await mesh._bus.subscribe(mesh._subjects.presence(), mesh._heard)
         mesh._bus.on_reconnect.append(mesh.ask)
         return mesh
@@ -55,8 +63,12 @@ class Mesh:
         await self._bus.close()
 
     def _heard(self, envelope: Envelope) -> None:
-        message = envelope.unpack()
-        if isinstance(message, Presence):
+        try:
+            message = envelope.unpack()
+        except MessageError as error:
+            log.warning("dropped a message on %s: %s", envelope.subject, error)
+            return
+        if isinstance(message, Presence) and message.instance in self._instances:
             self.members.update(message)
 
     def _note(self, before: Presence | None, now: Presence | None) -> None:

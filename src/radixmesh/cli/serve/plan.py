@@ -139,13 +139,11 @@ def _share_of_the_machine(options: Options, machine: Machine, index: int) -> tup
 def _process(
     options: Options, service: str, instance: str, flags: tuple[str, ...], environ: Mapping[str, str]
 ) -> ProcessSpec:
-    common: tuple[str, ...] = ("--namespace", options.namespace)
-    common += ("--log-level", options.log_level, "--log-format", "text")
-    if service != "scheduler":  # a scheduler's replica is its instance name
-        common += ("--instance", instance)
+    common = ("--instance", instance, "--namespace", options.namespace)
+    logs = ("--log-level", options.log_level, "--log-format", "text")
     own = tuple(word for name, flag, value in options.settings if name == service for word in _flag(flag, value))
     module = f"radixmesh.services.{service}"
-    return ProcessSpec(service, instance, (sys.executable, "-m", module, *common, *flags, *own), environ)
+    return ProcessSpec(service, instance, (sys.executable, "-m", module, *common, *logs, *flags, *own), environ)
 
 
 def _flag(name: str, value: str) -> tuple[str, ...]:

@@ -102,7 +102,9 @@ class Supervisor:
             self._add(self._nats.unit())
             await self._nats_told_its_port(self._nats)
         self._around.environ["RADIXMESH_NATS_URL"] = self._settings.nats_url
-        self.mesh = await Mesh.connect(self._settings)
+        self.mesh = await Mesh.connect(
+            self._settings, [process.instance for spec in self._specs for process in spec.processes]
+        )
         for spec in self._specs:
             self._add(spec)
 

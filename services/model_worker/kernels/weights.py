@@ -1,0 +1,98 @@
+"""Matrices packed for the kernels. See `src/weight.h` for the layout."""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from radixmesh.services.model_worker.kernels.native import INT4, INT8, KINDS, Native, Weight, check, pointer
+
+Quantization = Literal["", "w8a16", "w4a16"]
+QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a matrix is stored: its own dtype, or integers with a scale per `group` inputs."""
+
+    kind: int | None = None  # None: the matrix's own dtype
+    group: int = 0
+
+    @classmethod
+    def of(cls, quantization: Quantization, head: bool = False) -> "Format":
+        """`head`: of the output head, which w4a16 keeps in 8 bits (a quarter of the error for 3% of the bytes)."""
+        if quantization == "w8a16" or (quantization == "w4a16" and head):
+            return cls(INT8, 128)
+        if quantization == "w4a16":
+            return cls(INT4, 32)
+        return cls()
+
+
+class PackedWeight:
+    """One or several matrices [n, k] of the same k as panels; `struct` is what the library takes.
+
+    With several, their panels alternate (gate and up: a thread has both parts of an output). Values are copied.
+    """
+
+    def __init__(
+        self, native: Native, matrices: Sequence[Tensor], biases: Sequence[Tensor] | None = None, form: Format | None = None
+    ) -> None:
+        form = form or Format()
+        width, count = native.panel_width, len(matrices)
+        self.native = native
+        self.n, self.k = matrices[0].shape
+        panels = -(-self.n // width)
+        kind = KINDS[matrices[0].dtype] if form.kind is None else form.kind
+        self.bias = None if biases is None else _weave(biases, panels, width)
+        self.struct = Weight(None, None if self.bias is None else pointer(self.bias), kind, panels * count, self.k, form.group)
+        self.nbytes: int = native.library.rm_packed_bytes(self._ref)
+        self._memory = _Memory(self.nbytes)
+        self.struct.data = self._memory.address
+        for index, matrix in enumerate(matrices):
+            if matrix.shape != (self.n, self.k):
+                raise ValueError(f"matrices packed together must be of one shape, not {tuple(matrix.shape)} too")
+            source = pointer(matrix)
+            check(native.library.rm_pack(self._ref, source, KINDS[matrix.dtype], self.n, index, count))
+
+    @property
+    def _ref(self) -> object:
+        return ctypes.byref(self.struct)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """x float32 [T, k], contiguous -> float32 [T, n]. For one matrix."""
+        out = torch.empty(x.shape[0], self.n)
+        check(self.native.library.rm_linear(self._ref, pointer(x), x.shape[0], pointer(out), self.n))
+        return out
+
+    def rows(self, first: int, count: int) -> Tensor:
+        """What is stored, as float32 [count, k]. For one matrix."""
+        if first < 0 or count < 0 or first + count > self.n:
+            raise IndexError(f"rows {first} to {first + count} of {self.n}")
+        out = torch.empty(count, self.k)
+        self.native.library.rm_unpack(self._ref, first, count, pointer(out))
+        return out
+
+
+class _Memory:
+    """Anonymous memory in huge pages where the system has them: streaming 1 GB walks 2 MB pages, not 4 KB ones."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, max(size, 1) + 2 * mmap.PAGESIZE)
+        if hasattr(mmap, "MADV_HUGEPAGE") and size >= 1 << 21:
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._view = (ctypes.c_char * (size + 1)).from_buffer(self._map)
+        self.address = ctypes.addressof(self._view)  # of a page, so aligned
+
+
+def _weave(biases: Sequence[Tensor], panels: int, width: int) -> Tensor:
+    """float32 [panels * matrices * width], padded with zeros."""
+    out = torch.zeros(panels, len(biases), width)
+    for index, bias in enumerate(biases):
+        padded = torch.zeros(panels * width)
+        padded[: len(bias)] = bias.float()
+        out[:, index] = padded.view(panels, width)
+    return out.flatten()
