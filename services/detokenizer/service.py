@@ -60,8 +60,9 @@ class Detokenizer(Actor):
         return self._settings.model_name
 
     def presence_attributes(self) -> dict[str, Any]:
-        """open_requests: requests whose end has not come yet."""
-        return {"open_requests": len(getattr(self, "_table", ()))}
+        """open_requests: requests whose end has not come yet. requests: attempts opened so far."""
+        table = getattr(self, "_table", None)
+        return {"open_requests": len(table), "requests": table.opened} if table is not None else {}
 
     def _load(self) -> vocabulary.Vocabulary:
         return vocabulary.load(model_source.resolve(self._settings.model, weights=False))

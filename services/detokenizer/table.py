@@ -55,6 +55,8 @@ class Table:
         self._held = HeldRows(hold_seconds, MAX_HELD_ROWS)
         self._closed = AttemptMemory(REMEMBERED)
         self._orphans = AttemptMemory(REMEMBERED)
+        self.opened = 0
+        """Attempts opened so far."""
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -77,6 +79,7 @@ class Table:
             effects.fail(message, ErrorCode.REPLICA_LOST, "tokens were dropped before their request was opened")
             self._closed.note(request_id, attempt)
             return effects
+        self.opened += 1
         request = _Request(message, {})
         self._requests[request_id] = request
         for choice in message.choices:

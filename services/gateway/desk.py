@@ -6,19 +6,22 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import numpy as np
 from opentelemetry.trace import SpanKind
 
 from radixmesh.services.gateway.intake import Prompt
 from radixmesh.services.gateway.live import LiveRequest
 from radixmesh.services.gateway.mesh import MeshView
 from radixmesh.services.gateway.ports import Limits, Observer
-from radixmesh.services.gateway.requests import Outgoing, RequestTable, cancel_everywhere
+from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
 from radixmesh.shared.messages import Cancel, Submit
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
+
+EVERY_ATTEMPT = 2**31 - 1
 
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
@@ -91,7 +94,8 @@ class Desk:
     def abort(self, request_id: str) -> bool:
         """Ends a request wherever it runs in the mesh. True if it was one of this gateway's."""
         out = self.table.abort(request_id, self.now())
-        self.send([cancel_everywhere(request_id)] if out is None else out)
+        everywhere = Cancel(request_ids=[request_id], choices=np.array([-1]), attempts=np.array([EVERY_ATTEMPT]))
+        self.send([everywhere] if out is None else out)
         return out is not None
 
     def send(self, messages: Outgoing) -> None:

@@ -18,7 +18,6 @@ from radixmesh.services.gateway.ports import Limits, Mesh, Observer
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Finish, RequestFailed, Routed, Submit, TextBatch
 
-EVERY_ATTEMPT = 2**31 - 1
 Outgoing = list[Submit | Cancel]
 
 _SETTLE = 4.0
@@ -120,9 +119,7 @@ class RequestTable:
             return []
         if message.code is ErrorCode.REPLICA_LOST:
             return self._redispatch(live, "replica_lost", now)
-        error = RequestError(
-            message.code, message.message, param=message.param, retry_after=message.retry_after
-        )
+        error = RequestError(message.code, message.message, param=message.param, retry_after=message.retry_after)
         # The tokenizer may see presence later than we do, and a request that is under way must not end because the
         # replica that takes it over is busy.
         if message.code is ErrorCode.NOT_READY or (message.code is ErrorCode.QUEUE_FULL and live.attempt > 0):
@@ -173,10 +170,8 @@ class RequestTable:
 
     def _tick(self, live: LiveRequest, now: float) -> Outgoing:
         if now >= live.deadline:
-            seconds = live.deadline - live.started_at
-            return self._end(
-                live, RequestError(ErrorCode.DEADLINE_EXCEEDED, f"the request did not end within {seconds:g} s"), now
-            )
+            text = f"the request did not end within {live.deadline - live.started_at:g} s"
+            return self._end(live, RequestError(ErrorCode.DEADLINE_EXCEEDED, text), now)
         if live.blocked_since is not None and now - live.blocked_since > self._limits.client_timeout:
             return self._end(live, RequestError(ErrorCode.CANCELLED, "the client does not read its stream"), now)
         if live.phase is Phase.WAITING:
@@ -302,8 +297,3 @@ class RequestTable:
 def _dependencies(routed: Routed) -> tuple[tuple[str, int], tuple[str, int]]:
     """The (instance, epoch) of those whose death loses the request."""
     return (routed.replica_id, routed.replica_epoch), (routed.detokenizer_id, routed.detokenizer_epoch)
-
-
-def cancel_everywhere(request_id: str) -> Cancel:
-    """Ends a request wherever it runs, whatever its attempt."""
-    return Cancel(request_ids=[request_id], choices=np.array([-1]), attempts=np.array([EVERY_ATTEMPT]))

@@ -15,6 +15,7 @@ from opentelemetry.trace import Span, SpanKind
 from radixmesh.services.tokenizer import encode, limits
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import choices_of, close_text, dispatch
+from radixmesh.services.tokenizer.generation import sampling_defaults
 from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
 from radixmesh.shared import model_source, telemetry
@@ -45,6 +46,8 @@ class Tokenizer(Actor):
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
         self._pending = 0
         self._pending_bytes = 0
+        self._requests = 0
+        self._defaults: dict[str, float | int] = {}
         self._router = Router(
             balance_absolute=settings.balance_absolute,
             balance_relative=settings.balance_relative,
@@ -79,17 +82,22 @@ class Tokenizer(Actor):
         return self._settings.model_name
 
     def presence_attributes(self) -> dict[str, Any]:
-        """max_model_len and vocab_size (0: not known): what fits every ready replica. chat_template: whether any."""
+        """max_model_len and vocab_size (0: not known): what fits every ready replica. chat_template: whether any.
+        sampling: what ``generation_config.json`` recommends, for the gateways. requests: taken in so far.
+        """
         now = self._limits_now()
         return {
             "max_model_len": now.max_model_len,
             "vocab_size": now.vocab_size,
             "chat_template": self._encoder is not None and self._encoder.has_chat_template,
+            "sampling": self._defaults,
+            "requests": self._requests,
         }
 
     def _load(self) -> encode.Encoder:
         directory = model_source.resolve(self._settings.model, weights=False)
         told = limits.from_config(directory)
+        self._defaults = sampling_defaults(directory)
         encoder = encode.load(directory)
         self._limits = Limits(told.max_model_len, told.vocab_size or encoder.vocab_size)
         return encoder
@@ -123,6 +131,7 @@ class Tokenizer(Actor):
 
     async def _submitted(self, submit: Submit, envelope: Envelope) -> None:
         size = len(envelope.data)
+        self._requests += 1
         too_much = self._pending > 0 and self._pending_bytes + size > self._settings.max_pending_bytes
         if too_much or self._pending >= self._settings.max_pending:
             raise RequestError(ErrorCode.QUEUE_FULL, "the tokenizer is overloaded", retry_after=1.0)
