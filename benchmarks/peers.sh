@@ -78,7 +78,13 @@ for peer in "$@"; do
     case $peer in vllm | openvino | llamacpp) ;; *) echo "peers.sh: no peer $peer" >&2 && exit 2 ;; esac
     if [ -e "$ROOT/$peer/.complete" ]; then
         echo "$peer: is there"
-    elif (set -e; "make_$peer"); then
+        continue
+    fi
+    set +e # not `if (...)`: within a condition no error would end the subshell
+    (set -e; "make_$peer")
+    code=$?
+    set -e
+    if [ $code -eq 0 ]; then
         "$ROOT/$peer/bin/pip" freeze >"$ROOT/$peer/.complete"
         echo "$peer: made"
     else

@@ -16,12 +16,14 @@ from radixmesh.services.gateway.ports import Limits, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import Cancel, Submit
+from radixmesh.shared.messages import Cancel, SamplingParams, Submit
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
 
 EVERY_ATTEMPT = 2**31 - 1
+DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+"""Sampling fields for which a model may have defaults of its own."""
 
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
@@ -135,7 +137,7 @@ class Desk:
             token_ids=prompt.token_ids,
             messages=prompt.messages,
             chat_template_kwargs=prompt.chat_template_kwargs,
-            params=prompt.params,
+            params=self._with_defaults(prompt),
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,
             received_at=unix,
@@ -152,6 +154,11 @@ class Desk:
             span.end()
             raise
         return live
+
+    def _with_defaults(self, prompt: Prompt) -> SamplingParams:
+        defaults = self.mesh.sampling_defaults(prompt.model).items()
+        unset = {name: value for name, value in defaults if name in DEFAULTED and name not in prompt.chosen}
+        return prompt.params.model_copy(update=unset) if unset else prompt.params
 
     def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
         if not telemetry.enabled or isinstance(message, Cancel):

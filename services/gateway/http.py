@@ -17,6 +17,7 @@ from radixmesh.services.gateway.errors import FACES, error_body, invalid, retry_
 from radixmesh.services.gateway.intake import parse_object
 from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
 from radixmesh.services.gateway.streams import answer
+from radixmesh.shared import telemetry
 from radixmesh.shared.errors import ErrorCode, RequestError
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ class HttpFace:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks the key, counts the request, and gives every error OpenAI's shape."""
+        with telemetry.current(telemetry.context_from(request.headers)):
+            return await self._answered(request, handler)
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         status = 499  # what is counted for a client that has gone
         try:
             self._check_key(request)
@@ -74,6 +79,7 @@ class HttpFace:
         except RequestError as error:
             response = _error_response(error)
             status = response.status
+            log.info("%s %s: %d %s", request.method, request.path, status, error.code.value)
         except web.HTTPException as error:
             response = self._protocol_error(request, error)
             status = response.status

@@ -28,6 +28,8 @@ class Prompt:
 
     model: str
     params: SamplingParams
+    chosen: frozenset[str] = frozenset()
+    """Sampling fields that the client has set; the model's own defaults stand for the others."""
     text: str | None = None
     token_ids: NDArray[np.int32] | None = None
     messages: list[dict[str, Any]] | None = None
@@ -53,6 +55,7 @@ def make_prompt(
     return Prompt(
         model=model,
         params=params,
+        chosen=frozenset(fields.model_fields_set),
         text=prompt if isinstance(prompt, str) else None,
         token_ids=np.array(prompt, "<i4") if isinstance(prompt, list) else None,
         messages=messages,

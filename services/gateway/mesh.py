@@ -54,6 +54,13 @@ class MeshView:
         values = [m.attributes.get(name) for m in self._members if m.model == model and m.service in NEEDED]
         return max((value for value in values if isinstance(value, int)), default=0)
 
+    def sampling_defaults(self, model: str) -> dict[str, float | int]:
+        """What the model's ``generation_config.json`` recommends, as a tokenizer tells it."""
+        for member in self._members.ready("tokenizer", model):
+            if isinstance(told := member.attributes.get("sampling"), dict):
+                return told
+        return {}
+
     def created(self, model: str) -> int:
         """Unix time at which the first of those who serve `model` started."""
         epochs = [member.epoch for member in self._members if member.model == model]

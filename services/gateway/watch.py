@@ -1,13 +1,18 @@
 """Turns what happens to requests into metrics and trace events."""
 
+import logging
+
 from opentelemetry.trace import Status, StatusCode
 
 from radixmesh.services.gateway.answer import FINISH_REASONS
 from radixmesh.services.gateway.live import LiveRequest
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.ports import Observer
+from radixmesh.shared import telemetry
 from radixmesh.shared.messages import Finish, Routed
 from radixmesh.shared.telemetry import Attr
+
+log = logging.getLogger(__name__)
 
 
 class Watch(Observer):
@@ -38,6 +43,8 @@ class Watch(Observer):
     def redispatched(self, live: LiveRequest, reason: str) -> None:
         self.metrics.redispatches.labels(reason).inc()
         live.span.add_event("re-dispatch", {"reason": reason, Attr.ATTEMPT: live.attempt})
+        with telemetry.current(telemetry.context_of(live.span)):
+            log.warning("request %s goes round again (attempt %d): %s", live.request_id, live.attempt, reason)
 
     def ended(self, live: LiveRequest, now: float) -> None:
         if live.error is not None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from radixmesh.shared.messages import Presence
+from radixmesh.shared.messages import Claimed, Presence
 
 PATIENCE = 3.0
 """Seconds for which heartbeats must show a plan or report missing before it is given up."""
@@ -31,6 +31,14 @@ def claimable(ready: Iterable[Presence], replica: str, instance: str) -> list[Pr
         if is_speaker(member) and pin in (replica, instance) and owner in ("", instance):
             found.append(member)
     return found
+
+
+def wrong_sizes(sizes: Claimed) -> str:
+    """What is wrong with a group's sizes; empty if nothing is."""
+    for name in ("page_size", "num_pages", "max_slots", "max_model_len", "vocab_size"):
+        if getattr(sizes, name) < 1:
+            return f"its {name} is {getattr(sizes, name)}"
+    return ""
 
 
 class WorkerWatch:

@@ -9,7 +9,7 @@ from radixmesh.services.scheduler.attributes import load_attributes
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.effects import Effect, ToGateway
 from radixmesh.services.scheduler.kv_events import BlockLog
-from radixmesh.services.scheduler.pairing import WorkerWatch, claimable
+from radixmesh.services.scheduler.pairing import WorkerWatch, claimable, wrong_sizes
 from radixmesh.services.scheduler.reports import WorkerOutOfStep
 from radixmesh.services.scheduler.scheduler import SchedulerCore
 from radixmesh.services.scheduler.tracing import QueueSpans
@@ -149,7 +149,8 @@ class Scheduler(Actor):
                 self._lose(reason)
 
     def _on_change(self, before: Presence | None, now: Presence | None) -> None:
-        self._seek.set()
+        if now is not None and now.service == "model_worker":
+            self._seek.set()
         if self.core is None or self._watch is None or before is None:
             return
         if before.instance == self._watch.instance:
@@ -165,15 +166,12 @@ class Scheduler(Actor):
     async def _pair(self) -> None:
         """Claims a group whenever there is none."""
         while True:
+            await self._seek.wait()
             self._seek.clear()
-            if self.core is None and not self.draining:
-                for worker in claimable(self.members.ready("model_worker"), self.settings.replica, self.instance):
-                    if await self._claim(worker):
-                        break
-            try:
-                await asyncio.wait_for(self._seek.wait(), _PAIRING_PAUSE if self.core is None else None)
-            except TimeoutError:
-                continue
+            for worker in claimable(self.members.ready("model_worker"), self.settings.replica, self.instance):
+                if self.core is not None or self.draining or await self._claim(worker):
+                    break
+                await asyncio.sleep(_PAIRING_PAUSE)
 
     async def _claim(self, worker: Presence) -> bool:
         """Claims a group under a new epoch, which is told first: a group frees itself of epochs that have ended."""
@@ -188,6 +186,9 @@ class Scheduler(Actor):
             return False
         if not isinstance(answer, Claimed):
             log.info("group %s is not to be had: %s", group, getattr(answer, "reason", answer.TAG))
+            return False
+        if wrong := wrong_sizes(answer):
+            log.error("group %s cannot be used: %s", group, wrong)
             return False
         self._begin(worker, answer)
         await self.beat()
@@ -214,7 +215,7 @@ class Scheduler(Actor):
         core, self.core = self.core, None
         if core is None:
             return
-        log.warning("gave up the worker group: %s", reason)
+        log.log(logging.INFO if self.draining else logging.WARNING, "gave up the worker group: %s", reason)
         core.lost(reason, time.time())
         self._outbox += core.take_effects()
         self._new_epoch()

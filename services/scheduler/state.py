@@ -139,8 +139,9 @@ class ReplicaState:
         seq.fold()
         seq.phase = Phase.WAITING
         seq.ready_after = self.planned_seq
-        seq.queued_at = now
-        seq.promoted = False
+        if self.policy.preempts:  # else those that have waited long would be preempted for each other
+            seq.queued_at = now
+            seq.promoted = False
         self.counters.retracted += 1
         self.queue.add(seq)
 

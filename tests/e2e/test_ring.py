@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,27 @@ async def test_seeds_and_choices(mesh: ServeProcess) -> None:
     assert first == again
     assert len(set(first)) == 3
     assert first != other
+
+
+async def test_the_models_own_sampling_defaults_hold_unless_told_otherwise(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """generation_config.json asks for top_k = 1, which makes sampling greedy."""
+    copy = tmp_path / "tiny-qwen3"
+    shutil.copytree(reference.path, copy)
+    config = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps({**config, "top_k": 1}))
+
+    async def draw(api: openai.AsyncOpenAI, **extra: Any) -> str:
+        answer = await api.completions.create(
+            model="tiny-qwen3", prompt=PROMPTS[0], max_tokens=24, seed=3, extra_body={"ignore_eos": True, **extra}
+        )
+        return answer.choices[0].text
+
+    with ServeProcess("--model", str(copy), *FLAGS[:4]) as mesh:
+        async with client(mesh) as api:
+            assert await draw(api) == reference.complete(PROMPTS[0], 24)
+            assert await draw(api, top_k=0) != reference.complete(PROMPTS[0], 24)
 
 
 async def test_cached_tokens_are_told(mesh: ServeProcess) -> None:

@@ -151,7 +151,7 @@ def _apply(tree: RadixTree, naive: Naive, operation: tuple[str, Any, Any]) -> No
 
 @pytest.mark.parametrize("page_size", [1, 3, 16])
 @pytest.mark.parametrize("eviction", ["lru", "lfu"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(operations=_operations)
 def test_equals_a_dictionary_of_prefixes(page_size: int, eviction: Any, operations: list[Any]) -> None:
     blocks = Blocks()

@@ -1,19 +1,322 @@
-"""The scheduler on a real bus."""
+"""The scheduler on a real bus, with a fake worker group and a fake gateway."""
 
-from scheduler.mesh import mesh, until
+import numpy as np
+import pytest
+from scheduler.harness import sizes
+from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
+from radixmesh.services.scheduler.service import Scheduler
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.messages import Finish
+from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.messages import (
+    CacheFlushed,
+    Cancel,
+    Finish,
+    FlushCache,
+    KvSnapshotRequest,
+    Presence,
+    RequestFailed,
+    State,
+)
+from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 
 
-async def test_a_request_runs_to_its_end(settings: ServiceSettings) -> None:
+async def ended(group: FakeGroup, request_id: str, choices: int = 1) -> None:
+    """Waits until a request has run to its end."""
+
+    def done() -> bool:
+        rows = [row for row in group.worker.rows if row.request_id == request_id]
+        return sum(row.finish is not Finish.RUNNING for row in rows) == choices
+
+    await until(done)
+
+
+async def at_rest(scheduler: Scheduler) -> None:
+    """Waits until nothing runs, and looks at the books."""
+    await until(lambda: scheduler.core is not None and scheduler.core.idle)
+    assert scheduler.core is not None
+    assert scheduler.core.check() == []
+
+
+async def failure(held: Mesh, request_id: str) -> RequestFailed:
+    found: RequestFailed = await until(lambda: next((m for m in held.failed if m.request_id == request_id), None))
+    return found
+
+
+@pytest.mark.parametrize("first", ["scheduler", "group"])
+async def test_scheduler_and_group_find_each_other_in_any_order(settings: ServiceSettings, first: str) -> None:
+    async with mesh(settings) as held:
+        if first == "scheduler":
+            scheduler = held.scheduler()
+            early = await until(lambda: next((m for m in held.members if "worker group" in m.detail), None))
+            assert (early.instance, early.state) == (scheduler.instance, State.STARTING)
+            group = held.group()
+        else:
+            group = held.group()
+            await until(lambda: held.members.ready("model_worker"))
+            scheduler = held.scheduler()
+        member = await held.claimed(scheduler)
+        told = member.attributes
+        assert (member.model, told["group_id"], told["page_size"], told["num_pages"]) == ("toy", group.instance, 4, 64)
+        await held.ask(scheduler, "a", max_tokens=12, n=2)
+        await ended(group, "a", choices=2)
+        await at_rest(scheduler)
+        assert not group.worker.slots
+
+
+async def test_pins_tie_together_by_name(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        free, pinned = held.group(), held.group(pin="left")
+        await until(lambda: len(held.members.ready("model_worker")) == 2)
+        left = held.scheduler(replica="left", instance="")
+        assert left.instance == "left"
+        other = held.scheduler()
+        await held.claimed(left)
+        await held.claimed(other)
+        assert [claim.replica_id for claim in pinned.claims] == ["left"]
+        assert [claim.replica_id for claim in free.claims] == [other.instance]
+
+
+async def test_a_group_has_one_scheduler(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        first, second = held.scheduler(), held.scheduler()
+        held.group()
+        await until(lambda: held.members.ready("scheduler"))
+        held.group()
+        await held.claimed(first)
+        await held.claimed(second)
+        groups = {member.attributes["group_id"] for member in held.members.ready("scheduler")}
+        assert len(groups) == 2
+
+
+@pytest.mark.parametrize("manner", ["stop", "kill"])
+async def test_a_dead_group_is_told_to_gateways_and_the_next_one_claimed(
+    settings: ServiceSettings, manner: str
+) -> None:
     async with mesh(settings) as held:
         scheduler, group = held.scheduler(), held.group()
-        member = await held.claimed(scheduler)
-        assert member.model == "toy"
-        assert member.attributes["group_id"] == group.instance
-        await held.ask(scheduler, "a", max_tokens=12)
-        await until(lambda: group.worker.rows and group.worker.rows[-1].finish is not Finish.RUNNING)
-        await until(lambda: scheduler.core is not None and scheduler.core.idle)
-        assert not group.worker.slots
-        assert scheduler.core.check() == []
+        before = (await held.claimed(scheduler)).epoch
+        group.paused.clear()
+        await held.ask(scheduler, "a", n=2)
+        await until(lambda: group.plans)
+        await (held.stop(group) if manner == "stop" else held.kill(group))
+        failed = await failure(held, "a")
+        assert (failed.code, failed.choice, failed.service) == (ErrorCode.REPLICA_LOST, -1, "scheduler")
+        await until(lambda: held.members.get(scheduler.instance).state is State.STARTING)  # type: ignore[union-attr]
+        second = held.group()
+        after = await held.claimed(scheduler)
+        assert after.epoch > before
+        await held.ask(scheduler, "b")
+        await ended(second, "b")
+        assert len(held.failed) == 1
+
+
+async def test_a_group_that_restarts_is_claimed_anew(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group(instance="w")
+        await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "a")
+        await until(lambda: group.plans)
+        await held.kill(group)
+        again = held.group(instance="w")
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "b")
+        await ended(again, "b")
+
+
+@pytest.mark.parametrize("what", ["plan", "report"])
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_lost_message_is_noticed_and_the_group_claimed_anew(
+    settings: ServiceSettings, what: str, number: int
+) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(pipeline_depth=1 if number == 3 else 2), held.group()
+        before = (await held.claimed(scheduler)).epoch
+        setattr(group, f"drop_{what}", number)
+        await held.ask(scheduler, "a", max_tokens=30, ignore_eos=True)
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await until(lambda: len(group.claims) == 2)
+        assert (await held.claimed(scheduler)).epoch > before
+        await held.ask(scheduler, "b")
+        await ended(group, "b")
+        await at_rest(scheduler)
+
+
+async def test_long_steps_are_not_taken_for_losses(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "a")
+        await until(lambda: len(group.plans) == 2)
+        group._received = 0  # as a worker says while it runs plan 0
+        watch = scheduler._watch
+        assert watch is not None
+        member = held.members.get(group.instance)
+        assert member is not None
+        busy = member.model_copy(update={"attributes": {**group.presence_attributes(), "reported_seq": -1}})
+        assert [watch.heard(busy, 1, -1) for _ in range(5)] == [""] * 5
+        group._received = -1
+        group.paused.set()
+        await ended(group, "a")
+        assert not held.failed
+
+
+async def test_a_cancel_brings_slots_and_pages_back(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(prefix_cache=False), held.group()
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "a", max_tokens=200, n=3, ignore_eos=True)
+        await until(lambda: len(group.worker.slots) == 3)
+        everything = Cancel(request_ids=["a"], choices=np.array([-1]), attempts=np.array([0]))
+        await held.bus.publish(held.subjects.cancel, everything)
+        await until(lambda: not group.worker.slots)
+        await at_rest(scheduler)
+        assert scheduler.core is not None
+        assert scheduler.core.state.kv.free == 64
+        await held.ask(scheduler, "b", max_tokens=200, n=2, ignore_eos=True)
+        await until(lambda: len(group.worker.slots) == 2)
+        one = Cancel(request_ids=["b"], choices=np.array([1]), attempts=np.array([0]))
+        await held.bus.publish(held.subjects.replica_inbox(scheduler.instance), one)
+        await ended(group, "b")
+        await at_rest(scheduler)
+
+
+async def test_a_full_queue_is_told(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(max_queued_requests=2), held.group(sizes(max_slots=1))
+        await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "running")
+        await until(lambda: group.plans)
+        for i in range(3):
+            await held.ask(scheduler, f"r{i}")
+        failed = await failure(held, "r2")
+        assert (failed.code, failed.retry_after) == (ErrorCode.QUEUE_FULL, 1.0)
+        member = await until(
+            lambda: next((m for m in held.members.ready("scheduler") if m.attributes["waiting"] == 2), None)
+        )
+        assert (member.attributes["running"], member.attributes["max_queued"]) == (1, 2)
+        group.paused.set()
+        for i in range(2):
+            await ended(group, f"r{i}")
+
+
+async def test_deadlines_are_kept_in_the_queue(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group(sizes(max_slots=1))
+        await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "running")
+        await held.ask(scheduler, "late", deadline=1.0)
+        assert (await failure(held, "late")).code is ErrorCode.DEADLINE_EXCEEDED
+        group.paused.set()
+        await ended(group, "running")
+
+
+async def test_a_request_for_an_older_epoch_is_sent_back(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, _ = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "a", epoch=scheduler.epoch - 1)
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+
+
+async def test_what_can_never_run_is_refused_by_name(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, _ = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "a", length=300)
+        failed = await failure(held, "a")
+        assert (failed.code, failed.param) == (ErrorCode.CONTEXT_LENGTH_EXCEEDED, "prompt")
+
+
+async def test_routers_hear_of_the_cache(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        asked = await held.ask(scheduler, "a", length=18, max_tokens=1)
+        await ended(group, "a")
+        blocks = block_hashes(asked.prompt_ids, 4, cache_namespace("", "")).tolist()
+        await until(lambda: [b for events in held.events for b in events.stored.tolist()] == blocks)
+        assert [events.seq for events in held.events] == list(range(len(held.events)))
+        assert (held.events[0].cleared, held.events[0].epoch) == (True, scheduler.epoch)
+        assert not any(events.cleared for events in held.events[1:])
+
+        await held.bus.publish(held.subjects.replica_control(scheduler.instance), KvSnapshotRequest())
+        snapshot = await until(lambda: next((e for e in held.events[1:] if e.cleared), None))
+        assert sorted(snapshot.stored.tolist()) == sorted(blocks)
+
+        control = held.subjects.replica_control(scheduler.instance)
+        flushed = await held.bus.request(control, FlushCache(), timeout=10)
+        assert isinstance(flushed, CacheFlushed)
+        assert (flushed.pages_freed, flushed.pages_in_use) == (4, 0)
+        await until(lambda: sorted(held.events[-1].removed.tolist()) == sorted(blocks))
+
+
+async def test_requests_of_a_gateway_that_is_gone_end(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        there = Presence(service="gateway", instance="gw", epoch=1, state=State.READY)
+        await held.bus.publish(held.subjects.presence("gateway"), there)
+        await held.ask(scheduler, "a", max_tokens=200, ignore_eos=True)
+        await until(lambda: group.worker.slots)
+        await held.bus.publish(held.subjects.presence("gateway"), there.model_copy(update={"state": State.GONE}))
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await at_rest(scheduler)
+
+
+async def test_an_orderly_end_lets_what_runs_finish_and_hands_back_the_rest(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group(sizes(max_slots=1))
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "running", max_tokens=40, ignore_eos=True)
+        await held.ask(scheduler, "waiting", max_tokens=40, ignore_eos=True)
+        await until(lambda: group.worker.slots)
+        worker = group.worker
+        await held.stop(scheduler)
+        assert (await failure(held, "waiting")).code is ErrorCode.REPLICA_LOST
+        assert worker.rows[-1].finish is Finish.LENGTH
+        assert len(held.failed) == 1
+        await until(lambda: group.presence_attributes()["claimed_by"] == "")
+
+
+async def test_wrong_books_are_repaired_when_idle(
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        assert scheduler.core is not None
+        scheduler.core.state.kv._pages.take(3)
+        await held.ask(scheduler, "a")
+        await ended(group, "a")
+        await until(lambda: scheduler.core is not None and scheduler.core.state.kv.free == 64)
+        assert "3 pages belong to nobody" in caplog.text
+        await until(lambda: len(held.events) > 1 and held.events[-1].cleared)
+        await held.ask(scheduler, "b")
+        await ended(group, "b")
+        await at_rest(scheduler)
+
+
+async def test_a_fault_in_planning_ends_the_epoch_and_not_the_service(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        await held.claimed(scheduler)
+        assert scheduler.core is not None
+
+        def broken(_now: float) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(scheduler.core._planner, "next", broken)
+        await held.ask(scheduler, "a")
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await until(lambda: len(group.claims) == 2)
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "b")
+        await ended(group, "b")

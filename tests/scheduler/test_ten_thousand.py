@@ -20,7 +20,7 @@ def test_ten_thousand_requests() -> None:
         for _ in range(min(int(random.integers(1, 40)), 10_000 - arrived)):
             own = random.integers(1, VOCAB, int(random.integers(4, 40))).astype(np.int32)
             prompt = np.concatenate([systems[arrived % 20], own])
-            harness.admit(admit_message(f"r{arrived}", prompt, max_tokens=int(random.integers(1, 24)), seed=arrived))
+            harness.admit(admit_message(f"r{arrived}", prompt, max_tokens=int(random.integers(1, 16)), seed=arrived))
             arrived += 1
         if random.random() < 0.2:
             harness.cancel(f"r{int(random.integers(arrived))}")

@@ -190,14 +190,6 @@ def test_a_model_with_a_missing_weight_ends_the_serve_with_its_name(tmp_path: Pa
     assert "worker-r0-0 exited with" in said.split("radixmesh serve:")[1]
 
 
-def test_a_flag_that_a_service_does_not_know(tmp_path: Path) -> None:
-    ports = ("--port", "0", "--grpc-port", "0")
-    status, said = run_serve("--set", "detokenizer.colour=blue", *ports, tmp_path=tmp_path)
-    assert status == 1
-    assert "detokenizer-0 exited with 2 before it was ready" in said
-    assert "--colour" in said
-
-
 def test_two_ranks_give_the_same_tokens_and_come_back_together(mesh: ServeProcess) -> None:
     expected = complete(mesh, max_tokens=24)
     with ServeProcess(*SMALL, "--tp", "2") as group:

@@ -1,5 +1,6 @@
 """What this machine has: cores, accelerators, memory, free ports."""
 
+import errno
 import os
 import socket
 from dataclasses import dataclass
@@ -68,9 +69,10 @@ def require_free(host: str, port: int, flag: str) -> None:
     except socket.gaierror as error:
         raise ConfigError(f"--host {host}: {error.strerror}") from error
     except OSError as error:
-        raise ConfigError(
-            f"port {port} on {host} cannot be used: {error.strerror}. Choose another one by {flag}"
-        ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(f"--host {host}: not an address of this machine") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"port {port} on {host} cannot be used: {reason}. Choose another one by {flag}") from error
 
 
 def connect_host(host: str) -> str:
