@@ -183,7 +183,8 @@ class Actor:
         self.spawn(self._drain_mailbox(), essential=True)
         self.spawn(self._heartbeat(), essential=True)
         await self.bus.publish(self.subjects.who, WhoIsThere())
-        setup = self.spawn(self.setup())
+        setup = asyncio.ensure_future(self.setup())
+        self._tasks.add(setup)  # so that an early end cancels it; its error is raised below
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({setup, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if setup.done():
@@ -255,7 +256,7 @@ class Actor:
             self.members.expire()
 
     async def _after_reconnect(self) -> None:
-        self.members.forgive()
+        self.members.doubt()
         await self.bus.publish(self.subjects.who, WhoIsThere())
         await self.beat()
 

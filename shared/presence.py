@@ -30,6 +30,7 @@ class PresenceView:
         self._members: dict[str, Presence] = {}
         self._seen: dict[str, float] = {}
         self._departed: dict[str, int] = {}
+        self._doubted: set[str] = set()
         self.on_change: list[Callable[[Presence | None, Presence | None], None]] = []
 
     def __iter__(self) -> Iterator[Presence]:
@@ -45,6 +46,7 @@ class PresenceView:
             for member in self._members.values()
             if member.service == service
             and member.state is State.READY
+            and member.instance not in self._doubted
             and (model is None or member.model == model)
         ]
         return sorted(found, key=lambda member: member.instance)
@@ -69,7 +71,9 @@ class PresenceView:
             before = None
         self._seen[beat.instance] = self._clock()
         self._members[beat.instance] = beat
-        if before is None or before != beat:
+        doubted = beat.instance in self._doubted
+        self._doubted.discard(beat.instance)
+        if doubted or before is None or before != beat:
             self._tell(before, beat)
 
     def expire(self) -> None:
@@ -81,6 +85,7 @@ class PresenceView:
                 log.warning("presence: %s has not been heard of for %.1f s", instance, now - seen)
                 self._members.pop(instance)
                 self._seen.pop(instance)
+                self._doubted.discard(instance)
                 self._tell(member, None)
 
     def forgive(self) -> None:
@@ -88,11 +93,22 @@ class PresenceView:
         now = self._clock()
         self._seen = dict.fromkeys(self._seen, now)
 
+    def doubt(self) -> None:
+        """After one's own reconnect: nobody counts as ready until heard again, for they may not be back yet.
+
+        They stay alive meanwhile, and have their time to speak.
+        """
+        self.forgive()
+        self._doubted = set(self._members)
+        for member in list(self._members.values()):
+            self._tell(member, member)
+
     def _remove(self, instance: str, epoch: int) -> None:
         self._departed[instance] = epoch
         while len(self._departed) > 4096:
             self._departed.pop(next(iter(self._departed)))
         self._seen.pop(instance, None)
+        self._doubted.discard(instance)
         member = self._members.pop(instance, None)
         if member is not None:
             self._tell(member, None)

@@ -7,6 +7,8 @@ import asyncio
 import logging
 from typing import Any
 
+import torch
+
 from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.outputs import token_batches
@@ -73,8 +75,6 @@ class ModelWorker(Actor):
             loop.call_soon_threadsafe(self.stop, error)
 
         self._loaded = await asyncio.to_thread(load, self.settings, progress)
-        self._loading = ""
-        self._progress = 1.0
         self._loop_thread = StepLoop(
             self._loaded.engine,
             self._loaded.order,
@@ -85,11 +85,20 @@ class ModelWorker(Actor):
         self._loop_thread.start()
         self.on(StepPlan, self._plan)
         await self.listen(self.subjects.group_plan(self.group_id))
+        await self._wait_for_ranks(self._loaded)
+        self._loading = ""
+        self._progress = 1.0
         if self.settings.rank == 0:
             self.on(Claim, self._claim)
             self.members.on_change.append(self._member_changed)
             await self.listen(self.subjects.group_claim(self.group_id))
             self.spawn(self._send(), essential=True)
+
+    async def _wait_for_ranks(self, loaded: Loaded) -> None:
+        """Until every rank listens for plans: a claim before that would send the first plan past some of them."""
+        if self.settings.tp > 1:
+            await self.bus.flush()
+            await asyncio.to_thread(loaded.group.all_gather, torch.zeros(1, device=loaded.engine.runner.device))
 
     async def teardown(self) -> None:
         if self._loop_thread is not None:

@@ -172,6 +172,7 @@ class Scheduler(Actor):
                 if self.core is not None or self.draining or await self._claim(worker):
                     break
                 await asyncio.sleep(_PAIRING_PAUSE)
+                self._seek.set()
 
     async def _claim(self, worker: Presence) -> bool:
         """Claims a group under a new epoch, which is told first: a group frees itself of epochs that have ended."""
@@ -284,11 +285,9 @@ class Scheduler(Actor):
             if self.core is None:
                 continue
             self.core.tick(time.time())
-            if not self.core.idle:
-                self._checked = False
-            elif not self._checked:
-                self._checked = True
+            if self.core.idle and not self._checked:
                 self._check_books(self.core)
+            self._checked = self.core.idle
             self._wake.set()
 
     def _check_books(self, core: SchedulerCore) -> None:

@@ -82,6 +82,19 @@ def test_a_listener_that_was_asleep_blames_nobody() -> None:
     assert watched.view.get("a") is not None
 
 
+def test_after_a_reconnect_nobody_is_ready_until_heard_again() -> None:
+    watched = Watched()
+    watched.view.update(beat("a"))
+    watched.view.update(beat("b"))
+    watched.view.doubt()
+    assert watched.view.ready("scheduler") == []
+    assert watched.view.alive("a", 1)
+    told = len(watched.told)
+    watched.view.update(beat("b"))
+    assert [member.instance for member in watched.view.ready("scheduler")] == ["b"]
+    assert len(watched.told) == told + 1  # the same words as before, but news all the same
+
+
 def test_ready_members_by_service_and_model_in_order() -> None:
     view = PresenceView()
     for instance, state, model in (("b", State.READY, "m"), ("a", State.READY, "m"), ("c", State.STARTING, "m")):

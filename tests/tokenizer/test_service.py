@@ -224,7 +224,7 @@ async def test_not_ready(mesh: Mesh, start: Start) -> None:
     await mesh.ready("t1")
     assert mesh.presence["t1"].model == "small"
     assert {**mesh.presence["t1"].attributes, "pid": 0} == {
-        "pid": 0, "max_model_len": 64, "vocab_size": 401, "chat_template": True
+        "pid": 0, "max_model_len": 64, "vocab_size": 401, "chat_template": True, "sampling": {}, "requests": 0,
     }  # fmt: skip
     await mesh.submit(rid(1), text="x")
     failed = await mesh.refusal(rid(1))

@@ -59,6 +59,8 @@ class FusedDecoder:
         self.group = model.group
         self.dtype, self.device = model.dtype, model.device
         self.kv = kv
+        for pool in (*kv.keys, *kv.values):
+            library.library.rm_huge_pages(pool.data_ptr(), pool.nbytes)
         self._keep: list[object] = []  # whatever the structs point to
         config = model.config
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))

@@ -120,6 +120,7 @@ _SIGNATURES = {
     "rm_packed_bytes": (c_int64, (POINTER(Weight),)),
     "rm_threads": (c_int32, ()),
     "rm_set_threads": (None, (c_int32,)),
+    "rm_huge_pages": (None, (c_void_p, c_int64)),
     "rm_pack": (c_int32, (POINTER(Weight), c_void_p, c_int32, c_int64, c_int64, c_int64)),
     "rm_unpack": (None, (POINTER(Weight), c_int64, c_int64, c_void_p)),
     "rm_linear": (c_int32, (POINTER(Weight), c_void_p, c_int64, c_void_p, c_int64)),

@@ -48,6 +48,16 @@ RM_API int64_t rm_packed_bytes(const Weight* w) { return panel_bytes(*w) * w->pa
 RM_API int32_t rm_threads() { return num_threads(); }
 RM_API void rm_set_threads(int32_t count) { set_num_threads(count); }
 
+// Asks for huge pages where `data` lies; of no use once it has been written.
+RM_API void rm_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__)
+    const uintptr_t page = 1 << 21, begin = (uintptr_t(data) + page - 1) / page * page, end = (uintptr_t(data) + bytes) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)data, (void)bytes;
+#endif
+}
+
 RM_API int32_t rm_pack(const Weight* w, const void* source, int32_t kind, int64_t n, int64_t first, int64_t step) {
     return guarded([&] {
         pack(*w, source, kind, n, first, step);

@@ -77,7 +77,9 @@ void attend(Team& team, Workspace& space, const AttentionPlan& plan, const Seque
     float* scratch = space.thread(team.id).attention;
     const int64_t total = int64_t(plan.items.size()) * pool.kv_heads, head_width = int64_t(pool.group()) * pool.head_dim;
     int64_t begin, end;
-    while (team.take_some(total, 1, begin, end)) {
+    // Heads of a sequence lie side by side in the pool; one thread takes several where there is enough for all.
+    const int64_t together = std::clamp<int64_t>(total / (16 * team.size), 1, pool.kv_heads);
+    while (team.take_some(total, together, begin, end)) {
         for (int64_t i = begin; i < end; i++) {
             const Item& item = plan.items[i / pool.kv_heads];
             const int64_t head = i % pool.kv_heads;

@@ -68,20 +68,15 @@ constexpr int64_t QUERY_ROWS = 128;  // of a chunk's item: tokens * heads per kv
 inline int64_t tokens_per_item(const Pool& pool) { return std::max<int64_t>(8, QUERY_ROWS / pool.group()); }
 inline int64_t padded_head(const Pool& pool) { return (pool.head_dim + NR - 1) / NR * NR; }
 
-// Pointers to rows of consecutive keys.
+// Pointers to consecutive tokens' rows of `data`, the pool's keys or values.
 template <class T>
 inline void key_rows(const Sequences& sequences, const Pool& pool, int64_t sequence, int64_t kv_head, int64_t first,
-                     int64_t count, const T** keys, const T** values) {
+                     int64_t count, const void* data, const T** rows) {
     const int32_t* table = sequences.tables + sequence * sequences.table_width;
     int64_t page = first / pool.page_size, at = first % pool.page_size;
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t row = pool.row(table[page], kv_head, at);
-        keys[i] = static_cast<const T*>(pool.keys) + row;
-        values[i] = static_cast<const T*>(pool.values) + row;
-        if (++at == pool.page_size) {
-            at = 0;
-            page++;
-        }
+    for (int64_t i = 0; i < count; page++, at = 0) {
+        const T* row = static_cast<const T*>(data) + pool.row(table[page], kv_head, at);
+        for (; at < pool.page_size && i < count; at++, i++, row += pool.head_dim) rows[i] = row;
     }
 }
 

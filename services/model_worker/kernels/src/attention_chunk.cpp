@@ -55,7 +55,8 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
     const int64_t end = item.position + item.count;
     for (int64_t base = begin; base < end; base += KEYS) {
         const int64_t count = std::min(KEYS, end - base), panels = (count + NR - 1) / NR;
-        key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, keys, values);
+        key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.keys, keys);
+        key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.values, values);
         pack_block(keys, values, count, size, key_panels, value_panels);
         // Rows are ordered by head, then token: so the queries of a tile lie `q_stride` apart.
         for (int64_t g = 0; g < group; g++) {

@@ -4,15 +4,27 @@
 namespace rm {
 namespace {
 
-// scores[g, i] = q[g] . keys[i] for `count` keys, a multiple of 4 (the last may repeat), G query heads.
+// A block's keys or values; `next` are fetched while these are computed with: the hardware guesses right only within
+// a page of the pool, and that is short.
+template <class T>
+struct Rows {
+    const T* at[KEYS + 4];
+    int64_t count = 0;
+
+    void fetch(int64_t i, int64_t element) const { prefetch(at[i] + element); }
+};
+
+// scores[g, i] = q[g] . keys[i] for the keys (up to a multiple of 4: the last repeats), G query heads.
 template <int G, class T>
-void score(const float* q, int64_t size, const T* const* keys, int64_t count, float* scores) {
+void score(const float* q, int64_t size, const Rows<T>& keys, const Rows<T>& next, float* scores) {
     constexpr int TOGETHER = G == 4 ? 2 : 4;
-    for (int64_t i = 0; i < count; i += TOGETHER) {
+    for (int64_t i = 0; i < keys.count; i += TOGETHER) {
         vf sums[G][TOGETHER] = {};
+        for (int j = 0; j < TOGETHER && i + j < next.count; j++)
+            for (int64_t d = 0; d < size; d += 64 / sizeof(T)) next.fetch(i + j, d);
         for (int64_t d = 0; d < size; d += VL) {
             vf key[TOGETHER];
-            for (int j = 0; j < TOGETHER; j++) key[j] = load(keys[i + j] + d);
+            for (int j = 0; j < TOGETHER; j++) key[j] = load(keys.at[i + j] + d);
             for (int g = 0; g < G; g++) {
                 vf query = load(q + g * size + d);
                 for (int j = 0; j < TOGETHER; j++) sums[g][j] += query * key[j];
@@ -32,13 +44,14 @@ void score(const float* q, int64_t size, const T* const* keys, int64_t count, fl
 
 // out[g] += sum over i of weights[g, i] values[i], in W vectors from element `at`.
 template <int G, int W, class T>
-void weigh_part(const T* const* values, int64_t count, const float* weights, float* out, int64_t size, int64_t at) {
+void weigh_part(const Rows<T>& values, const Rows<T>& next, const float* weights, float* out, int64_t size, int64_t at) {
     vf sums[G][W];
     for (int g = 0; g < G; g++)
         for (int w = 0; w < W; w++) sums[g][w] = load(out + g * size + at + w * VL);
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < values.count; i++) {
+        if (i < next.count) next.fetch(i, at);
         vf value[W];
-        for (int w = 0; w < W; w++) value[w] = load(values[i] + at + w * VL);
+        for (int w = 0; w < W; w++) value[w] = load(values.at[i] + at + w * VL);
         for (int g = 0; g < G; g++) {
             vf weight = splat(weights[g * KEYS + i]);
             for (int w = 0; w < W; w++) sums[g][w] += weight * value[w];
@@ -49,11 +62,11 @@ void weigh_part(const T* const* values, int64_t count, const float* weights, flo
 }
 
 template <int G, class T>
-void weigh(const T* const* values, int64_t count, const float* weights, float* out, int64_t size) {
+void weigh(const Rows<T>& values, const Rows<T>& next, const float* weights, float* out, int64_t size) {
     constexpr int W = 8 / G;
     int64_t at = 0;
-    for (; at + W * VL <= size; at += W * VL) weigh_part<G, W>(values, count, weights, out, size, at);
-    for (; at < size; at += VL) weigh_part<G, 1>(values, count, weights, out, size, at);
+    for (; at + W * VL <= size; at += W * VL) weigh_part<G, W>(values, next, weights, out, size, at);
+    for (; at < size; at += VL) weigh_part<G, 1>(values, next, weights, out, size, at);
 }
 
 template <class T>
@@ -65,33 +78,39 @@ struct Decode {
     const float* q;
     float *scores, *out, *largest, *total;
 
+    Rows<T> keys[2] = {}, values = {};
+
     template <int G>
-    void heads(int64_t first, const T* const* keys, const T* const* values, int64_t count, int64_t padded) {
-        const int64_t size = pool.head_dim;
-        score<G>(q + first * size, size, keys, padded, scores);
+    void heads(int64_t first, const Rows<T>& now, const Rows<T>& next) {
+        const int64_t size = pool.head_dim, count = values.count;
+        score<G>(q + first * size, size, now, values, scores);
         float* to = out + first * size;
         for (int g = 0; g < G; g++)
             soften(scores + g * KEYS, (count + VL - 1) / VL * VL, 0, count, largest[first + g], total[first + g], to + g * size, size);
-        weigh<G>(values, count, scores, to, size);
+        weigh<G>(values, next, scores, to, size);
+    }
+
+    void find(int64_t at, int64_t end, const void* data, Rows<T>& rows) const {
+        rows.count = std::max<int64_t>(0, std::min(KEYS, end - at));
+        key_rows<T>(sequences, pool, item.sequence, kv_head, at, rows.count, data, rows.at);
+        for (int64_t i = rows.count; i % 4; i++) rows.at[i] = rows.at[rows.count - 1];
     }
 
     void run(int64_t begin, int64_t end) {
-        const T *keys[KEYS + 4], *values[KEYS + 4];
         const int64_t group = pool.group();
-        for (int64_t at = begin; at < end; at += KEYS) {
-            const int64_t count = std::min(KEYS, end - at), padded = (count + 3) / 4 * 4;
-            key_rows<T>(sequences, pool, item.sequence, kv_head, at, count, keys, values);
-            for (int64_t i = count; i < padded; i++) keys[i] = keys[count - 1];
-            const int64_t line = 64 / sizeof(T);
-            for (int64_t i = 0; i < count; i++)
-                for (int64_t d = 0; d < pool.head_dim; d += line) prefetch(values[i] + d);
+        find(begin, end, pool.keys, keys[0]);
+        int current = 0;
+        for (int64_t at = begin; at < end; at += KEYS, current = 1 - current) {
+            find(at, end, pool.values, values);
+            find(at + KEYS, end, pool.keys, keys[1 - current]);
+            const Rows<T>&now = keys[current], &next = keys[1 - current];
             int64_t g = 0;
-            for (; g + 4 <= group; g += 4) heads<4>(g, keys, values, count, padded);
+            for (; g + 4 <= group; g += 4) heads<4>(g, now, next);
             if (g + 2 <= group) {
-                heads<2>(g, keys, values, count, padded);
+                heads<2>(g, now, next);
                 g += 2;
             }
-            if (g < group) heads<1>(g, keys, values, count, padded);
+            if (g < group) heads<1>(g, now, next);
         }
     }
 };

@@ -13,15 +13,6 @@ float read_all(const float* from, int64_t count) {
     return sum(sums[0]);
 }
 
-// The compiler must not know what is in it.
-inline void keep(vf& v) {
-#if defined(__x86_64__)
-    asm volatile("" : "+v"(v));
-#else
-    asm volatile("" : "+m"(v));
-#endif
-}
-
 }  // namespace
 }  // namespace rm
 

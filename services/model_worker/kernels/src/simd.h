@@ -36,6 +36,17 @@ inline vf splat(float x) { return x - vf{}; }
 inline vi splat(int32_t x) { return x - vi{}; }
 inline vf to_float(vi v) { return __builtin_convertvector(v, vf); }
 
+// The value is in a register here, whatever the compiler had in mind: it likes to start many products before it adds
+// the first, and then has no registers left for the sums.
+template <class V>
+inline void keep(V& v) {
+#if defined(__x86_64__)
+    asm volatile("" : "+v"(v));
+#elif defined(__aarch64__)
+    (void)v;
+#endif
+}
+
 // -- 16-bit floats --
 
 typedef uint16_t bf16;  // bits of a bfloat16

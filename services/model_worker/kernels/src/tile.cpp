@@ -94,7 +94,9 @@ inline void add_pairs(vi (&sums)[M][2], const int16_t* q, int64_t stride, vi b0,
     for (int m = 0; m < M; m++) {
         vi a = splat(pair_at(q + m * stride));
         sums[m][0] = madd(sums[m][0], a, b0);
+        keep(sums[m][0]);
         sums[m][1] = madd(sums[m][1], a, b1);
+        keep(sums[m][1]);
     }
 }
 
