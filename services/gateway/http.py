@@ -30,18 +30,23 @@ _BIG_BODY = 1 << 17
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], dict[str, str]]
+Flush = Callable[[], Awaitable[list[dict[str, Any]]]]
 
 
 class HttpFace:
     """The aiohttp application over a desk.
 
     Args:
+        flush: flushes all prefix caches and says what came of it, by replica.
         not_ready: by model, what keeps requests from being served; empty if some would be.
         api_key: empty if clients need none.
     """
 
-    def __init__(self, desk: Desk, metrics: Metrics, not_ready: Ready, api_key: str, max_body_bytes: int) -> None:
+    def __init__(
+        self, desk: Desk, metrics: Metrics, not_ready: Ready, flush: Flush, api_key: str, max_body_bytes: int
+    ) -> None:
         self._desk = desk
+        self._flush = flush
         self._metrics = metrics
         self._not_ready = not_ready
         self._key = api_key.encode()
@@ -57,6 +62,7 @@ class HttpFace:
                 web.get("/v1/mesh", self._mesh),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{id:.+}", self._model),
+                web.post("/flush_cache", self._flush_cache),
                 web.post("/v1/completions", self._completions),
                 web.post("/v1/chat/completions", self._chat),
             ]
@@ -180,6 +186,11 @@ class HttpFace:
 
     async def _scrape(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _flush_cache(self, _request: web.Request) -> web.Response:
+        replicas = await self._flush()
+        failed = not replicas or any("error" in replica for replica in replicas)
+        return web.json_response({"replicas": replicas}, status=502 if failed else 200)
 
     async def _hint(self, _request: web.Request) -> web.Response:
         routes = [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource]

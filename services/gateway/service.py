@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from aiohttp import web
 
+from radixmesh.services.gateway.caches import flush_caches
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.grpc.server import GrpcFace
@@ -98,7 +99,7 @@ class Gateway(Actor):
     async def _open_http(self) -> None:
         settings = self._settings
         key = settings.api_key.get_secret_value() if settings.api_key else ""
-        face = HttpFace(self.desk, self.metrics, self.not_ready, key, settings.max_body_bytes)
+        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, key, settings.max_body_bytes)
         self._runner = web.AppRunner(face.app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, settings.http_host, settings.http_port)
@@ -115,6 +116,9 @@ class Gateway(Actor):
         self._grpc = GrpcFace(self.desk, self.metrics, self._settings)
         self.grpc_address = await self._grpc.start()
         await self._tell_health()
+
+    async def _flush(self) -> list[dict[str, Any]]:
+        return await flush_caches(self.bus, self.subjects, self._mesh.replicas())
 
     # -- events --
 

@@ -71,6 +71,17 @@ def idle(mesh: ServeProcess) -> bool:
     return whole and (load["running"], load["waiting"]) == (0, 0)
 
 
+def scheduler_pages_are_all_free(mesh: ServeProcess) -> bool:
+    wait_for(lambda: scheduler(mesh)["cached_pages"] == 0, 10, "the prefix cache to be empty")
+    return scheduler(mesh)["free_pages"] == scheduler(mesh)["num_pages"]
+
+
+def flush(mesh: ServeProcess) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{mesh.url}/flush_cache", method="POST")  # noqa: S310
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        return json.load(answer)["replicas"]
+
+
 def client(mesh: ServeProcess, gateway: int = 0) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{mesh.state['urls'][gateway]}/v1", api_key="none", max_retries=0)
 
@@ -177,9 +188,14 @@ async def test_cached_tokens_are_told(mesh: ServeProcess) -> None:
         for _ in range(2):
             answer = await api.completions.create(model="tiny-qwen3", prompt=prompt, max_tokens=2, temperature=0)
             counts.append((answer.usage.prompt_tokens, answer.usage.prompt_tokens_details.cached_tokens))
-    (length, first), (_, second) = counts
-    assert first == 0
-    assert second == (length - 1) // 16 * 16
+        (length, first), (_, second) = counts
+        assert first == 0
+        assert second == (length - 1) // 16 * 16
+        flushed = await asyncio.to_thread(flush, mesh)
+        assert flushed[0]["pages_freed"] > 0
+        assert scheduler_pages_are_all_free(mesh)
+        answer = await api.completions.create(model="tiny-qwen3", prompt=prompt, max_tokens=2, temperature=0)
+        assert answer.usage.prompt_tokens_details.cached_tokens == 0
 
 
 async def test_a_client_that_leaves_gives_everything_back(mesh: ServeProcess) -> None:

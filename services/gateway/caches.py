@@ -1,0 +1,32 @@
+"""Flushing the replicas' prefix caches, for benchmarks and for changed weights."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from radixmesh.shared.bus import Bus
+from radixmesh.shared.errors import BusError, MessageError
+from radixmesh.shared.messages import CacheFlushed, FlushCache, Presence
+from radixmesh.shared.subjects import Subjects
+
+TIMEOUT = 10.0
+"""Seconds that a replica has to answer."""
+
+
+async def flush_caches(bus: Bus, subjects: Subjects, replicas: Sequence[Presence]) -> list[dict[str, Any]]:
+    """Asks every replica to forget its prefix cache, all at once.
+
+    Returns:
+        For each replica `replica`, and `pages_freed` with `pages_in_use` (pages of running requests stay), or `error`.
+    """
+    return list(await asyncio.gather(*(_flush(bus, subjects, replica.instance) for replica in replicas)))
+
+
+async def _flush(bus: Bus, subjects: Subjects, replica: str) -> dict[str, Any]:
+    try:
+        answer = await bus.request(subjects.replica_control(replica), FlushCache(), timeout=TIMEOUT)
+    except (BusError, MessageError) as error:
+        return {"replica": replica, "error": str(error)}
+    if not isinstance(answer, CacheFlushed):
+        return {"replica": replica, "error": f"it answered with {answer.TAG}"}
+    return {"replica": replica, "pages_freed": answer.pages_freed, "pages_in_use": answer.pages_in_use}

@@ -1,0 +1,61 @@
+"""What the tests of the kernels share."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.kernels.native import Native, native
+from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+
+THREADS = (1, 2, 3)
+
+
+def library() -> Native:
+    """The kernels; skips the test where there is no compiler."""
+    found = native()
+    if found is None:
+        pytest.skip("no C++ compiler here")
+    return found
+
+
+def ragged_batch(lengths: list[tuple[int, int]], page_size: int, pages: int, seed: int = 0) -> ForwardBatch:
+    """(new tokens, context) per sequence, on pages in random order; logits of each sequence's last token."""
+    order = np.random.default_rng(seed).permutation(pages)
+    width = max(-(-context // page_size) for _, context in lengths)
+    tables = np.zeros((len(lengths), width), np.int32)
+    positions, locations, starts, used = [], [], [0], 0
+    for row, (count, context) in zip(tables, lengths, strict=True):
+        needed = -(-context // page_size)
+        row[:needed] = order[used : used + needed]
+        used += needed
+        span = np.arange(context - count, context)
+        positions.append(span)
+        locations.append(row[span // page_size].astype(np.int64) * page_size + span % page_size)
+        starts.append(starts[-1] + count)
+    if used > pages:
+        raise ValueError(f"{used} pages are needed, not {pages}")
+    return ForwardBatch.from_numpy(
+        np.zeros(starts[-1], np.int64),
+        np.concatenate(positions),
+        np.concatenate(locations),
+        np.array(starts),
+        np.array([context for _, context in lengths]),
+        tables,
+        np.array(starts[1:]) - 1,
+        torch.device("cpu"),
+    )
+
+
+def random_pool(spec: KVCacheSpec, pages: int, seed: int = 0) -> KVCache:
+    generator = torch.Generator().manual_seed(seed)
+    kv = KVCache(spec, pages, torch.device("cpu"))
+    for pool in (*kv.keys, *kv.values):
+        pool.copy_(torch.randn(pool.shape, generator=generator))
+    return kv
+
+
+def relative(got: Tensor, expected: Tensor) -> float:
+    """Norm of the difference by norm of what is expected."""
+    return float((got.double() - expected.double()).norm() / expected.double().norm())

@@ -1,0 +1,130 @@
+"""Paged attention against a plain float64 softmax: decodes, chunks, prefixes, windows, any layout."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative
+
+from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.kernels.layers import NativeAttention
+from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+
+BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}
+
+
+def expected_attention(
+    batch: ForwardBatch, kv: KVCache, q: torch.Tensor, scale: float, window: int | None
+) -> torch.Tensor:
+    """Of the keys and values that are in the pool by now."""
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    size, group = kv.spec.page_size, q.shape[1] // kv.spec.num_kv_heads
+    for s, context in enumerate(batch.host_context_len.tolist()):
+        positions = torch.arange(context)
+        pages, at = batch.block_tables[s][positions // size].long(), positions % size
+        k = kv.keys[0][pages, :, at].double().repeat_interleave(group, 1)
+        v = kv.values[0][pages, :, at].double().repeat_interleave(group, 1)
+        start, end = batch.host_query_start[s : s + 2].tolist()
+        for t in range(start, end):
+            last = context - (end - t) + 1
+            first = 0 if window is None else max(0, last - window)
+            scores = torch.einsum("hd,khd->hk", q[t].double(), k[first:last]) * scale
+            out[t] = torch.einsum("hk,khd->hd", scores.softmax(-1), v[first:last])
+    return out
+
+
+def attend(
+    batch: ForwardBatch, kv: KVCache, heads: int, window: int | None, dtype: torch.dtype, seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ours, expected) for random q, k, v, cut from one tensor as a model does."""
+    generator = torch.Generator().manual_seed(seed)
+    spec = kv.spec
+    total = heads + 2 * spec.num_kv_heads
+    qkv = torch.randn(len(batch.token_ids), total, spec.head_dim, generator=generator).to(dtype)
+    q, k, v = qkv.split([heads, spec.num_kv_heads, spec.num_kv_heads], 1)
+    backend = NativeAttention(library())
+    got = backend.forward(backend.plan(batch, kv), kv, 0, q, k, v, 0.3, window)
+    page, at = batch.kv_locations // spec.page_size, batch.kv_locations % spec.page_size
+    torch.testing.assert_close(kv.keys[0][page, :, at], k.to(spec.dtype), rtol=0, atol=0)
+    torch.testing.assert_close(kv.values[0][page, :, at], v.to(spec.dtype), rtol=0, atol=0)
+    return got, expected_attention(batch, kv, q, 0.3, window)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(1, 90), st.integers(0, 150)).map(lambda pair: (pair[0], sum(pair))), min_size=1, max_size=5
+    ),
+    page_size=st.sampled_from([1, 3, 16]),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 8),
+    head_dim=st.sampled_from([8, 12, 16, 20, 32, 40, 64, 80, 128]),
+    window=st.sampled_from([None, 1, 5, 33, 100]),
+    dtype=st.sampled_from(list(BOUNDS)),
+    threads=st.sampled_from(THREADS),
+)
+def test_mixed_batches(
+    lengths: list[tuple[int, int]],
+    page_size: int,
+    kv_heads: int,
+    group: int,
+    head_dim: int,
+    window: int | None,
+    dtype: torch.dtype,
+    threads: int,
+) -> None:
+    library().set_threads(threads)
+    pages = sum(-(-context // page_size) for _, context in lengths) + 3
+    kv = random_pool(KVCacheSpec(1, kv_heads, head_dim, page_size, dtype), pages)
+    got, expected = attend(ragged_batch(lengths, page_size, pages), kv, kv_heads * group, window, dtype)
+    assert relative(got, expected) < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("window", [None, 700])
+def test_a_long_decode_is_split_over_threads(threads: int, window: int | None) -> None:
+    library().set_threads(threads)
+    kv = random_pool(KVCacheSpec(1, 1, 64, 16, torch.float32), 200)
+    lengths = [(1, 2900), (1, 17)]
+    got, expected = attend(ragged_batch(lengths, 16, 200), kv, 3, window, torch.float32)
+    assert relative(got, expected) < 2e-6
+
+
+@pytest.mark.parametrize("head_dim", [32, 20])
+def test_stale_pages_are_never_read(head_dim: int) -> None:
+    library().set_threads(2)
+    kv = random_pool(KVCacheSpec(1, 2, head_dim, 16, torch.bfloat16), 40)
+    for pool in (*kv.keys, *kv.values):
+        pool.fill_(float("nan"))
+    got, expected = attend(ragged_batch([(1, 1), (21, 21), (3, 3)], 16, 40), kv, 4, None, torch.bfloat16)
+    assert relative(got, expected) < 6e-3
+
+
+def test_nan_in_one_sequence_does_not_reach_another() -> None:
+    library().set_threads(2)
+    spec = KVCacheSpec(1, 2, 32, 16, torch.float32)
+    batch = ragged_batch([(1, 30), (9, 50), (1, 40), (5, 5)], 16, 40)
+    clean, _ = attend(batch, random_pool(spec, 40), 4, None, torch.float32)
+    kv = random_pool(spec, 40)
+    for sequence in (1, 2):
+        kv.values[0][batch.block_tables[sequence][0]] = float("nan")
+    got, _ = attend(batch, kv, 4, None, torch.float32)
+    assert got[1:11].isnan().all()
+    torch.testing.assert_close(got[0], clean[0], rtol=0, atol=0)
+    torch.testing.assert_close(got[11:], clean[11:], rtol=0, atol=0)
+
+
+def test_huge_scores_do_not_overflow() -> None:
+    library().set_threads(1)
+    kv = random_pool(KVCacheSpec(1, 1, 32, 16, torch.float32), 20)
+    for pool in kv.keys:
+        pool.mul_(1e4)
+    got, expected = attend(ragged_batch([(1, 70), (40, 90)], 16, 20), kv, 2, None, torch.float32)
+    assert relative(got, expected) < 1e-4
+
+
+def test_pages_that_do_not_exist_are_refused() -> None:
+    kv = random_pool(KVCacheSpec(1, 1, 16, 16, torch.float32), 2)
+    batch = ragged_batch([(1, 40)], 16, 9, seed=3)
+    with pytest.raises(IndexError, match="page"):
+        attend(batch, kv, 2, None, torch.float32)

@@ -1,0 +1,146 @@
+"""Packed linear layers against float64, whatever the shape, the storage and the number of threads."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_fixtures import THREADS, library, relative
+
+from radixmesh.services.model_worker.kernels.layers import PackedLinear
+from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
+from radixmesh.services.model_worker.layers.linear import Build, ColumnLinear
+from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    n=st.integers(1, 130),
+    k=st.integers(1, 300),
+    dtype=st.sampled_from(DTYPES),
+    bias=st.booleans(),
+    threads=st.sampled_from(THREADS),
+)
+def test_products_are_exact_to_rounding(
+    rows: int, n: int, k: int, dtype: torch.dtype, bias: bool, threads: int
+) -> None:
+    native = library()
+    native.set_threads(threads)
+    x, w, b = random(rows, k, seed=n), random(n, k, seed=k).to(dtype), random(n, seed=rows).to(dtype)
+    packed = PackedWeight(native, [w], [b] if bias else None)
+    expected = x.double() @ w.double().T + (b.double() if bias else 0.0)
+    bound = 1e-6 * (x.abs().double() @ w.abs().double().T + 1.0)
+    assert ((packed.multiply(x).double() - expected).abs() <= bound).all()
+    torch.testing.assert_close(packed.rows(0, n), w.float(), rtol=0, atol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 20),
+    n=st.integers(1, 70),
+    k=st.integers(1, 400),
+    form=st.sampled_from([Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]),
+    threads=st.sampled_from(THREADS),
+)
+def test_quantized_products_are_exact_for_the_weights_stored(
+    rows: int, n: int, k: int, form: Format, threads: int
+) -> None:
+    native = library()
+    native.set_threads(threads)
+    x, w = random(rows, k, seed=n), random(n, k, seed=k).bfloat16()
+    packed = PackedWeight(native, [w], form=form)
+    stored = packed.rows(0, n)
+    # Rows are rounded to 16 bits of their group's largest value.
+    got, expected = packed.multiply(x), x.double() @ stored.double().T
+    assert ((got.double() - expected).abs() <= 1.2e-4 * (1.0 + stored.abs().double().sum(1))).all()
+    steps = 254 if form.kind == 3 else 15
+    largest = torch.nn.functional.pad(w.float(), (0, -k % form.group)).unflatten(1, (-1, form.group)).abs().amax(-1)
+    error = torch.nn.functional.pad(w.float() - stored, (0, -k % form.group)).unflatten(1, (-1, form.group)).abs().amax(-1)
+    assert (error <= largest * (2.0 / steps) * 1.02 + 1e-30).all()
+
+
+@pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1)])
+def test_quantization_error_of_normal_weights(quantization: str, bound: float) -> None:
+    w = random(256, 1024).bfloat16() * 0.02
+    packed = PackedWeight(library(), [w], form=Format.of(quantization))  # type: ignore[arg-type]
+    assert bound / 4 < relative(packed.rows(0, 256), w) < bound
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_every_tile_height(rows: int) -> None:
+    native = library()
+    native.set_threads(2)
+    x, w = random(rows, 512), random(200, 512).bfloat16()
+    assert relative(PackedWeight(native, [w]).multiply(x), x @ w.float().T) < 1e-6
+    for form in (Format(3, 128), Format(4, 32)):
+        packed = PackedWeight(native, [w], form=form)
+        assert relative(packed.multiply(x), x.double() @ packed.rows(0, 200).double().T) < 3e-5
+
+
+@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32)])
+def test_many_rows_cover_several_slabs(form: Format) -> None:
+    native = library()
+    native.set_threads(3)
+    x, w = random(1030, 160), random(48, 160).bfloat16()
+    packed = PackedWeight(native, [w], form=form)
+    assert relative(packed.multiply(x), x.double() @ packed.rows(0, 48).double().T) < 3e-5
+
+
+@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32)])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_row(form: Format, bad: float) -> None:
+    packed = PackedWeight(library(), [random(64, 256).bfloat16()], form=form)
+    x = random(9, 256)
+    clean = packed.multiply(x)
+    x[4, 17] = bad
+    got = packed.multiply(x)
+    assert not got[4].isfinite().any()
+    others = torch.arange(9) != 4
+    torch.testing.assert_close(got[others], clean[others], rtol=0, atol=0)
+
+
+def test_rows_and_threads_do_not_change_bits() -> None:
+    native = library()
+    x, w = random(37, 320), random(100, 320).bfloat16()
+    packed = PackedWeight(native, [w])
+    native.set_threads(1)
+    expected = packed.multiply(x)
+    for threads in THREADS:
+        native.set_threads(threads)
+        for row in (0, 5, 36):
+            torch.testing.assert_close(packed.multiply(x[row : row + 1])[0], expected[row], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("quantization", "bound"), [("", 0.01), ("w8a16", 0.02), ("w4a16", 0.12)])
+def test_linear_method_replaces_the_parameter(quantization: str, bound: float) -> None:
+    method = PackedLinear(library(), quantization)  # type: ignore[arg-type]
+    build = Build(ParallelGroup(), torch.bfloat16, torch.device("cpu"), method)
+    layer = ColumnLinear(96, 40, True, build)
+    layer.weight.copy_(random(40, 96))
+    assert layer.bias is not None
+    layer.bias.copy_(random(40, seed=1))
+    x = random(5, 96, seed=2).bfloat16()
+    expected = torch.nn.functional.linear(x.float(), layer.weight.float(), layer.bias.float())
+    layer.finish()
+    assert layer.weight.numel() == 0
+    got = layer(x)
+    assert got.dtype is torch.bfloat16
+    assert relative(got, expected) < bound
+
+
+def test_matrices_of_different_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        PackedWeight(library(), [random(8, 8), random(8, 9)])
+
+
+def test_rows_that_do_not_exist_are_refused() -> None:
+    packed = PackedWeight(library(), [random(8, 8)])
+    with pytest.raises(IndexError, match="of 8"):
+        packed.rows(4, 5)
