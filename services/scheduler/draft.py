@@ -23,8 +23,6 @@ class Chunk:
     slot: int
     start: int
     count: int
-    admission: int
-    """`Sequence.admissions` when it was planned: a later admission has nothing to do with this chunk."""
 
     @property
     def end(self) -> int:

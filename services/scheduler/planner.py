@@ -131,7 +131,7 @@ class Planner:
 
     def _chunk(self, draft: Draft, seq: Sequence, count: int) -> None:
         state = self._state
-        draft.chunks.append(Chunk(seq, seq.slot, seq.planned, count, seq.admissions))
+        draft.chunks.append(Chunk(seq, seq.slot, seq.planned, count))
         seq.planned += count
         draft.grant(seq, state.kv.pages_for(seq.planned))
         if seq.planned == len(seq.prompt):

@@ -57,8 +57,8 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
 def _chunks_done(state: ReplicaState, plan: InFlight, now: float) -> None:
     for chunk in plan.chunks:
         seq = chunk.seq
-        if seq.slot != chunk.slot or seq.admissions != chunk.admission:
-            continue  # it has left the slot since
+        if seq.slot != chunk.slot:
+            continue  # it has left the slot, and gets no other before all plans of its time there are reported
         seq.computed = chunk.end
         state.kv.store(seq)
         state.warming.advance(seq)

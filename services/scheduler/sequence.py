@@ -63,7 +63,7 @@ class Sequence:
     output: list[int] = field(default_factory=list)
     slot: int = -1
     admissions: int = 0
-    """How often it took a slot; a chunk's report counts only for the admission it was planned in."""
+    """How often it took a slot."""
     planned: int = 0
     """Tokens of `prompt` that are cached or in plans."""
     computed: int = 0

@@ -12,6 +12,8 @@ from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 
 BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}
 
+LENGTHS = st.tuples(st.integers(1, 90), st.integers(0, 150)).map(lambda pair: (pair[0], sum(pair)))  # new, all
+
 
 def expected_attention(
     batch: ForwardBatch, kv: KVCache, q: torch.Tensor, scale: float, window: int | None
@@ -52,9 +54,7 @@ def attend(
 
 @settings(max_examples=50, deadline=None)
 @given(
-    lengths=st.lists(
-        st.tuples(st.integers(1, 90), st.integers(0, 150)).map(lambda pair: (pair[0], sum(pair))), min_size=1, max_size=5
-    ),
+    lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     page_size=st.sampled_from([1, 3, 16]),
     kv_heads=st.integers(1, 3),
     group=st.integers(1, 8),

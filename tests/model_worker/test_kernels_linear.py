@@ -19,6 +19,11 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def group_largest(values: torch.Tensor, form: Format) -> torch.Tensor:
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % form.group))
+    return padded.unflatten(1, (-1, form.group)).abs().amax(-1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.integers(1, 40),
@@ -61,8 +66,7 @@ def test_quantized_products_are_exact_for_the_weights_stored(
     got, expected = packed.multiply(x), x.double() @ stored.double().T
     assert ((got.double() - expected).abs() <= 1.2e-4 * (1.0 + stored.abs().double().sum(1))).all()
     steps = 254 if form.kind == 3 else 15
-    largest = torch.nn.functional.pad(w.float(), (0, -k % form.group)).unflatten(1, (-1, form.group)).abs().amax(-1)
-    error = torch.nn.functional.pad(w.float() - stored, (0, -k % form.group)).unflatten(1, (-1, form.group)).abs().amax(-1)
+    largest, error = group_largest(w.float(), form), group_largest(w.float() - stored, form)
     assert (error <= largest * (2.0 / steps) * 1.02 + 1e-30).all()
 
 

@@ -1,1 +1,1 @@
-"""C++ kernels for CPUs: compiled at first use, cached on disk, called through ctypes (which frees the GIL meanwhile)."""
+"""C++ kernels for CPUs: compiled at first use, cached on disk, called through ctypes, which lets go of the GIL."""

@@ -119,6 +119,7 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{command[0]} did not run: {error}") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
-        raise BuildError(f"{command[0]} failed: {lines[0].strip()}")
+        lines = done.stderr.splitlines()
+        why = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+        raise BuildError(f"{command[0]} failed: {why.strip()}")
     return done.stdout

@@ -6,6 +6,7 @@ The model cannot run by itself afterwards.
 
 import ctypes
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ def supported(model: CausalLM) -> str:
         return f"weights are {model.dtype}"
     if model.config.head_dim > _MAX_HEAD_DIM:
         return f"heads are {model.config.head_dim} wide"
-    if not all(isinstance(module.method, PlainLinear) for module in model.modules() if isinstance(module, Linear)):
+    if not all(type(module.method) is PlainLinear for module in model.modules() if isinstance(module, Linear)):
         return "linear layers are packed already"
     return "" if native() is not None else "the kernels cannot be built"
 
@@ -66,14 +67,15 @@ class FusedDecoder:
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
         with torch.inference_mode():
             self._model = self._take(model, quantization)
-        self._batch = Batch()
 
     def _take(self, model: CausalLM, quantization: Quantization) -> Model:
         config, decoder, kv = model.config, model.model, self.kv
         form = Format.of(quantization)
         layers = (Layer * config.num_layers)()
-        for index, layer in enumerate(decoder.layers):
-            self._fill(layers[index], layer, form, config.windows[index], kv.keys[index], kv.values[index])
+        for index, layer in enumerate(cast(list[DecoderLayer], list(decoder.layers))):
+            self._fill(layers[index], layer, form)
+            layers[index].keys, layers[index].values = pointer(kv.keys[index]), pointer(kv.values[index])
+            layers[index].window = config.windows[index] or 0
         tied = model.lm_head.tied
         head = self._pack(model.lm_head, Format.of(quantization, head=True))
         embedding: Tensor | None = None if tied else decoder.embed_tokens.weight.data
@@ -101,8 +103,7 @@ class FusedDecoder:
             config.head_dim**-0.5,
         )
 
-    def _fill(self, to: Layer, layer: nn.Module, form: Format, window: int | None, keys: Tensor, values: Tensor) -> None:
-        assert isinstance(layer, DecoderLayer)  # noqa: S101  # for the type checker
+    def _fill(self, to: Layer, layer: DecoderLayer, form: Format) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         to.qkv = self._pack(attention.qkv_proj, form)
         to.o = self._pack(attention.o_proj, form)
@@ -113,8 +114,6 @@ class FusedDecoder:
         if attention.qk_norm is not None:  # one vector for all heads of a kind, repeated
             to.q_norm = self._floats(attention.qk_norm.weight[0])
             to.k_norm = self._floats(attention.qk_norm.weight[attention.heads])
-        to.keys, to.values = pointer(keys), pointer(values)
-        to.window = window or 0
 
     def _pack(self, linear: Linear, form: Format, parts: int = 1) -> Weight:
         """Pack and free; `parts` matrices that are stored one above the other get alternating panels."""

@@ -13,8 +13,11 @@ from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.native import KINDS, Batch, Heads, Native, PagedLayer, check, pointer
 from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight, Quantization
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.layers.linear import Build, Linear, PlainLinear
+from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
 from radixmesh.services.model_worker.layers.vocab import LMHead
+
+
+_ATTRIBUTE = "packed"
 
 
 class PackedLinear(PlainLinear):
@@ -29,13 +32,13 @@ class PackedLinear(PlainLinear):
         head = isinstance(layer, LMHead)
         biases = None if layer.bias is None else [layer.bias.data]
         form = Format.of(self.quantization, head)
-        layer.packed = PackedWeight(self.native, [layer.weight.data], biases, form)
+        packed = PackedWeight(self.native, [layer.weight.data], biases, form)
+        object.__setattr__(layer, _ATTRIBUTE, packed)  # neither parameter nor module
         if not (isinstance(layer, LMHead) and layer.tied):
             layer.weight.data = torch.empty(0, dtype=layer.weight.dtype)
 
     def apply(self, layer: Linear, x: Tensor) -> Tensor:
-        packed = layer.packed
-        assert isinstance(packed, PackedWeight)  # noqa: S101  # for the type checker
+        packed: PackedWeight = getattr(layer, _ATTRIBUTE)
         return packed.multiply(x.reshape(-1, packed.k).float().contiguous()).to(x.dtype).view(*x.shape[:-1], packed.n)
 
     def __repr__(self) -> str:

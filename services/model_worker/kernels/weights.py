@@ -39,7 +39,11 @@ class PackedWeight:
     """
 
     def __init__(
-        self, native: Native, matrices: Sequence[Tensor], biases: Sequence[Tensor] | None = None, form: Format | None = None
+        self,
+        native: Native,
+        matrices: Sequence[Tensor],
+        biases: Sequence[Tensor] | None = None,
+        form: Format | None = None,
     ) -> None:
         form = form or Format()
         width, count = native.panel_width, len(matrices)
@@ -48,7 +52,8 @@ class PackedWeight:
         panels = -(-self.n // width)
         kind = KINDS[matrices[0].dtype] if form.kind is None else form.kind
         self.bias = None if biases is None else _weave(biases, panels, width)
-        self.struct = Weight(None, None if self.bias is None else pointer(self.bias), kind, panels * count, self.k, form.group)
+        bias = None if self.bias is None else pointer(self.bias)
+        self.struct = Weight(None, bias, kind, panels * count, self.k, form.group)
         self.nbytes: int = native.library.rm_packed_bytes(self._ref)
         self._memory = _Memory(self.nbytes)
         self.struct.data = self._memory.address

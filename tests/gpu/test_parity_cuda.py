@@ -1,0 +1,70 @@
+"""Greedy parity with transformers on an accelerator: `make test-gpu`.
+
+The same engine, plans two deep, on the first accelerator found, with the `torch` attention.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import FAMILIES, make_checkpoint
+from model_worker.plans import PlanDriver, Work
+
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.shared.messages import SamplingParams
+
+pytestmark = pytest.mark.gpu
+
+PROMPTS = [[5, 6, 7], list(range(20, 57)), [100], [9, 8, 7, 6, 5, 4, 3], list(range(300, 390, 3))]
+
+
+@pytest.fixture(scope="module")
+def platform() -> Platform:
+    found = get_platform("auto")
+    if found.name == "cpu":
+        pytest.fail("no accelerator was found; this test is for machines that have one")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return found
+
+
+def make_engine(path: Path, platform: Platform, dtype: torch.dtype, page_size: int) -> Engine:
+    model = load_model(path, platform, dtype=dtype, max_length=128)
+    runner = ModelRunner(model, KVCache(model.kv_spec(page_size), 256, platform.device), platform)
+    return Engine(runner, max_slots=8, max_model_len=128, page_size=page_size, eos_token_ids=[])
+
+
+@pytest.mark.parametrize("page_size", [1, 16])
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_transformers(
+    tmp_path: Path, platform: Platform, family: str, depth: int, page_size: int
+) -> None:
+    """Prompts in chunks while others decode; launched ahead of the tokens, and not."""
+    model = make_checkpoint(tmp_path, family)
+    works = [
+        Work(prompt, SamplingParams(temperature=0.0, max_tokens=16), arrives=2 * i) for i, prompt in enumerate(PROMPTS)
+    ]
+    with torch.inference_mode():
+        PlanDriver(make_engine(tmp_path, platform, torch.float32, page_size), chunk=11, depth=depth).run(works)
+        for work in works:
+            ids = torch.tensor([work.prompt])
+            out = model.generate(ids, do_sample=False, max_new_tokens=16, eos_token_id=None, pad_token_id=0)
+            assert work.tokens == out[0, len(work.prompt) :].tolist()
+
+
+def test_draws_do_not_depend_on_launching_ahead(tmp_path: Path, platform: Platform) -> None:
+    make_checkpoint(tmp_path, "llama")
+    runs = []
+    for depth in (0, 1):
+        works = [
+            Work(prompt, SamplingParams(temperature=0.8, top_p=0.9, seed=i, max_tokens=16))
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        with torch.inference_mode():
+            PlanDriver(make_engine(tmp_path, platform, torch.float32, 16), depth=depth).run(works)
+        runs.append([work.tokens for work in works])
+    assert runs[0] == runs[1]

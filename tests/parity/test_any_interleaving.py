@@ -1,0 +1,201 @@
+"""Whatever the scheduler decides, a request's tokens are those of the model run alone.
+
+The real scheduler core plans, the real engine runs: random arrivals, chunk sizes, pages too few for all (evictions and
+retractions), shared prefixes, cancels, several plans ahead, several steps a plan. The reference is the same model with
+no cache, no company and the prompt in one piece, in float32.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model_worker.paged_driver import PagedDriver
+
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.models.decoder import CausalLM
+from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.outputs import StepResult, step_report
+from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.services.scheduler.scheduler import SchedulerCore
+from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan
+
+CONTEXT = 96
+MAX_NEW = 10
+PREFIXES = ([], [11] * 20, list(range(30, 63)), list(range(30, 50)) + [7] * 20)
+
+
+@dataclass(eq=False)
+class Ask:
+    """One request as the test wants it."""
+
+    prefix: int
+    tail: list[int]
+    max_tokens: int
+    arrives: int
+    leaves: int | None
+    """Step at which the client goes away."""
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish = Finish.RUNNING
+
+    @property
+    def prompt(self) -> list[int]:
+        return [*PREFIXES[self.prefix], *self.tail]
+
+
+asks = st.lists(
+    st.builds(
+        Ask,
+        prefix=st.integers(0, len(PREFIXES) - 1),
+        tail=st.lists(st.integers(3, 511), min_size=1, max_size=12),
+        max_tokens=st.integers(1, MAX_NEW),
+        arrives=st.integers(0, 20),
+        leaves=st.one_of(st.none(), st.integers(1, 40)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@cache
+def model() -> CausalLM:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        make_checkpoint(Path(directory), "qwen3", max_position_embeddings=CONTEXT)
+        return load_model(directory, get_platform("cpu"), max_length=CONTEXT)
+
+
+@cache
+def alone(prompt: tuple[int, ...]) -> list[int]:
+    with torch.inference_mode():
+        return PagedDriver(model(), 16).alone(list(prompt), MAX_NEW)
+
+
+class Replica:
+    """Scheduler core and engine with nothing between them but a pipeline of plans."""
+
+    def __init__(self, page_size: int, num_pages: int, **fields: object) -> None:
+        platform = get_platform("cpu")
+        kv = KVCache(model().kv_spec(page_size), num_pages, platform.device)
+        self.engine = Engine(
+            ModelRunner(model(), kv, platform),
+            max_slots=4,
+            max_model_len=CONTEXT,
+            page_size=page_size,
+            eos_token_ids=[],
+        )
+        sizes = Claimed(
+            group_id="g", page_size=page_size, num_pages=num_pages, max_slots=4, max_model_len=CONTEXT, vocab_size=512
+        )
+        self.core = SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1)
+        self.plans: deque[StepPlan] = deque()
+
+    def run(self, asked: list[Ask]) -> None:
+        step, pending = 0, list(asked)
+        while pending or self.plans or not self.core.idle:
+            for ask in [ask for ask in pending if ask.arrives <= step]:
+                pending.remove(ask)
+                self.core.admit(self._admit(ask, asked.index(ask)), now=step)
+            leaving = [i for i, ask in enumerate(asked) if ask.leaves == step]
+            if leaving:
+                names = [str(i) for i in leaving]
+                self.core.cancel(Cancel(request_ids=names, choices=[-1] * len(names), attempts=[0] * len(names)), step)
+            while (plan := self.core.next_plan(step)) is not None:
+                self.plans.append(plan)
+            if self.plans:
+                self._work(self.plans.popleft(), asked, step)
+            assert self.core.check() == []
+            step += 1
+            assert step < 2000, "it does not come to an end"
+
+    def _work(self, plan: StepPlan, asked: list[Ask], now: int) -> None:
+        results: list[StepResult] = []
+        for i in range(max(plan.steps, 1)):
+            results.append(self.engine.collect(self.engine.launch(plan, first=i == 0)))
+            for row in results[-1].rows:
+                ask = asked[int(row.slot.request_id)]
+                # A retracted sequence may make a token again that was under way: the detokenizer drops such.
+                if row.index == len(ask.tokens):
+                    ask.tokens.append(row.token)
+                    ask.finish = row.finish
+                else:
+                    assert row.index < len(ask.tokens)
+                    assert ask.tokens[row.index] == row.token
+        self.core.report(step_report(plan.epoch, plan.seq, results, 0, 0), now)
+
+    def _admit(self, ask: Ask, number: int) -> Admit:
+        return Admit(
+            request_id=str(number),
+            attempt=0,
+            gateway_id="g",
+            detokenizer_id="d",
+            replica_epoch=1,
+            prompt_ids=np.array(ask.prompt, np.int32),
+            params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens),
+            choices=[Choice(index=0)],
+            received_at=0.0,
+            deadline=1e12,
+        )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _inference() -> object:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(threads)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    asked=asks,
+    page_size=st.sampled_from([1, 4, 16]),
+    spare=st.floats(0.0, 2.0),
+    chunk=st.integers(1, 40),
+    depth=st.integers(1, 3),
+    multi=st.sampled_from([1, 3]),
+    policy=st.sampled_from(["fcfs", "lpm", "dfs-weight", "priority"]),
+    cached=st.booleans(),
+)
+def test_tokens_are_those_of_the_model_alone(
+    asked: list[Ask],
+    page_size: int,
+    spare: float,
+    chunk: int,
+    depth: int,
+    multi: int,
+    policy: str,
+    cached: bool,
+) -> None:
+    longest = max(len(ask.prompt) + ask.max_tokens for ask in asked)
+    pages = -(-longest // page_size) + 1
+    replica = Replica(
+        page_size,
+        num_pages=pages + int(pages * spare),
+        prefill_chunk=chunk,
+        max_prefill_tokens=chunk,
+        pipeline_depth=depth,
+        max_multi_step=multi,
+        policy=policy,
+        prefix_cache=cached,
+    )
+    replica.run(asked)
+    assert replica.core.take_effects() == []
+    for ask in asked:
+        expected = alone(tuple(ask.prompt))[: ask.max_tokens]
+        if ask.leaves is None:
+            assert ask.tokens == expected
+            assert ask.finish is Finish.LENGTH
+        else:
+            assert ask.tokens == expected[: len(ask.tokens)]
