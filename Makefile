@@ -44,7 +44,7 @@ lint-imports: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 # Needs an accelerator.
 test-gpu: $(READY)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
 COMPILER_ENV = "RADIXMESH_CXX"
+FLAGS_ENV = "RADIXMESH_CXXFLAGS"
+"""More flags for the compiler, e.g. `-march=x86-64-v3`; they come last."""
 _FLAGS = (
     "-std=c++17",
     "-O3",
@@ -57,13 +59,17 @@ def find_compiler() -> str:
     raise BuildError(f"there is no C++ compiler (g++, clang++, or {COMPILER_ENV})")
 
 
+def _flags() -> list[str]:
+    return [*_FLAGS, *os.environ.get(FLAGS_ENV, "").split()]
+
+
 def _sources() -> list[Path]:
     return sorted(path for path in SOURCES.iterdir() if path.suffix in (".cpp", ".h"))
 
 
 def _key(compiler: str) -> str:
     digest = hashlib.sha256()
-    for part in (" ".join(_FLAGS), _run([compiler, "--version"]), cpu_features()):
+    for part in (" ".join(_flags()), _run([compiler, "--version"]), cpu_features()):
         digest.update(part.encode() + b"\0")
     for path in _sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -103,7 +109,7 @@ def _compile(compiler: str, folder: Path) -> Path:
     def compile_group(index: int) -> str:
         source, output = folder / f"group{index}.cpp", folder / f"group{index}.o"
         source.write_text("".join(f'#include "{path}"\n' for path in files[index::cores]), encoding="utf-8")
-        _run([compiler, *_FLAGS, "-c", str(source), "-o", str(output)])
+        _run([compiler, *_flags(), "-c", str(source), "-o", str(output)])
         return str(output)
 
     with ThreadPoolExecutor(max_workers=cores) as pool:

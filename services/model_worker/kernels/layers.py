@@ -16,7 +16,6 @@ from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
 from radixmesh.services.model_worker.layers.vocab import LMHead
 
-
 _ATTRIBUTE = "packed"
 
 

@@ -11,11 +11,16 @@
 
 namespace rm {
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+#if defined(RM_WIDE) || (defined(__AVX512F__) && defined(__AVX512BW__))
+#ifndef RM_WIDE  // what AVX-512 runs, with vectors that the compiler makes of narrower ones: for tests elsewhere
 #define RM_AVX512 1
+#endif
 constexpr int VL = 16;
 constexpr int MR = 12;  // rows of a tile: 24 sums of 32 registers
 #else
+#if defined(__AVX2__)
+#define RM_AVX2 1
+#endif
 constexpr int VL = 8;
 constexpr int MR = 6;  // 12 sums of 16 registers
 #endif
@@ -40,9 +45,9 @@ inline vf to_float(vi v) { return __builtin_convertvector(v, vf); }
 // the first, and then has no registers left for the sums.
 template <class V>
 inline void keep(V& v) {
-#if defined(__x86_64__)
+#if defined(RM_AVX512) || defined(RM_AVX2)
     asm volatile("" : "+v"(v));
-#elif defined(__aarch64__)
+#else
     (void)v;
 #endif
 }
@@ -106,7 +111,7 @@ inline void narrow(float x, Fp16* out) { out->bits = to_fp16(x); }
 inline vf load(const Bf16* p) {
 #ifdef RM_AVX512
     return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#elif defined(__AVX2__)
+#elif defined(RM_AVX2)
     return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
 #else
     vf out;
@@ -118,7 +123,7 @@ inline vf load(const Bf16* p) {
 inline vf load(const Fp16* p) {
 #ifdef RM_AVX512
     return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
-#elif defined(__AVX2__) && defined(__F16C__)
+#elif defined(RM_AVX2) && defined(__F16C__)
     return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
 #else
     vf out;
@@ -134,9 +139,9 @@ inline vi madd(vi sum, vi a, vi b) {
     return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #elif defined(RM_AVX512)
     return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif defined(__AVXVNNI__)
+#elif defined(RM_AVX2) && defined(__AVXVNNI__)
     return (vi)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
-#elif defined(__AVX2__)
+#elif defined(RM_AVX2)
     return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
     vi low = ((a << 16) >> 16) * ((b << 16) >> 16);
@@ -148,7 +153,7 @@ inline vi madd(vi sum, vi a, vi b) {
 inline vi widen_int8(const int8_t* p) {
 #ifdef RM_AVX512
     return (vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p));
-#elif defined(__AVX2__)
+#elif defined(RM_AVX2)
     return (vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
 #else
     vi out;
