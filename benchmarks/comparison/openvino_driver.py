@@ -1,9 +1,9 @@
 """Runs OpenVINO GenAI's continuous batching in this process: its own environment's, not RadixMesh's.
 
-    python openvino_driver.py MODEL_DIR '{"cache_gb": 2, "threads": 2, "properties": {...}}'
+    python openvino_driver.py MODEL_DIR '{"cache_gb": 2, "threads": 2, "max_running": 64, "prefix_cache": true, "properties": {}}'
 
 Standard input: one JSON object a line, {"concurrency": N, "jobs": [{"prompt": [id, ...], "max_tokens": N}, ...]}.
-Standard output: first {"ready": true, ...}, then for each line of input one object with time stamps, in seconds on
+Standard output: {"properties": {...}} when it is ready, then for each line of input one object with time stamps, in seconds on
 the system's monotonic clock, so that whoever reads them can measure as if it had been the client.
 """
 
@@ -18,12 +18,21 @@ import openvino as ov
 import openvino_genai as genai
 
 
-def load(model: str, options: dict[str, Any]) -> genai.ContinuousBatchingPipeline:
+def precisions() -> dict[str, str]:
+    """16 bits wherever this CPU has them. Without bfloat16 arithmetic it computes in float32, on the bfloat16 weights.
+
+    A KV cache of 8 bits, the default, would be another model.
+    """
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
+    return {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
+
+
+def load(model: str, options: dict[str, Any], properties: dict[str, Any]) -> genai.ContinuousBatchingPipeline:
     scheduler = genai.SchedulerConfig()
     scheduler.cache_size = options["cache_gb"]
     scheduler.enable_prefix_caching = options["prefix_cache"]
-    scheduler.max_num_seqs = 64
-    properties = {"INFERENCE_NUM_THREADS": options["threads"], **options["properties"]}
+    scheduler.max_num_seqs = options["max_running"]
     return genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
 
 
@@ -82,13 +91,15 @@ def main() -> int:
     # The library may print; what it prints goes to standard error, and answers keep the pipe for themselves.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    driver = Driver(load(sys.argv[1], json.loads(sys.argv[2])))
+    options = json.loads(sys.argv[2])
+    properties = {"INFERENCE_NUM_THREADS": options["threads"], **precisions(), **options["properties"]}
+    driver = Driver(load(sys.argv[1], options, properties))
 
     def answer(value: dict[str, Any]) -> None:
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
-    answer({"ready": True, "version": genai.__version__})
+    answer({"properties": properties})
     for line in sys.stdin:
         answer(driver.run(**json.loads(line)))
     return 0
