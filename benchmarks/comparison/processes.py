@@ -27,9 +27,7 @@ class Tree:
     measurements, possible together.
     """
 
-    def __init__(
-        self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, pipes: bool = False, cwd: Path | None = None
-    ) -> None:
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, pipes: bool = False) -> None:
         """Starts `argv` with `environ` added to our own. Raises ServerError.
 
         Args:
@@ -48,7 +46,6 @@ class Tree:
                     stdout=talk or output,
                     stderr=output,
                     start_new_session=True,
-                    cwd=cwd,
                 )
         except OSError as error:
             raise ServerError(f"{argv[0]} cannot be started: {error.strerror}") from error

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
 
-from checkpoints import Shape
 from comparison.processes import ServerError, Tree, cores, free_gib
 from comparison.results import Run
 from comparison.schedule import Turn
+from comparison.shapes import Shape
 from comparison.workloads import MESH, NO_CACHE, W4, W8
 
 MAX_MODEL_LEN = 4096

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.executor import Executor, TorchExecutor
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.platform import Platform
@@ -19,9 +20,11 @@ from radixmesh.shared.messages import SamplingParams
 class ModelRunner:
     """Runs one step: forward pass, sampling, and the tokens' way back to where the next step finds them."""
 
-    def __init__(self, model: CausalLM, kv: KVCache, platform: Platform) -> None:
+    def __init__(self, model: CausalLM, kv: KVCache, platform: Platform, executor: Executor | None = None) -> None:
+        """`executor` runs `model` over `kv`; by default its torch modules do."""
         self.model = model
         self.kv = kv
+        self._executor = executor or TorchExecutor(model, kv)
         self.device = platform.device
         self.length_dependent_rope = model.config.rope.length_dependent
         self._sampler = Sampler(platform)
@@ -62,10 +65,10 @@ class ModelRunner:
         Returns:
             The sampled tokens, or None when R is 0: then the step only filled the cache.
         """
-        hidden = self.model.hidden_states(batch, self.kv, batch.logit_rows)
+        hidden = self._executor.hidden_states(batch, batch.logit_rows)
         if not rows:
             return None
-        sampled = self._sampler.sample(self.model.logits(hidden), self._batch(rows), positions)
+        sampled = self._sampler.sample(self._executor.logits(hidden), self._batch(rows), positions)
         last_token[torch.from_numpy(slots).to(self.device, non_blocking=True)] = sampled.tokens
         self._columns.observe(sampled.tokens)
         return sampled

@@ -9,8 +9,12 @@ import torch
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.executor import make_executor
+from radixmesh.services.model_worker.kernels.layers import PackedLinear
+from radixmesh.services.model_worker.kernels.native import Native, native
 from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
@@ -54,10 +58,14 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     Raises:
         ModelLoadError, PlatformError, ConfigError: naming file and field, or the setting, at fault.
     """
-    torch.set_num_threads(settings.threads or len(os.sched_getaffinity(0)))
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
     progress(0.0, "finding the model")
     path = resolve(settings.model)
     platform = get_platform(settings.device, settings.device_index + _device_offset(settings))
+    kernels = _cpu_kernels(platform, threads, progress)
+    if settings.quantization and kernels is None:
+        raise ConfigError(f"--quantization {settings.quantization} needs the CPU kernels, which are not to be had here")
     progress(0.0, "meeting the other ranks" if settings.tp > 1 else "reading the configuration")
     group = ParallelGroup.connect(
         settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
@@ -65,17 +73,19 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     model = load_model(
         path,
         platform,
-        dtype=_DTYPES.get(settings.dtype),
+        dtype=_DTYPES.get(settings.dtype) or (ModelConfig.load(path).dtype if kernels is not None else None),
         group=group,
-        attention_backend=settings.attention or None,
+        attention_backend=settings.attention or ("native" if kernels is not None else None),
+        linear_method=PackedLinear(kernels, settings.quantization) if kernels is not None and settings.tp > 1 else None,
         load_format="dummy" if settings.load_format == "dummy" else "safetensors",
         max_length=settings.max_model_len or None,
         progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
     )
     progress(1.0, "making room for the KV cache")
     kv, max_model_len = _make_kv_cache(settings, model, platform)
+    progress(1.0, "packing weights")
     engine = Engine(
-        ModelRunner(model, kv, platform),
+        ModelRunner(model, kv, platform, make_executor(model, kv, settings.quantization)),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         page_size=settings.page_size,
@@ -102,6 +112,17 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         max_model_len,
     )
     return Loaded(engine, RankOrder(group), sizes, 0 if platform.synchronous else 1, group)
+
+
+def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native | None:
+    """The CPU kernels, compiled now if this machine has not yet; None elsewhere and without a compiler."""
+    if platform.name != "cpu":
+        return None
+    progress(0.0, "compiling the CPU kernels")
+    kernels = native()
+    if kernels is not None:
+        kernels.set_threads(threads)
+    return kernels
 
 
 def _device_offset(settings: ModelWorkerSettings) -> int:

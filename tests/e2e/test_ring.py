@@ -16,6 +16,8 @@ from serving import ServeProcess, wait_for
 from transformers import AutoTokenizer
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "256", "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2")
+HEARTBEAT = 1.5
+"""Seconds in which every service has told its load at least once."""
 PROMPTS = ["Once upon a time", "def attend(query):", '{"name": "radix"', "The quick brown fox jumps over the lazy dog"]
 
 
@@ -214,9 +216,10 @@ async def test_a_client_that_leaves_gives_everything_back(mesh: ServeProcess) ->
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.sleep(HEARTBEAT)  # load is told by heartbeats: see one from after all that
     wait_for(lambda: idle(mesh), 10, "pages and slots to come back")
     steps = scheduler(mesh)["steps"]
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(HEARTBEAT)
     assert scheduler(mesh)["steps"] == steps  # nothing runs on unseen
 
 

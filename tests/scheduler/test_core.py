@@ -501,6 +501,24 @@ def test_a_failed_slot_fails_its_choice_and_no_other() -> None:
     assert "the test wanted it" in effect.message.message
 
 
+def test_a_late_failure_of_a_slot_is_not_its_next_holders() -> None:
+    harness = Harness(claimed=sizes(max_slots=1))
+    harness.admit(admit_message("a", prompt(0, 8), max_tokens=30, ignore_eos=True))
+    harness.admit(admit_message("b", prompt(1, 8), max_tokens=5))
+    harness.pump()
+    harness.work()
+    harness.deliver()
+    harness.worker.fail_slots.add(0)
+    harness.work()  # plan 1: slot 0, still a's, fails
+    harness.cancel("a")
+    harness.pump()
+    assert harness.plans[-1].admissions[0].request_id == "b"
+    harness.run()
+    harness.verify()
+    assert harness.failures() == []
+    assert harness.outcomes["b", 0].finish is not Finish.RUNNING
+
+
 def test_losing_the_worker_fails_each_request_once() -> None:
     harness = Harness(claimed=sizes(max_slots=2))
     for name in "abc":

@@ -157,10 +157,11 @@ constexpr Table row() {
 
 const Table TABLE[] = {
     {}, row<1>(), row<2>(), row<3>(), row<4>(), row<5>(), row<6>(),
-#ifdef RM_AVX512
+#if defined(RM_AVX512) || defined(RM_WIDE)
     row<7>(), row<8>(), row<9>(), row<10>(), row<11>(), row<12>(),
 #endif
 };
+static_assert(sizeof TABLE / sizeof TABLE[0] == MR + 1);
 
 }  // namespace
 

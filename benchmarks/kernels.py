@@ -1,0 +1,205 @@
+"""The CPU kernels against what the machine can do, and against torch: at the shapes of Qwen3-0.6B.
+
+    python benchmarks/kernels.py                      # linear layers and whole steps, a few minutes
+    python benchmarks/kernels.py --only steps --quantization w8a16 --repeats 9
+    python benchmarks/kernels.py --only linear --rows 1 8
+
+Everything is measured in turn, round after round, and the least time of each counts: so a busy machine slows all
+alike, and ratios hold where absolute figures do not. Floors are measured in the same rounds: the bandwidth of reading
+256 MB, and the rate of nothing but multiply-adds, both with the same threads.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.kernels.fused import FusedDecoder
+from radixmesh.services.model_worker.kernels.native import Native, native
+from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Format, PackedWeight
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.platform import get_platform
+
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 32000,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "tie_word_embeddings": True,
+    "dtype": "bfloat16",
+}
+SHAPES = {"qkv": (4096, 1024), "o": (1024, 2048), "gate_up": (6144, 1024), "down": (1024, 3072), "head": (32000, 1024)}
+STEPS = {"decode x1": (1, 1, 160), "decode x8": (8, 1, 160), "decode x32": (32, 1, 160), "prefill 128": (1, 128, 128)}
+LONG_STEPS = {"prefill 2048": (1, 2048, 2048), "decode x1 at 2048": (1, 1, 2048)}
+FLOOR_BYTES = 256 << 20
+COLD_BYTES = 192 << 20  # copies of a weight, so that a cache never holds the next one
+MAX_SECONDS = 3.0  # what takes longer is measured once
+
+
+class Stopwatch:
+    """The least time of each named thing, over rounds of all of them."""
+
+    def __init__(self, library: Native) -> None:
+        self.library = library
+        self.best: dict[str, float] = {}
+        self.floor = torch.ones(FLOOR_BYTES // 4)
+        self.rounds = 200_000
+
+    def run(self, things: dict[str, Callable[[], object]], repeats: int) -> None:
+        self.best = {}
+        floors: dict[str, Callable[[], object]] = {
+            "read": lambda: self.library.library.rm_read(self.floor.data_ptr(), FLOOR_BYTES),
+            "multiply": lambda: self.library.library.rm_multiply_add(self.rounds),
+        }
+        for turn in range(repeats + 1):  # the first round warms up
+            for name, thing in (floors | things).items():
+                if self.best.get(name, 0.0) > MAX_SECONDS:
+                    continue
+                start = time.perf_counter()
+                thing()
+                spent = time.perf_counter() - start
+                if turn or spent > MAX_SECONDS:
+                    self.best[name] = min(spent, self.best.get(name, spent))
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second."""
+        return FLOOR_BYTES / self.best["read"]
+
+    @property
+    def peak(self) -> float:
+        """Floating point operations per second."""
+        sums = 12 if self.library.panel_width == 16 else 24
+        return self.rounds * self.library.threads * sums * self.library.panel_width / self.best["multiply"]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Calls the next of several functions each time."""
+
+    functions: list[Callable[[], object]]
+
+    def __call__(self) -> None:
+        for function in self.functions:
+            function()
+
+
+def linear_table(library: Native, rows: list[int], repeats: int) -> None:
+    """A line per shape, number of rows and way of storing the weight."""
+    header = f"{'layer':8} {'rows':>5} {'weights':8} {'ms':>8} {'GB/s':>6} {'of read':>8} {'GFLOP/s':>8} {'of peak':>8}"
+    print(header + f" {'torch f32':>10} {'torch bf16':>10}   (torch: times slower)")
+    watch = Stopwatch(library)
+    for name, (n, k) in SHAPES.items():
+        weight = torch.randn(n, k) * 0.02
+        half = weight.bfloat16()
+        copies = max(1, COLD_BYTES // half.nbytes)
+        stores = {
+            "bf16": [PackedWeight(library, [half]) for _ in range(copies)],
+            "fp32": [PackedWeight(library, [weight]) for _ in range(copies // 2 + 1)],
+            "int8": [PackedWeight(library, [half], form=Format.of("w8a16")) for _ in range(copies)],
+            "int4": [PackedWeight(library, [half], form=Format.of("w4a16")) for _ in range(copies)],
+        }
+        plain = {"torch f32": [weight.clone() for _ in range(copies // 2 + 1)], "torch bf16": [half.clone() for _ in range(copies)]}
+        for m in rows:
+            count = 1 if m > 32 else 10**6  # many rows: cold weights make no difference
+            x = torch.randn(m, k)
+            things: dict[str, Callable[[], object]] = {
+                kind: Rotation([lambda w=w: w.multiply(x) for w in weights[:count]]) for kind, weights in stores.items()
+            }
+            for kind, matrices in plain.items():
+                rounded = x.to(matrices[0].dtype)
+                things[kind] = Rotation([lambda w=w, r=rounded: F.linear(r, w) for w in matrices[:count]])
+            watch.run(things, repeats)
+            each = {kind: watch.best[kind] / len(thing.functions) for kind, thing in things.items() if isinstance(thing, Rotation)}
+            for kind, weights in stores.items():
+                seconds, flops = each[kind], 2 * m * n * k
+                read, done = weights[0].nbytes / seconds, flops / seconds
+                line = f"{name:8} {m:5} {kind:8} {seconds * 1e3:8.3f} {read / 1e9:6.1f} {read / watch.bandwidth:8.0%}"
+                line += f" {done / 1e9:8.0f} {done / watch.peak:8.0%}"
+                print(line + "".join(f" {each[other] / seconds:10.1f}" for other in plain), flush=True)
+
+
+def make_batch(sequences: int, new: int, context: int) -> ForwardBatch:
+    pages = -(-context // 16)
+    tables = np.arange(sequences * pages, dtype=np.int32).reshape(sequences, pages)
+    positions = np.tile(np.arange(context - new, context), sequences)
+    locations = tables[np.repeat(np.arange(sequences), new), positions // 16].astype(np.int64) * 16 + positions % 16
+    starts = np.arange(sequences + 1) * new
+    ids = np.random.default_rng(0).integers(0, CONFIG["vocab_size"], len(positions))
+    lengths = np.full(sequences, context)
+    return ForwardBatch.from_numpy(
+        ids, positions, locations, starts, lengths, tables, starts[1:] - 1, torch.device("cpu")
+    )
+
+
+def step_table(library: Native, quantization: str, repeats: int, long: bool) -> None:
+    """A line per kind of step, the head included."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
+        model = load_model(folder, get_platform("cpu"), dtype=torch.bfloat16, load_format="dummy")
+    kv = KVCache(model.kv_spec(16), 400, model.device)
+    start = time.perf_counter()
+    fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]
+    packing = time.perf_counter() - start
+    print(f"{fused.weight_bytes / 1e6:.0f} MB of weights ({quantization or 'bf16'}), packed in {packing:.1f} s")
+    steps = STEPS | (LONG_STEPS if long else {})
+    things: dict[str, Callable[[], object]] = {
+        name: (lambda batch=make_batch(*shape): fused(batch)) for name, shape in steps.items()
+    }
+    watch = Stopwatch(library)
+    watch.run(things, repeats)
+    print(f"read {watch.bandwidth / 1e9:.1f} GB/s, peak {watch.peak / 1e9:.0f} GFLOP/s")
+    print(f"{'step':18} {'ms':>8} {'tokens/s':>9} {'read floor':>11} {'of floor':>9} {'GFLOP/s':>8} {'of peak':>8}")
+    parameters = sum(n * k for name, (n, k) in SHAPES.items() if name != "head") * CONFIG["num_hidden_layers"]
+    for name, (sequences, new, context) in steps.items():
+        seconds = watch.best[name]
+        cached = sequences * (context - new + 1) * kv.spec.page_bytes / 16
+        floor = (fused.weight_bytes + cached) / watch.bandwidth
+        flops = 2 * (sequences * new * parameters + sequences * 32000 * 1024)
+        flops += 4 * sequences * new * (context - (new - 1) / 2) * 16 * 128 * CONFIG["num_hidden_layers"]
+        line = f"{name:18} {seconds * 1e3:8.1f} {sequences * new / seconds:9.1f} {floor * 1e3:8.1f} ms {floor / seconds:9.0%}"
+        print(line + f" {flops / seconds / 1e9:8.0f} {flops / seconds / watch.peak:8.0%}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", choices=("linear", "steps"))
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 128, 2048])
+    parser.add_argument("--quantization", choices=QUANTIZATIONS, nargs="+", default=list(QUANTIZATIONS))
+    parser.add_argument("--long", action="store_true", help="also 2048 tokens: seconds per step")
+    options = parser.parse_args()
+    library = native()
+    if library is None:
+        raise SystemExit("the kernels cannot be built here")
+    library.set_threads(options.threads)
+    torch.set_num_threads(options.threads)
+    print(f"{options.threads} threads, vectors of {library.panel_width // 2} floats, torch {torch.__version__}")
+    with torch.inference_mode():
+        if options.only != "linear":
+            for quantization in options.quantization:
+                step_table(library, quantization, options.repeats, options.long)
+        if options.only != "steps":
+            linear_table(library, options.rows, options.repeats)
+
+
+if __name__ == "__main__":
+    main()
