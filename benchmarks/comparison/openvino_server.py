@@ -78,7 +78,7 @@ class OpenVino(Server):
             jobs, _ = make_run(settings, self.name, source, number)
             load = self._drive(jobs, turn.workload.concurrency)
         summary = summarize(load, {})
-        return Run(figures(summary), tuple(f"{count} x {text}" for text, count in summary.errors.items()))
+        return Run.of(figures(summary), summary.errors, summary.odd_length)
 
     def _drive(self, jobs: list[Job], concurrency: int) -> Load:
         bodies = [json.loads(job.body) for job in jobs]

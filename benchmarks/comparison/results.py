@@ -20,10 +20,16 @@ class Run:
     def from_bench(cls, document: dict[str, Any]) -> "Run":
         """From what `radixmesh bench --json` wrote about one run."""
         summary = document["runs"][0]
-        notes = [f"{count} x {text}" for text, count in summary["errors"].items()]
-        if summary["odd_length"]:
-            notes.append(f"{summary['odd_length']} answers of another length than asked for")
-        return cls({name: spread["median"] for name, spread in document["over_runs"].items()}, tuple(notes))
+        figures = {name: spread["median"] for name, spread in document["over_runs"].items()}
+        return cls.of(figures, summary["errors"], summary["odd_length"])
+
+    @classmethod
+    def of(cls, figures: dict[str, float], errors: dict[str, int], odd_length: int) -> "Run":
+        """A run with failed requests keeps no figures: it was another load than the others had."""
+        notes = [f"no figures, because of {count} x {text}" for text, count in errors.items()]
+        if odd_length:
+            notes.append(f"{odd_length} answers of another length than asked for")
+        return cls({} if errors else figures, tuple(notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Results:
     floors: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """(GB/s, ms to read the weights once), by shape, once for each repeat."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Why, by server or "server, shape"."""
+    """Why, by "server, shape" or "server, workload, repeat"."""
 
     def values(self, workload: Workload, server: str, figure: str) -> dict[int, float]:
         """By repeat."""

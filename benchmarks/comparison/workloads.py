@@ -54,7 +54,7 @@ class Workload:
         """As small as it can be: to see that everything runs, not how fast."""
         return replace(
             self,
-            title=f"{self.title} (but quick: means nothing)",
+            title=f"{self.title}, quick",
             requests=min(self.requests, 4),
             concurrency=min(self.concurrency, 4),
             input_len=min(self.input_len, 64),

@@ -162,13 +162,21 @@ def test_report_says_what_was_reached_and_what_was_left_out(tmp_path: Path) -> N
 
 
 def test_run_of_the_bench_keeps_its_figures_and_tells_what_is_odd() -> None:
-    document = {
-        "runs": [{"errors": {"HTTP 500": 2}, "odd_length": 1}],
-        "over_runs": {"ttft_ms.p50": {"min": 1.0, "median": 2.0, "max": 3.0}},
-    }
-    run = Run.from_bench(document)
+    over_runs = {"ttft_ms.p50": {"min": 1.0, "median": 2.0, "max": 3.0}}
+    run = Run.from_bench({"runs": [{"errors": {}, "odd_length": 1}], "over_runs": over_runs})
     assert run.figures == {"ttft_ms.p50": 2.0}
-    assert run.notes == ("2 x HTTP 500", "1 answers of another length than asked for")
+    assert run.notes == ("1 answers of another length than asked for",)
+
+
+def test_run_with_failed_requests_has_no_figures() -> None:
+    run = Run.of({"ttft_ms.p50": 2.0}, {"HTTP 500": 2}, 0)
+    assert run == Run({}, ("no figures, because of 2 x HTTP 500",))
+
+
+def test_quick_loads_keep_what_makes_them_different() -> None:
+    quick = [workload.quick() for workload in WORKLOADS]
+    assert all(workload.requests <= 4 and workload.output_len <= 4 for workload in quick)
+    assert [workload.name for workload in quick if workload.shared_prefix_len] == ["prefix"]
 
 
 def test_time_stamps_of_a_server_in_process_become_figures() -> None:

@@ -12,6 +12,8 @@ from radixmesh.services.model_worker.layers.linear import Build, ColumnLinear
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FORMS = [Format(5, 128), Format(5, 32), Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]
+STEPS = {5: 8158, 3: 254, 4: 15}  # from the least to the greatest weight of a group
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40)
 
 
@@ -51,7 +53,7 @@ def test_products_are_exact_to_rounding(
     rows=st.integers(1, 20),
     n=st.integers(1, 70),
     k=st.integers(1, 400),
-    form=st.sampled_from([Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]),
+    form=st.sampled_from(FORMS),
     threads=st.sampled_from(THREADS),
 )
 def test_quantized_products_are_exact_for_the_weights_stored(
@@ -62,18 +64,18 @@ def test_quantized_products_are_exact_for_the_weights_stored(
     x, w = random(rows, k, seed=n), random(n, k, seed=k).bfloat16()
     packed = PackedWeight(native, [w], form=form)
     stored = packed.rows(0, n)
-    # Rows are rounded to 16 bits of their group's largest value.
+    # Rows are rounded to 16 (13) bits of their group's largest value, which is 5 at most.
     got, expected = packed.multiply(x), x.double() @ stored.double().T
-    assert ((got.double() - expected).abs() <= 1.2e-4 * (1.0 + stored.abs().double().sum(1))).all()
-    steps = 254 if form.kind == 3 else 15
+    step = 5.0 / (4095 if form.kind == 5 else 32767)
+    assert ((got.double() - expected).abs() <= step / 2 * stored.abs().double().sum(1) + 1e-5).all()
     largest, error = group_largest(w.float(), form), group_largest(w.float() - stored, form)
-    assert (error <= largest * (2.0 / steps) * 1.02 + 1e-30).all()
+    assert (error <= largest * (2.0 / STEPS[form.kind or 0]) * 1.02 + 1e-30).all()
 
 
-@pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1)])
+@pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1), ("", 0.0003)])
 def test_quantization_error_of_normal_weights(quantization: str, bound: float) -> None:
     w = random(256, 1024).bfloat16() * 0.02
-    packed = PackedWeight(library(), [w], form=Format.of(quantization))  # type: ignore[arg-type]
+    packed = PackedWeight(library(), [w], form=Format.of(quantization, False, w.dtype, True))  # type: ignore[arg-type]
     assert bound / 4 < relative(packed.rows(0, 256), w) < bound
 
 
@@ -83,21 +85,21 @@ def test_every_tile_height(rows: int) -> None:
     native.set_threads(2)
     x, w = random(rows, 512), random(200, 512).bfloat16()
     assert relative(PackedWeight(native, [w]).multiply(x), x @ w.float().T) < 1e-6
-    for form in (Format(3, 128), Format(4, 32)):
+    for form in (Format(3, 128), Format(4, 32), Format(5, 128)):
         packed = PackedWeight(native, [w], form=form)
-        assert relative(packed.multiply(x), x.double() @ packed.rows(0, 200).double().T) < 3e-5
+        assert relative(packed.multiply(x), x.double() @ packed.rows(0, 200).double().T) < 5e-4
 
 
-@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32)])
+@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32), Format(5, 128)])
 def test_many_rows_cover_several_slabs(form: Format) -> None:
     native = library()
     native.set_threads(3)
     x, w = random(1030, 160), random(48, 160).bfloat16()
     packed = PackedWeight(native, [w], form=form)
-    assert relative(packed.multiply(x), x.double() @ packed.rows(0, 48).double().T) < 3e-5
+    assert relative(packed.multiply(x), x.double() @ packed.rows(0, 48).double().T) < 5e-4
 
 
-@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32)])
+@pytest.mark.parametrize("form", [Format(), Format(3, 128), Format(4, 32), Format(5, 128)])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_in_its_row(form: Format, bad: float) -> None:
     packed = PackedWeight(library(), [random(64, 256).bfloat16()], form=form)
@@ -110,10 +112,11 @@ def test_what_is_not_finite_stays_in_its_row(form: Format, bad: float) -> None:
     torch.testing.assert_close(got[others], clean[others], rtol=0, atol=0)
 
 
-def test_rows_and_threads_do_not_change_bits() -> None:
+@pytest.mark.parametrize("form", [Format(), *FORMS])
+def test_rows_and_threads_do_not_change_bits(form: Format) -> None:
     native = library()
     x, w = random(37, 320), random(100, 320).bfloat16()
-    packed = PackedWeight(native, [w])
+    packed = PackedWeight(native, [w], form=form)
     native.set_threads(1)
     expected = packed.multiply(x)
     for threads in THREADS:
@@ -148,3 +151,10 @@ def test_rows_that_do_not_exist_are_refused() -> None:
     packed = PackedWeight(library(), [random(8, 8)])
     with pytest.raises(IndexError, match="of 8"):
         packed.rows(4, 5)
+
+
+def test_the_largest_numbers_do_not_overflow() -> None:
+    x, w = torch.full((7, 256), -3.0), torch.full((16, 256), 2.0)
+    for form in (Format(5, 128), Format(3, 128), Format(4, 128)):
+        got = PackedWeight(library(), [w], form=form).multiply(x)
+        torch.testing.assert_close(got, torch.full((7, 16), -1536.0), rtol=0.01, atol=0)

@@ -50,8 +50,15 @@ def supported(model: CausalLM) -> str:
 class FusedDecoder:
     """Runs a model's steps over one KV pool. Holds both alive."""
 
-    def __init__(self, model: CausalLM, kv: KVCache, quantization: Quantization = "") -> None:
-        """Takes `model`'s weights. Raises ValueError if it is not `supported`."""
+    def __init__(
+        self, model: CausalLM, kv: KVCache, quantization: Quantization = "", int16: bool | None = None
+    ) -> None:
+        """Takes `model`'s weights.
+
+        int16: hold bfloat16 as integers (see `Format`); by default where that is faster.
+
+        Raises ValueError if the model is not `supported`.
+        """
         library = native()
         if (why := supported(model)) or library is None:
             raise ValueError(f"the model cannot be fused: {why}")
@@ -62,6 +69,7 @@ class FusedDecoder:
         self.kv = kv
         for pool in (*kv.keys, *kv.values):
             library.library.rm_huge_pages(pool.data_ptr(), pool.nbytes)
+        self._int16 = library.prefers_int16 if int16 is None else int16
         self._keep: list[object] = []  # whatever the structs point to
         config = model.config
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
@@ -70,14 +78,14 @@ class FusedDecoder:
 
     def _take(self, model: CausalLM, quantization: Quantization) -> Model:
         config, decoder, kv = model.config, model.model, self.kv
-        form = Format.of(quantization)
+        form = Format.of(quantization, dtype=model.dtype, int16=self._int16)
         layers = (Layer * config.num_layers)()
         for index, layer in enumerate(cast(list[DecoderLayer], list(decoder.layers))):
             self._fill(layers[index], layer, form)
             layers[index].keys, layers[index].values = pointer(kv.keys[index]), pointer(kv.values[index])
             layers[index].window = config.windows[index] or 0
         tied = model.lm_head.tied
-        head = self._pack(model.lm_head, Format.of(quantization, head=True))
+        head = self._pack(model.lm_head, Format.of(quantization, True, model.dtype, self._int16))
         embedding: Tensor | None = None if tied else decoder.embed_tokens.weight.data
         if tied:
             _free(decoder.embed_tokens)

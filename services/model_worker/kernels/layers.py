@@ -30,7 +30,7 @@ class PackedLinear(PlainLinear):
         """Packs, and frees what was packed, but for a tied head's weight: the embedding still reads that."""
         head = isinstance(layer, LMHead)
         biases = None if layer.bias is None else [layer.bias.data]
-        form = Format.of(self.quantization, head)
+        form = Format.of(self.quantization, head, layer.weight.dtype, self.native.prefers_int16)
         packed = PackedWeight(self.native, [layer.weight.data], biases, form)
         object.__setattr__(layer, _ATTRIBUTE, packed)  # neither parameter nor module
         if not (isinstance(layer, LMHead) and layer.tied):

@@ -19,7 +19,7 @@ FORCE_ENV = "RADIXMESH_KERNELS"
 
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """`Kind` in weight.h, for plain arrays and for weights that are not quantized."""
-INT8, INT4 = 3, 4
+INT8, INT4, INT16 = 3, 4, 5
 
 _PROBLEMS = {
     1: MemoryError("no memory for a step's activations"),
@@ -116,6 +116,7 @@ class PagedLayer(ctypes.Structure):
 
 
 _SIGNATURES = {
+    "rm_prefers_int16": (c_int32, ()),
     "rm_panel_width": (c_int32, ()),
     "rm_packed_bytes": (c_int64, (POINTER(Weight),)),
     "rm_threads": (c_int32, ()),
@@ -147,6 +148,7 @@ class Native:
             function = getattr(self.library, name)
             function.restype, function.argtypes = result, arguments
         self.panel_width: int = self.library.rm_panel_width()
+        self.prefers_int16 = bool(self.library.rm_prefers_int16())
 
     def set_threads(self, count: int) -> None:
         """Threads of all later calls, the caller's included."""

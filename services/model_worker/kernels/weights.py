@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from radixmesh.services.model_worker.kernels.native import INT4, INT8, KINDS, Native, Weight, check, pointer
+from radixmesh.services.model_worker.kernels.native import INT4, INT8, INT16, KINDS, Native, Weight, check, pointer
 
 Quantization = Literal["", "w8a16", "w4a16"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
@@ -17,14 +17,28 @@ QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a matrix is stored: its own dtype, or integers with a scale per `group` inputs."""
+    """How a matrix is stored: its own dtype, or integers with a scale per `group` inputs.
+
+    `INT16` is for bfloat16 where products of integers are faster than those of floats (1.6 times with AVX2): 13 bits
+    and a scale per 128 inputs hold a matrix to 2e-4 of its norm, a tenth of what rounding to bfloat16 itself costs. As
+    with all integers, inputs are rounded to the same 13 bits (with 8 and 4 bits: to 16) of the largest of each 128 of a
+    row, and sums are exact: results do not depend on what else is in the batch.
+    """
 
     kind: int | None = None  # None: the matrix's own dtype
     group: int = 0
 
     @classmethod
-    def of(cls, quantization: Quantization, head: bool = False) -> "Format":
-        """`head`: of the output head, which w4a16 keeps in 8 bits (a quarter of the error for 3% of the bytes)."""
+    def of(
+        cls, quantization: Quantization, head: bool = False, dtype: torch.dtype | None = None, int16: bool = False
+    ) -> "Format":
+        """For a matrix of `dtype`.
+
+        head: it is the output head, which w4a16 keeps in 8 bits (a quarter of the error for 3% of the bytes).
+        int16: these are wanted for bfloat16.
+        """
+        if quantization == "" and int16 and dtype is torch.bfloat16:
+            return cls(INT16, 128)
         if quantization == "w8a16" or (quantization == "w4a16" and head):
             return cls(INT8, 128)
         if quantization == "w4a16":

@@ -43,6 +43,14 @@ int32_t multiply(const Weight& w, const float* x, int64_t rows, float* y, int64_
 
 using namespace rm;
 
+// Whether products of int16 are faster than those of floats here, and nothing is faster still.
+RM_API int32_t rm_prefers_int16() {
+#if defined(__AMX_BF16__) || !(defined(RM_AVX2) || (defined(RM_AVX512) && defined(__AVX512VNNI__)))
+    return 0;
+#else
+    return 1;
+#endif
+}
 RM_API int32_t rm_panel_width() { return NR; }
 RM_API int64_t rm_packed_bytes(const Weight* w) { return panel_bytes(*w) * w->panels; }
 RM_API int32_t rm_threads() { return num_threads(); }

@@ -16,7 +16,7 @@ Act prepare(Team& team, Workspace& space, const Input& input, int64_t rows, cons
             rms_norm(x, input.norm, k, input.eps, out);
             x = out;
         }
-        if (ints) quantize_row(x, k, w.group, to.q + row * padded, to.scales + row * count, to.sums + row * count);
+        if (ints) quantize_row(w, x, to.q + row * padded, to.scales + row * count, to.sums + row * count);
     };
     if (own) {
         for (int64_t row = 0; row < rows; row++) prepare_row(row);

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "quantize.h"
 #include "threads.h"
 #include "weight.h"
 
@@ -33,16 +34,44 @@ Scale scale_for(float largest, float steps) {
     return {value, std::fabs(value) > 1e-30f ? 1.0f / value : 0.0f};
 }
 
+float largest_of(const float* row, int64_t count) {
+    const uint32_t bits = largest_bits(row, count);
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+
 int clamp_round(float x, int low, int high) {
     int value = int(std::nearbyint(x));
     return value < low ? low : value > high ? high : value;
 }
 
+// The pairs of NR rows of int16, dword by dword: row j's pair i goes to panel[i * NR + j].
+void weave(const uint32_t* const* rows, int64_t pairs, uint32_t* panel) {
+    for (int64_t i = 0; i < pairs; i++)
+        for (int64_t j = 0; j < NR; j++) panel[i * NR + j] = rows[j][i];
+}
+
+// NR rows [NR][padded k] to a panel.
+void put_int16(const Weight& w, uint8_t* panel, const float* rows) {
+    alignas(4) int16_t values[NR][MAX_GROUP];
+    const uint32_t* pairs[NR];
+    for (int64_t g = 0; g < groups(w); g++, panel += group_bytes(w)) {
+        for (int64_t j = 0; j < NR; j++) {
+            const float* row = rows + j * padded_k(w) + g * w.group;
+            // Rounding the scale down must not push the largest over the limit.
+            Scale scale = scale_for(largest_of(row, w.group), LIMIT16 - 16.0f);
+            reinterpret_cast<bf16*>(panel)[j] = to_bf16(scale.value);
+            round_group(row, w.group, scale.inverse, LIMIT16, values[j]);
+            pairs[j] = reinterpret_cast<const uint32_t*>(values[j]);
+        }
+        weave(pairs, w.group / 2, reinterpret_cast<uint32_t*>(panel + NR * 2));
+    }
+}
+
 void put_int8(const Weight& w, uint8_t* panel, int64_t column, const float* row) {
     for (int64_t g = 0; g < groups(w); g++, panel += group_bytes(w), row += w.group) {
-        float largest = 0.0f;
-        for (int64_t i = 0; i < w.group; i++) largest = std::fmax(largest, std::fabs(row[i]));
-        Scale scale = scale_for(largest, 127.0f);
+        Scale scale = scale_for(largest_of(row, w.group), 127.0f);
         reinterpret_cast<bf16*>(panel)[column] = to_bf16(scale.value);
         int8_t* data = reinterpret_cast<int8_t*>(panel + NR * 2);
         for (int64_t i = 0; i < w.group; i++)
@@ -94,13 +123,18 @@ void weave_bf16(const Weight& w, int64_t panel_index, const bf16* source, int64_
 
 void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind, int64_t row, int64_t rows,
                 std::vector<float>& line) {
+    line.resize(NR * padded_k(w));
+    if (w.kind == I16) {
+        std::fill(line.begin(), line.end(), 0.0f);
+        for (int64_t j = 0; j < rows; j++) widen_row(source, kind, (row + j) * w.k, w.k, line.data() + j * padded_k(w));
+        return put_int16(w, w.data + panel * panel_bytes(w), line.data());
+    }
     if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0) return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
-    line.resize(padded_k(w));
     for (int64_t j = 0; j < NR; j++) {
         if (j < rows)
             read_row(source, kind, row + j, w.k, padded_k(w), line.data());
         else
-            std::fill(line.begin(), line.end(), 0.0f);
+            std::fill_n(line.begin(), padded_k(w), 0.0f);
         put_row(w, panel, j, line.data());
     }
 }
@@ -146,7 +180,9 @@ void unpack_row(const Weight& w, int64_t row, float* out) {
         const uint8_t* group = panel + i / w.group * group_bytes(w);
         const int64_t at = i % w.group;
         float scale = from_bf16(reinterpret_cast<const bf16*>(group)[column]);
-        if (w.kind == I8) {
+        if (w.kind == I16) {
+            out[i] = scale * reinterpret_cast<const int16_t*>(group + NR * 2)[(at / 2) * NR * 2 + column * 2 + (at & 1)];
+        } else if (w.kind == I8) {
             out[i] = scale * reinterpret_cast<const int8_t*>(group + NR * 2)[(at / 2) * NR * 2 + column * 2 + (at & 1)];
         } else {
             uint32_t word = reinterpret_cast<const uint32_t*>(group + NR * 2)[(at / 8) * NR + column];

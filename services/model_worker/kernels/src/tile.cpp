@@ -1,6 +1,4 @@
 // The micro-kernels: MR x NR sums in registers, one pass over k.
-#include <cmath>
-
 #include "weight.h"
 
 namespace rm {
@@ -14,12 +12,21 @@ struct Ahead {
     Ahead(const uint8_t* at, int64_t bytes, int64_t steps) : at(at), step(steps ? (bytes + steps - 1) / steps : 0) {}
     void operator()() {
         prefetch(at);
+        if (step > 64) prefetch(at + 64);
         at += step;
     }
 };
 
+// Loops over a tile's rows must be unrolled, all of them: else the compiler keeps the sums in memory.
+template <int M, class V>
+inline void clear(V (&sums)[M][2]) {
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sums[m][0] = sums[m][1] = V{};
+}
+
 template <int M>
 inline void store_tile(const vf (&sums)[M][2], float* out, int64_t stride) {
+#pragma GCC unroll 12
     for (int m = 0; m < M; m++) {
         store(out + m * stride, sums[m][0]);
         store(out + m * stride + VL, sums[m][1]);
@@ -38,7 +45,8 @@ inline void add_outer(vf (&sums)[M][2], const float* x, int64_t stride, vf b0, v
 
 template <int M>
 void tile_bf16(const Weight& w, const uint8_t* panel, const Act& act, float* out, Ahead ahead) {
-    vf sums[M][2] = {};
+    vf sums[M][2];
+    clear(sums);
     const float* x = act.x;
     int64_t stride = act.stride;
     const int32_t high = int32_t(0xffff0000);
@@ -65,34 +73,55 @@ inline void sum_plain(vf (&sums)[M][2], const T* b, const float* x, int64_t stri
 
 template <int M, class T>
 void tile_plain(const Weight& w, const uint8_t* panel, const Act& act, float* out, Ahead ahead) {
-    vf sums[M][2] = {};
+    vf sums[M][2];
+    clear(sums);
     sum_plain<M>(sums, reinterpret_cast<const T*>(panel), act.x, act.stride, w.k, ahead);
     store_tile<M>(sums, out, NR);
 }
 
 template <int M>
 void tile_add(const float* x, int64_t x_stride, const float* b, int64_t k, float* out, int64_t out_stride, bool add) {
-    vf sums[M][2] = {};
-    if (add)
+    vf sums[M][2];
+    clear(sums);
+    if (add) {
+#pragma GCC unroll 12
         for (int m = 0; m < M; m++) {
             sums[m][0] = load(out + m * out_stride);
             sums[m][1] = load(out + m * out_stride + VL);
         }
+    }
     sum_plain<M>(sums, b, x, x_stride, k, Ahead(nullptr, 0, 0));
     store_tile<M>(sums, out, out_stride);
 }
 
-inline int32_t pair_at(const int16_t* q) {
-    int32_t bits;
-    memcpy(&bits, q, 4);
-    return bits;
-}
+// A tile's rows of int16. Three share a pointer: base, base + stride, base + 2 * stride are addresses an instruction can
+// have, and the loop below is short of instructions, not of multipliers.
+template <int M>
+struct Inputs {
+    const char* base[(M + 2) / 3];
+    int64_t stride;  // bytes
+
+    Inputs(const int16_t* q, int64_t elements) : stride(elements * 2) {
+        for (int i = 0; i < (M + 2) / 3; i++) base[i] = reinterpret_cast<const char*>(q + 3 * i * elements);
+    }
+    vi pair(int m, int number) const {
+        int32_t bits;
+        memcpy(&bits, base[m / 3] + m % 3 * stride + number * 4, 4);
+        return splat(bits);
+    }
+    void advance(int elements) {
+#pragma GCC unroll 4
+        for (int i = 0; i < (M + 2) / 3; i++) base[i] += elements * 2;
+    }
+};
 
 template <int M>
-inline void add_pairs(vi (&sums)[M][2], const int16_t* q, int64_t stride, vi b0, vi b1) {
+inline void add_pairs(vi (&sums)[M][2], const Inputs<M>& rows, int number, vi b0, vi b1) {
+    keep(b0);  // loaded once, not with each product: loads are what runs out next
+    keep(b1);
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) {
-        vi a = splat(pair_at(q + m * stride));
+        vi a = rows.pair(m, number);
         sums[m][0] = madd(sums[m][0], a, b0);
         keep(sums[m][0]);
         sums[m][1] = madd(sums[m][1], a, b1);
@@ -100,59 +129,84 @@ inline void add_pairs(vi (&sums)[M][2], const int16_t* q, int64_t stride, vi b0,
     }
 }
 
+// Integers that one step of k takes from a panel: `add` multiplies them with a tile's rows.
+struct Int16 {
+    static constexpr int STEP = 4, BYTES = NR * 8, START = 0;
+
+    template <int M>
+    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+        add_pairs<M>(sums, rows, 0, load_bits(panel), load_bits(panel + VL * 4));
+        add_pairs<M>(sums, rows, 1, load_bits(panel + NR * 4), load_bits(panel + NR * 4 + VL * 4));
+    }
+};
+
+struct Int8 {
+    static constexpr int STEP = 4, BYTES = NR * 4, START = 0;
+
+    template <int M>
+    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+        const int8_t* b = reinterpret_cast<const int8_t*>(panel);
+        add_pairs<M>(sums, rows, 0, widen_int8(b), widen_int8(b + NR));
+        add_pairs<M>(sums, rows, 1, widen_int8(b + 2 * NR), widen_int8(b + 3 * NR));
+    }
+};
+
+struct Int4 {
+    static constexpr int STEP = 8, BYTES = NR * 4, START = -8;  // of what is stored, 8 too much
+
+    template <int M>
+    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+        const int32_t mask = 0x000f000f;
+#pragma GCC unroll 4
+        for (int nibble = 0; nibble < 4; nibble++) {
+            vi b0 = (load_bits(panel) >> (4 * nibble)) & mask;
+            vi b1 = (load_bits(panel + VL * 4) >> (4 * nibble)) & mask;
+            add_pairs<M>(sums, rows, nibble, b0, b1);
+        }
+    }
+};
+
 // Exact integer sums over one group of k, then one rounding: sum * scale of the weights * scale of the row.
-template <int M, bool FOUR>
+template <int M, class Ints>
 void tile_int(const Weight& w, const uint8_t* panel, const Act& act, float* out, Ahead ahead) {
-    vf totals[M][2] = {};
     const int64_t count = groups(w), size = w.group;
+    for (int m = 0; m < M; m++)
+        for (int i = 0; i < NR; i += VL) store(out + m * NR + i, vf{});
     for (int64_t g = 0; g < count; g++) {
         const Bf16* scales = reinterpret_cast<const Bf16*>(panel);
         panel += NR * 2;
-        const int16_t* q = act.q + g * size;
+        Inputs<M> rows(act.q + g * size, act.q_stride);
         vi sums[M][2];
-        for (int m = 0; m < M; m++) {
-            int32_t start = FOUR ? -8 * act.sum[m * act.groups + g] : 0;
-            sums[m][0] = sums[m][1] = splat(start);
-        }
-        if (FOUR) {
-            const int32_t mask = 0x000f000f;
-            for (int64_t i = 0; i < size; i += 8, panel += NR * 4) {
-                ahead();
-                for (int nibble = 0; nibble < 4; nibble++) {
-                    vi b0 = (load_bits(panel) >> (4 * nibble)) & mask;
-                    vi b1 = (load_bits(panel + VL * 4) >> (4 * nibble)) & mask;
-                    add_pairs<M>(sums, q + i + 2 * nibble, act.q_stride, b0, b1);
-                }
-            }
-        } else {
-            for (int64_t i = 0; i < size; i += 4, panel += NR * 4) {
-                ahead();
-                const int8_t* b = reinterpret_cast<const int8_t*>(panel);
-                add_pairs<M>(sums, q + i, act.q_stride, widen_int8(b), widen_int8(b + NR));
-                add_pairs<M>(sums, q + i + 2, act.q_stride, widen_int8(b + 2 * NR), widen_int8(b + 3 * NR));
-            }
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++)
+            sums[m][0] = sums[m][1] = splat(Ints::START ? Ints::START * act.sum[m * act.groups + g] : 0);
+        for (int64_t i = 0; i < size; i += Ints::STEP, panel += Ints::BYTES) {
+            ahead();
+            Ints::template add<M>(sums, panel, rows);
+            rows.advance(Ints::STEP);
         }
         vf s0 = load(scales), s1 = load(scales + VL);
+#pragma GCC unroll 12
         for (int m = 0; m < M; m++) {
             float scale = act.scale[m * act.groups + g];
-            totals[m][0] += to_float(sums[m][0]) * (s0 * scale);
-            totals[m][1] += to_float(sums[m][1]) * (s1 * scale);
+            store(out + m * NR, load(out + m * NR) + to_float(sums[m][0]) * (s0 * scale));
+            store(out + m * NR + VL, load(out + m * NR + VL) + to_float(sums[m][1]) * (s1 * scale));
         }
     }
-    store_tile<M>(totals, out, NR);
 }
 
 using Tile = void (*)(const Weight&, const uint8_t*, const Act&, float*, Ahead);
 using FloatTile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
 
 struct Table {
-    Tile by_kind[5];
+    Tile by_kind[6];
     FloatTile floats;
 };
 
 template <int M>
 constexpr Table row() {
-    return {{tile_plain<M, float>, tile_plain<M, Fp16>, tile_bf16<M>, tile_int<M, false>, tile_int<M, true>}, tile_add<M>};
+    return {{tile_plain<M, float>, tile_plain<M, Fp16>, tile_bf16<M>, tile_int<M, Int8>, tile_int<M, Int4>, tile_int<M, Int16>},
+            tile_add<M>};
 }
 
 const Table TABLE[] = {
@@ -166,7 +220,7 @@ static_assert(sizeof TABLE / sizeof TABLE[0] == MR + 1);
 }  // namespace
 
 void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead, int64_t ahead_bytes) {
-    static const int64_t k_per_prefetch[] = {1, 1, 2, 4, 8};
+    static const int64_t k_per_prefetch[] = {1, 1, 2, Int8::STEP, Int4::STEP, Int16::STEP};
     Ahead fetch(ahead, ahead_bytes, w.k / k_per_prefetch[w.kind]);
     TABLE[rows].by_kind[w.kind](w, w.data + panel * panel_bytes(w), act, out, fetch);
 }
@@ -174,29 +228,6 @@ void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, 
 void tile_floats(const float* x, int64_t x_stride, const float* b, int64_t k, int rows, float* out, int64_t out_stride,
                  bool add) {
     TABLE[rows].floats(x, x_stride, b, k, out, out_stride, add);
-}
-
-void quantize_row(const float* x, int64_t k, int64_t group, int16_t* q, float* scale, int32_t* sum) {
-    for (int64_t start = 0, g = 0; start < k; start += group, g++) {
-        const int64_t count = k - start < group ? k - start : group;
-        float largest = 0.0f;
-        bool finite = true;
-        for (int64_t i = 0; i < count; i++) {
-            float size = std::fabs(x[start + i]);
-            largest = size > largest ? size : largest;
-            finite &= size <= 3.4e38f;
-        }
-        float inverse = largest > 1e-30f && finite ? 32767.0f / largest : 0.0f;
-        int32_t total = 0;
-        for (int64_t i = 0; i < count; i++) {
-            int32_t value = finite ? int32_t(std::nearbyint(x[start + i] * inverse)) : 0;
-            q[start + i] = int16_t(value);
-            total += value;
-        }
-        for (int64_t i = count; i < group; i++) q[start + i] = 0;
-        scale[g] = finite ? largest / 32767.0f : NAN;  // 0 * NaN: what is not finite makes the row's result NaN
-        sum[g] = total;
-    }
 }
 
 }  // namespace rm

@@ -6,6 +6,7 @@
 //   F32, F16   k:            NR elements
 //   BF16       k / 2:        NR dwords, low half k even, high half k odd: a shift and a mask make floats of them,
 //                            and it is the order in which AVX512-BF16 and AMX want pairs
+//   I16        k / group:    NR scales (bf16), then group / 2: NR pairs of int16, 13 bits of which are used
 //   I8         k / group:    NR scales (bf16), then group / 2: NR pairs of int8
 //   I4         k / group:    NR scales (bf16), then group / 8: VL dwords for the first half of the outputs, VL for
 //                            the second; nibble q of a dword's low (high) half is k = 2q (2q + 1), plus 8
@@ -17,7 +18,11 @@
 
 namespace rm {
 
-enum Kind : int32_t { F32 = 0, F16 = 1, BF16 = 2, I8 = 3, I4 = 4 };
+enum Kind : int32_t { F32 = 0, F16 = 1, BF16 = 2, I8 = 3, I4 = 4, I16 = 5 };
+
+constexpr int MAX_GROUP = 128;
+// Of weights and activations of I16: MAX_GROUP products of two such numbers still fit 31 bits.
+constexpr int32_t LIMIT16 = 4095;
 
 // Shared with Python (ctypes); see `weights.py`.
 struct Weight {
@@ -33,7 +38,10 @@ inline bool quantized(const Weight& w) { return w.kind >= I8; }
 inline int64_t groups(const Weight& w) { return (w.k + w.group - 1) / w.group; }
 inline int64_t padded_k(const Weight& w) { return quantized(w) ? groups(w) * w.group : w.k + (w.k & 1); }
 
-inline int64_t group_bytes(const Weight& w) { return NR * 2 + int64_t(NR) * w.group / (w.kind == I4 ? 2 : 1); }
+inline int64_t group_bytes(const Weight& w) {
+    const int64_t bits = w.kind == I4 ? 4 : w.kind == I8 ? 8 : 16;
+    return NR * 2 + int64_t(NR) * w.group * bits / 8;
+}
 
 inline int64_t panel_bytes(const Weight& w) {
     switch (w.kind) {
@@ -76,7 +84,8 @@ void unpack_row(const Weight& w, int64_t row, float* out);
 // `count` elements from element `at` of a plain array.
 void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, float* out);
 
-// Rounds k floats to int16 by groups; fills padding with zeros.
-void quantize_row(const float* x, int64_t k, int64_t group, int16_t* q, float* scale, int32_t* sum);
+// Rounds a row of inputs of `w` to int16 by groups, the largest of each to the end of the range; pads with zeros. A group
+// with a number that is not finite gets the scale NaN.
+void quantize_row(const Weight& w, const float* x, int16_t* q, float* scale, int32_t* sum);
 
 }  // namespace rm
