@@ -15,37 +15,39 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.native import Native, native
+from radixmesh.services.model_worker.kernels.native import INT16, Native, native
 from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Format, PackedWeight
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models import load_model
 from radixmesh.services.model_worker.platform import get_platform
 
+LAYERS, VOCABULARY = 28, 32000
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
     "hidden_size": 1024,
     "intermediate_size": 3072,
-    "num_hidden_layers": 28,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 16,
     "num_key_value_heads": 8,
     "head_dim": 128,
-    "vocab_size": 32000,
+    "vocab_size": VOCABULARY,
     "max_position_embeddings": 40960,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1e6,
     "tie_word_embeddings": True,
     "dtype": "bfloat16",
 }
-SHAPES = {"qkv": (4096, 1024), "o": (1024, 2048), "gate_up": (6144, 1024), "down": (1024, 3072), "head": (32000, 1024)}
+SHAPES = {"qkv": (4096, 1024), "o": (1024, 2048), "gate_up": (6144, 1024), "down": (1024, 3072), "head": (VOCABULARY, 1024)}
 STEPS = {"decode x1": (1, 1, 160), "decode x8": (8, 1, 160), "decode x32": (32, 1, 160), "prefill 128": (1, 128, 128)}
 LONG_STEPS = {"prefill 2048": (1, 2048, 2048), "decode x1 at 2048": (1, 1, 2048)}
 FLOOR_BYTES = 256 << 20
@@ -90,15 +92,20 @@ class Stopwatch:
         return self.rounds * self.library.threads * sums * self.library.panel_width / self.best["multiply"]
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """Calls the next of several functions each time."""
+Calls = list[Callable[[Tensor], object]]
 
-    functions: list[Callable[[], object]]
 
-    def __call__(self) -> None:
-        for function in self.functions:
-            function()
+def stored_weights(library: Native, n: int, k: int) -> tuple[dict[str, list[PackedWeight]], dict[str, list[Tensor]]]:
+    """Copies of a random matrix, packed in each way, and as torch has them."""
+    weight = torch.randn(n, k) * 0.02
+    half = weight.bfloat16()
+    copies = max(1, COLD_BYTES // half.nbytes)
+    forms = {"bf16": Format(), "int16": Format(INT16, 128), "int8": Format.of("w8a16"), "int4": Format.of("w4a16")}
+    packed = {name: [PackedWeight(library, [half], form=form) for _ in range(copies)] for name, form in forms.items()}
+    packed["fp32"] = [PackedWeight(library, [weight]) for _ in range(copies // 2 + 1)]
+    plain = {"torch f32": [weight.clone() for _ in range(copies // 2 + 1)]}
+    plain["torch bf16"] = [half.clone() for _ in range(copies)]
+    return packed, plain
 
 
 def linear_table(library: Native, rows: list[int], repeats: int) -> None:
@@ -107,33 +114,31 @@ def linear_table(library: Native, rows: list[int], repeats: int) -> None:
     print(header + f" {'torch f32':>10} {'torch bf16':>10}   (torch: times slower)")
     watch = Stopwatch(library)
     for name, (n, k) in SHAPES.items():
-        weight = torch.randn(n, k) * 0.02
-        half = weight.bfloat16()
-        copies = max(1, COLD_BYTES // half.nbytes)
-        stores = {
-            "bf16": [PackedWeight(library, [half]) for _ in range(copies)],
-            "fp32": [PackedWeight(library, [weight]) for _ in range(copies // 2 + 1)],
-            "int8": [PackedWeight(library, [half], form=Format.of("w8a16")) for _ in range(copies)],
-            "int4": [PackedWeight(library, [half], form=Format.of("w4a16")) for _ in range(copies)],
-        }
-        plain = {"torch f32": [weight.clone() for _ in range(copies // 2 + 1)], "torch bf16": [half.clone() for _ in range(copies)]}
+        packed, plain = stored_weights(library, n, k)
+        calls: dict[str, Calls] = {kind: [weight.multiply for weight in weights] for kind, weights in packed.items()}
+        for kind, matrices in plain.items():
+            calls[kind] = [partial(torch_linear, matrix) for matrix in matrices]
         for m in rows:
-            count = 1 if m > 32 else 10**6  # many rows: cold weights make no difference
             x = torch.randn(m, k)
-            things: dict[str, Callable[[], object]] = {
-                kind: Rotation([lambda w=w: w.multiply(x) for w in weights[:count]]) for kind, weights in stores.items()
-            }
-            for kind, matrices in plain.items():
-                rounded = x.to(matrices[0].dtype)
-                things[kind] = Rotation([lambda w=w, r=rounded: F.linear(r, w) for w in matrices[:count]])
-            watch.run(things, repeats)
-            each = {kind: watch.best[kind] / len(thing.functions) for kind, thing in things.items() if isinstance(thing, Rotation)}
-            for kind, weights in stores.items():
+            if m > 32:  # cold weights make no difference
+                calls = {kind: functions[:1] for kind, functions in calls.items()}
+            watch.run({kind: partial(call_all, functions, x) for kind, functions in calls.items()}, repeats)
+            each = {kind: watch.best[kind] / len(functions) for kind, functions in calls.items()}
+            for kind, weights in packed.items():
                 seconds, flops = each[kind], 2 * m * n * k
                 read, done = weights[0].nbytes / seconds, flops / seconds
                 line = f"{name:8} {m:5} {kind:8} {seconds * 1e3:8.3f} {read / 1e9:6.1f} {read / watch.bandwidth:8.0%}"
                 line += f" {done / 1e9:8.0f} {done / watch.peak:8.0%}"
                 print(line + "".join(f" {each[other] / seconds:10.1f}" for other in plain), flush=True)
+
+
+def torch_linear(weight: Tensor, x: Tensor) -> Tensor:
+    return F.linear(x.to(weight.dtype), weight)
+
+
+def call_all(functions: Calls, x: Tensor) -> None:
+    for function in functions:
+        function(x)
 
 
 def make_batch(sequences: int, new: int, context: int) -> ForwardBatch:
@@ -142,7 +147,7 @@ def make_batch(sequences: int, new: int, context: int) -> ForwardBatch:
     positions = np.tile(np.arange(context - new, context), sequences)
     locations = tables[np.repeat(np.arange(sequences), new), positions // 16].astype(np.int64) * 16 + positions % 16
     starts = np.arange(sequences + 1) * new
-    ids = np.random.default_rng(0).integers(0, CONFIG["vocab_size"], len(positions))
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, len(positions))
     lengths = np.full(sequences, context)
     return ForwardBatch.from_numpy(
         ids, positions, locations, starts, lengths, tables, starts[1:] - 1, torch.device("cpu")
@@ -161,21 +166,22 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
     print(f"{fused.weight_bytes / 1e6:.0f} MB of weights ({quantization or 'bf16'}), packed in {packing:.1f} s")
     steps = STEPS | (LONG_STEPS if long else {})
     things: dict[str, Callable[[], object]] = {
-        name: (lambda batch=make_batch(*shape): fused(batch)) for name, shape in steps.items()
+        name: partial(fused, make_batch(*shape)) for name, shape in steps.items()
     }
     watch = Stopwatch(library)
     watch.run(things, repeats)
     print(f"read {watch.bandwidth / 1e9:.1f} GB/s, peak {watch.peak / 1e9:.0f} GFLOP/s")
     print(f"{'step':18} {'ms':>8} {'tokens/s':>9} {'read floor':>11} {'of floor':>9} {'GFLOP/s':>8} {'of peak':>8}")
-    parameters = sum(n * k for name, (n, k) in SHAPES.items() if name != "head") * CONFIG["num_hidden_layers"]
+    parameters = sum(n * k for name, (n, k) in SHAPES.items() if name != "head") * LAYERS
     for name, (sequences, new, context) in steps.items():
         seconds = watch.best[name]
         cached = sequences * (context - new + 1) * kv.spec.page_bytes / 16
         floor = (fused.weight_bytes + cached) / watch.bandwidth
-        flops = 2 * (sequences * new * parameters + sequences * 32000 * 1024)
-        flops += 4 * sequences * new * (context - (new - 1) / 2) * 16 * 128 * CONFIG["num_hidden_layers"]
-        line = f"{name:18} {seconds * 1e3:8.1f} {sequences * new / seconds:9.1f} {floor * 1e3:8.1f} ms {floor / seconds:9.0%}"
-        print(line + f" {flops / seconds / 1e9:8.0f} {flops / seconds / watch.peak:8.0%}", flush=True)
+        pairs = sequences * new * (context - (new - 1) / 2)  # queries and keys that meet
+        flops = 2 * (sequences * new * parameters + sequences * VOCABULARY * 1024) + 4 * pairs * 16 * 128 * LAYERS
+        line = f"{name:18} {seconds * 1e3:8.1f} {sequences * new / seconds:9.1f} {floor * 1e3:8.1f} ms"
+        rate = flops / seconds
+        print(line + f" {floor / seconds:9.0%} {rate / 1e9:8.0f} {rate / watch.peak:8.0%}", flush=True)
 
 
 def main() -> None:

@@ -8,11 +8,9 @@ the request that the message belongs to, and nothing else.
 import asyncio
 import logging
 import os
-import signal
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
 from nats.aio.subscription import Subscription
@@ -23,10 +21,8 @@ from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import (
     BusError,
-    ConfigError,
     ErrorCode,
     MessageError,
-    ModelLoadError,
     RadixMeshError,
     RequestError,
 )
@@ -35,9 +31,6 @@ from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 log = logging.getLogger(__name__)
-
-EXIT_CONFIG = 2
-"""Exit status of a process that would fail again: wrong settings, or a model that cannot be loaded."""
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, Envelope], Awaitable[None] | None]
@@ -164,7 +157,15 @@ class Actor:
             BusError: no NATS server.
             Exception: whatever `setup` or an essential task raised.
         """
-        self.bus = await Bus.connect(self._base, self.instance)
+        connecting = asyncio.ensure_future(Bus.connect(self._base, self.instance))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not connecting.done():  # told to end while the server is still away
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            return
+        self.bus = connecting.result()
         try:
             await self._serve()
         finally:
@@ -318,50 +319,3 @@ class Actor:
             log.error("a task failed", exc_info=error)
         else:
             log.warning("a task failed: %s", error)
-
-
-def main(actor: type[Actor], settings: type[ServiceSettings], argv: Sequence[str] | None = None) -> int:
-    """The whole of each service's ``__main__``: settings, logging, tracing, signals, run.
-
-    Returns:
-        The process's exit status: 0 after an orderly end, `EXIT_CONFIG` for settings or a model that can never work,
-        1 after any other failure.
-    """
-    prog = f"radixmesh run {actor.service}"
-    try:
-        loaded = settings.load(sys.argv[1:] if argv is None else argv, prog)
-    except ConfigError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
-        return runner.run(_run(actor, loaded))
-
-
-async def _run(actor: type[Actor], settings: ServiceSettings) -> int:
-    # Actors take any settings class of their own, which the type system cannot tie to the actor's class here.
-    service = actor(settings)
-    telemetry.setup_logging(actor.service, service.instance, settings.log_level, settings.log_format)
-    telemetry.setup(actor.service, service.instance)
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, service.stop)
-    try:
-        await service.run()
-    except (ConfigError, ModelLoadError) as error:
-        log.error("%s", error)
-        return EXIT_CONFIG
-    except RadixMeshError as error:
-        log.error("%s", error)
-        return 1
-    except Exception:
-        log.exception("%s ends on an error", service.instance)
-        return 1
-    finally:
-        telemetry.shutdown()
-    return 0

@@ -24,6 +24,9 @@ from radixmesh.shared.messages import Message, pack, unpack
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 2.0
+"""Seconds after which a server that does not answer is worth a line in the log."""
+
 PENDING_BYTES = 64 << 20
 """Outgoing bytes kept while the server is away; publishing beyond them raises `BusError`."""
 
@@ -48,6 +51,7 @@ class Bus:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._opened = False
         self._closing = False
         self._last_error: Exception | None = None
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
@@ -62,13 +66,20 @@ class Bus:
         bus = cls(Client())
         opening = asyncio.ensure_future(bus._open_at_last(settings, name))
         ends: set[asyncio.Future[Any]] = {opening, bus._refused}
-        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
-            opening.result()
-            return bus
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
-        await bus._client.close()
+        quiet = min(_PATIENCE, timeout)
+        try:
+            await asyncio.wait(ends, timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done() and not bus._refused.done():
+                log.warning("waiting for NATS at %s", settings.nats_url)
+                await asyncio.wait(ends, timeout=timeout - quiet, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                return bus
+        finally:
+            if not bus._opened:
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+                await bus._client.close()
         why = bus._refused.result() if bus._refused.done() else bus._last_error
         raise BusError(f"cannot connect to {settings.nats_url}: {why or 'no answer'}")
 
@@ -76,7 +87,9 @@ class Bus:
         """A server that refuses us may close the connection before it has said why: then ask again."""
         while True:
             try:
-                return await self._open(settings, name)
+                await self._open(settings, name)
+                self._opened = True
+                return
             except (OSError, NatsError) as error:
                 self._last_error = error
                 await asyncio.sleep(0.1)
@@ -91,7 +104,7 @@ class Bus:
                 self._refused.set_result(error)
 
         async def on_disconnect() -> None:
-            if not self._closing:
+            if self._opened and not self._closing:
                 log.warning("bus: disconnected from %s", settings.nats_url)
 
         async def on_reconnect() -> None:

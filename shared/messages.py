@@ -37,7 +37,10 @@ def _column(dtype: str) -> Any:
             if len(value) % wanted.itemsize:
                 raise ValueError(f"{len(value)} bytes are no whole number of {wanted.name}")
             return np.frombuffer(value, wanted)
-        return np.ascontiguousarray(value, wanted).reshape(-1)
+        try:
+            return np.ascontiguousarray(value, wanted).reshape(-1)
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"not a column of {wanted.name}: {error}") from None
 
     return PlainValidator(validate), PlainSerializer(lambda array: array.tobytes(), return_type=bytes)
 
@@ -47,6 +50,10 @@ Int32Column = Annotated[NDArray[np.int32], _I32[0], _I32[1]]
 UInt8Column = Annotated[NDArray[np.uint8], _U8[0], _U8[1]]
 UInt64Column = Annotated[NDArray[np.uint64], _U64[0], _U64[1]]
 Float32Column = Annotated[NDArray[np.float32], _F32[0], _F32[1]]
+
+
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+UInt64 = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 def _empty(dtype: str) -> Any:
@@ -147,34 +154,34 @@ class Finish(IntEnum):
 class SamplingParams(Part):
     """How tokens are chosen and when a choice ends. Bounds are checked by the gateway."""
 
-    n: int = 1
+    n: Int64 = 1
     temperature: float = 1.0
     """0 means greedy."""
     top_p: float = 1.0
-    top_k: int = 0
+    top_k: Int64 = 0
     """0 means the whole vocabulary."""
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: dict[int, float] = {}
-    seed: int = 0
+    logit_bias: dict[Int64, float] = {}
+    seed: UInt64 = 0
     """Unsigned 64 bit. The gateway draws one if the client gave none, so that a re-dispatch repeats it."""
-    max_tokens: int | None = None
+    max_tokens: Int64 | None = None
     """Output tokens, those of earlier attempts counted in. None: up to the model's context length."""
-    min_tokens: int = 0
+    min_tokens: Int64 = 0
     stop: list[str] = []
-    stop_token_ids: list[int] = []
+    stop_token_ids: list[Int64] = []
     ignore_eos: bool = False
     skip_special_tokens: bool = True
-    logprobs: int | None = None
+    logprobs: Int64 | None = None
     """None: none wanted. k: the chosen token's log-probability and those of the k likeliest."""
 
 
 class Choice(Part):
     """One choice to run, with what earlier attempts already sent to the client."""
 
-    index: int
+    index: Int64
     resumed: Int32Column = _empty("<i4")
     """Output token ids of earlier attempts, in order; the run goes on after them."""
 
@@ -186,7 +193,7 @@ class Submit(Message):
     """A request enters the ring. Exactly one of `text`, `token_ids` and `messages` is given."""
 
     request_id: str
-    attempt: int = 0
+    attempt: Int64 = 0
     gateway_id: str
     model: str
     task: Task = Task.GENERATE
@@ -199,7 +206,7 @@ class Submit(Message):
     params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""
-    priority: int = 0
+    priority: Int64 = 0
     """Higher goes first, under a priority policy."""
     cache_salt: str = ""
     """Requests share cached prefixes only with the same salt."""
@@ -217,12 +224,12 @@ class Routed(Message):
     """Tells the gateway where its request went, so that it notices when one of these dies."""
 
     request_id: str
-    attempt: int
+    attempt: Int64
     replica_id: str
-    replica_epoch: int
+    replica_epoch: Int64
     detokenizer_id: str
-    detokenizer_epoch: int
-    prompt_tokens: int
+    detokenizer_epoch: Int64
+    prompt_tokens: Int64
     reason: str
     """Why this replica: `only`, `least_loaded`, `prefix`."""
 
@@ -231,11 +238,11 @@ class OpenText(Message):
     """Tells a detokenizer to expect a request's tokens."""
 
     request_id: str
-    attempt: int
+    attempt: Int64
     gateway_id: str
     prompt_tail: Int32Column
     """The prompt's last few token ids: the first output token's text can depend on them."""
-    prompt_tokens: int
+    prompt_tokens: Int64
     choices: list[Choice]
     stop: list[str] = []
     skip_special_tokens: bool = True
@@ -246,16 +253,16 @@ class Admit(Message):
     """A tokenized request, for the replica that was chosen."""
 
     request_id: str
-    attempt: int
+    attempt: Int64
     gateway_id: str
     detokenizer_id: str
-    replica_epoch: int
+    replica_epoch: Int64
     """The scheduler's epoch that the tokenizer saw; a newer scheduler answers REPLICA_LOST."""
     task: Task = Task.GENERATE
     prompt_ids: Int32Column
     params: SamplingParams
     choices: list[Choice]
-    priority: int = 0
+    priority: Int64 = 0
     cache_salt: str = ""
     lora: str = ""
     received_at: float
@@ -270,23 +277,23 @@ class Claim(Message):
 
     scheduler_id: str
     replica_id: str
-    epoch: int
+    epoch: Int64
 
 
 class Claimed(Message):
     """The worker group's size, in answer to a `Claim`."""
 
     group_id: str
-    page_size: int
+    page_size: Int64
     """Tokens per KV page."""
-    num_pages: int
-    max_slots: int
+    num_pages: Int64
+    max_slots: Int64
     """Sequences that can run at once."""
-    max_model_len: int
+    max_model_len: Int64
     """Tokens, prompt and output together."""
-    vocab_size: int
-    eos_token_ids: list[int] = []
-    length_keyed_above: int = 0
+    vocab_size: Int64
+    eos_token_ids: list[Int64] = []
+    length_keyed_above: Int64 = 0
     """Prompts of more tokens than this share cached pages only with prompts of the very same length (dynamic NTK
     rotary embeddings depend on it); 0: no such bound."""
 
@@ -300,17 +307,17 @@ class Refused(Message):
 class Admission(Part):
     """A sequence takes a slot. Its pages come in the same plan's grants."""
 
-    slot: int
+    slot: Int64
     request_id: str
-    choice: int
-    attempt: int
+    choice: Int64
+    attempt: Int64
     detokenizer_id: str
     task: Task = Task.GENERATE
     prompt_ids: Int32Column
     """Prompt, then the `resumed` output tokens of earlier attempts."""
-    resumed: int = 0
+    resumed: Int64 = 0
     """How many of `prompt_ids`, at its end, are output. New tokens are numbered from here."""
-    cached_tokens: int = 0
+    cached_tokens: Int64 = 0
     """How many of `prompt_ids`, at its start, already have their KV in the granted pages."""
     params: SamplingParams
     lora: str = ""
@@ -324,8 +331,8 @@ class StepPlan(Message):
     samples its first token. Each decode slot advances by up to `steps` tokens.
     """
 
-    epoch: int
-    seq: int
+    epoch: Int64
+    seq: Int64
     """0, 1, 2, ... within an epoch. Plan 0 resets the worker. A gap is a failure to recover from."""
     releases: Int32Column = _empty("<i4")
     """Slots that are given back."""
@@ -339,14 +346,14 @@ class StepPlan(Message):
     """Token offset in `prompt_ids` at which the chunk begins."""
     prefill_counts: Int32Column = _empty("<i4")
     decode_slots: Int32Column = _empty("<i4")
-    steps: int = 1
+    steps: Int64 = 1
 
 
 class StepReport(Message):
     """What came of one `StepPlan`. One row per slot that sampled."""
 
-    epoch: int
-    seq: int
+    epoch: Int64
+    seq: Int64
     slots: Int32Column = _empty("<i4")
     counts: Int32Column = _empty("<i4")
     """Tokens that the slot advanced by, at most the plan's `steps`."""
@@ -357,9 +364,9 @@ class StepReport(Message):
     failed_slots: Int32Column = _empty("<i4")
     failures: list[str] = []
     """One sentence for each of `failed_slots`; these slots produced nothing and are at their end."""
-    step_us: int = 0
+    step_us: Int64 = 0
     """Time from the start of the forward pass to its tokens, microseconds."""
-    gap_us: int = 0
+    gap_us: Int64 = 0
     """Time the worker was idle between the previous step and this one, microseconds, 0 if it had no plan."""
     vectors: bytes = b""
     """float32 rows of embeddings or scores, for tasks other than GENERATE."""
@@ -372,7 +379,7 @@ class TokenBatch(Message):
     """The tokens of one step for one detokenizer. One row per choice."""
 
     replica_id: str
-    epoch: int
+    epoch: Int64
     request_ids: list[str]
     choices: Int32Column
     attempts: Int32Column
@@ -425,8 +432,8 @@ class RequestFailed(Message):
     """The terminal message of a request that cannot go on. Any service may send it to the gateway."""
 
     request_id: str
-    attempt: int
-    choice: int = -1
+    attempt: Int64
+    choice: Int64 = -1
     code: ErrorCode
     message: str
     param: str | None = None
@@ -459,10 +466,10 @@ class State(StrEnum):
 class Presence(Message):
     """A heartbeat: who is there, since when, and how they do."""
 
-    service: str
-    instance: str
+    service: str = Field(min_length=1)
+    instance: str = Field(min_length=1)
     """Unique in the mesh. A scheduler's instance is its replica id."""
-    epoch: int
+    epoch: Int64
     host: str = ""
     state: State
     detail: str = ""
@@ -482,10 +489,10 @@ class KvEvents(Message):
     """Changes of one replica's prefix cache, for routing. Blocks are named by `prefix_hash.block_hashes`."""
 
     replica_id: str
-    epoch: int
-    seq: int
+    epoch: Int64
+    seq: Int64
     """0, 1, 2, ... within an epoch. On a gap the receiver asks for a snapshot."""
-    block_size: int
+    block_size: Int64
     """Tokens per block."""
     cleared: bool = False
     """Everything known of the replica is void; applied before `stored`."""
@@ -504,19 +511,5 @@ class FlushCache(Message):
 class CacheFlushed(Message):
     """How many pages came free, and how many are still held by running requests."""
 
-    pages_freed: int
-    pages_in_use: int
-
-
-def unpack_as(kind: type[Message], data: bytes) -> Message:
-    """`unpack`, and the message must be a `kind`.
-
-    Raises:
-        MessageError: as `unpack`, or the message is of another kind.
-    """
-    message = unpack(data)
-    if not isinstance(message, kind):
-        raise MessageError(f"expected {kind.__name__}, got {message.TAG}")
-    return message
-
-
+    pages_freed: Int64
+    pages_in_use: Int64

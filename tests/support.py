@@ -40,6 +40,12 @@ class NatsServer:
             time.sleep(0.02)
         raise RuntimeError("nats-server did not start")
 
+    @property
+    def pid(self) -> int:
+        """Raises AssertionError if it does not run."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()

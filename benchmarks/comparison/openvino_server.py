@@ -60,7 +60,7 @@ class OpenVino(Server):
         self._tree = Tree(argv, self._environ(), self.log(), pipes=True)
         try:
             properties = self._answer(self.options.start_seconds)["properties"]
-        except ServerError:
+        except BaseException:  # an interruption, too: nobody else knows of it yet
             self._tree.end()
             raise
         told = ", ".join(f"{name} {value}" for name, value in properties.items())

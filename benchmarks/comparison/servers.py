@@ -107,7 +107,7 @@ class HttpServer(Server):
         self._tree = Tree(*self.command(self._port), self.log())
         try:
             self.wait_ready(self.options.start_seconds)
-        except ServerError:
+        except BaseException:  # an interruption, too: nobody else knows of it yet
             self._tree.end()
             raise
         return time.perf_counter() - self._tree.started

@@ -199,6 +199,9 @@ def _convert(directory: Path) -> Tokenizer:
     tokenizer = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(tokenizer, Tokenizer):
         raise ModelLoadError(f"{directory} has no tokenizer.json, and its {type(loaded).__name__} gives none")
+    # Without any tokenizer file, transformers gives an empty tokenizer of the model's family.
+    if not tokenizer.encode("a", add_special_tokens=False).ids:
+        raise ModelLoadError(f"{directory} has no usable tokenizer (tokenizer.json or tokenizer.model)")
     return tokenizer
 
 

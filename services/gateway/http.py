@@ -166,6 +166,7 @@ class HttpFace:
             "created": mesh.created(name),
             "owned_by": "radixmesh",
             "max_model_len": mesh.attribute(name, "max_model_len") or None,
+            "vocab_size": mesh.attribute(name, "vocab_size") or None,
         }
 
     async def _mesh(self, _request: web.Request) -> web.Response:

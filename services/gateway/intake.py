@@ -1,10 +1,11 @@
 """From untrusted bytes to validated fields, and from fields to the prompts that enter the ring."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ MAX_DEPTH = 64
 
 M = TypeVar("M", bound=BaseModel)
 
+_NOT_FINITE = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}")
+"""What a number that is not finite looks like; also found in harmless strings."""
+_JSON_NAMES: dict[type, str] = {
+    list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null",
+}  # fmt: skip
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -72,7 +78,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         RequestError: INVALID_REQUEST, saying what is wrong and where.
     """
     try:
-        data = json.loads(raw.decode(), parse_constant=_refuse_constant)
+        data = json.loads(raw.decode())
     except UnicodeDecodeError as error:
         raise invalid(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -80,11 +86,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise invalid(f"the body is not JSON: {error.msg} at {where}") from None
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:  # a number of thousands of digits
-        raise invalid(f"the body is not usable JSON: {error}") from None
+    except ValueError:  # Python's bound on the digits of an integer
+        raise invalid("the body holds a number of too many digits") from None
     if not isinstance(data, dict):
-        raise invalid(f"the body must be a JSON object, not a {type(data).__name__}")
+        raise invalid(f"the body must be a JSON object, not {_JSON_NAMES[type(data)]}")
     _check_depth(data)
+    if _NOT_FINITE.search(raw):
+        _check_finite(data)
     if _SURROGATE.search(raw):
         _check_unicode(data)
     return data
@@ -106,8 +114,20 @@ def refuse(data: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]]) 
             raise invalid(f"{name}: not supported yet", name)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise invalid(f"the body is not JSON: {name} is no JSON number")
+def _check_finite(data: dict[str, Any]) -> None:
+    """Python reads NaN and Infinity, and 1e999 as infinity; JSON has none of them. Call after `_check_depth`."""
+    level: list[tuple[str, Any]] = list(data.items())
+    while level:
+        for path, value in level:
+            if isinstance(value, float) and not math.isfinite(value):
+                said = "NaN" if math.isnan(value) else "Infinity"
+                raise invalid(f"{path[:200]}: must be a finite number, not {said}", path[:200])
+        level = [
+            (f"{path}.{name}", item)
+            for path, value in level
+            if isinstance(value, (dict, list))
+            for name, item in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
 
 
 def _check_depth(data: object) -> None:

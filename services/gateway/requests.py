@@ -151,6 +151,11 @@ class RequestTable:
                 out += self._redispatch(live, "lost", now) if lost else []
         return out
 
+    def came(self, instance: str, epoch: int) -> None:
+        """A member is there (again). One that was only silent for long comes back in the epoch it had."""
+        if self._departed.get(instance, -1) >= epoch:
+            del self._departed[instance]
+
     def mesh_changed(self, now: float) -> Outgoing:
         """Someone became ready: waiting requests try again."""
         return [sent for live in self if live.phase is Phase.WAITING for sent in self._try(live, now)]

@@ -129,8 +129,14 @@ class Gateway(Actor):
     def _presence_changed(self, before: Presence | None, member: Presence | None) -> None:
         self._mesh.changed()
         if before is not None and member is None:
-            self.desk.send(self.desk.table.gone(before.instance, before.epoch, self.desk.now()))
-        elif member is not None and member.state is State.READY and (before is None or before.state != member.state):
+            again = self.desk.table.gone(before.instance, before.epoch, self.desk.now())
+            if again:
+                log.warning("%s is gone; requests that it held go round again", before.instance)
+            self.desk.send(again)
+            return
+        if member is not None and before is None:
+            self.desk.table.came(member.instance, member.epoch)
+        if member is not None and member.state is State.READY and (before is None or before.state != member.state):
             self.desk.send(self.desk.table.mesh_changed(self.desk.now()))
 
     async def _reconnected(self) -> None:

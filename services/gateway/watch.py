@@ -44,7 +44,7 @@ class Watch(Observer):
         self.metrics.redispatches.labels(reason).inc()
         live.span.add_event("re-dispatch", {"reason": reason, Attr.ATTEMPT: live.attempt})
         with telemetry.current(telemetry.context_of(live.span)):
-            log.warning("request %s goes round again (attempt %d): %s", live.request_id, live.attempt, reason)
+            log.info("request %s goes round again (attempt %d): %s", live.request_id, live.attempt, reason)
 
     def ended(self, live: LiveRequest, now: float) -> None:
         if live.error is not None:

@@ -2,7 +2,7 @@
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.service import ModelWorker
-from radixmesh.shared.actor import main
+from radixmesh.shared.process import main
 
 if __name__ == "__main__":
     raise SystemExit(main(ModelWorker, ModelWorkerSettings))

@@ -2,7 +2,7 @@
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.actor import main
+from radixmesh.shared.process import main
 
 if __name__ == "__main__":
     raise SystemExit(main(Scheduler, SchedulerSettings))

@@ -3,7 +3,7 @@
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.lean import without_torch
 from radixmesh.services.tokenizer.service import Tokenizer
-from radixmesh.shared.actor import main
+from radixmesh.shared.process import main
 
 if __name__ == "__main__":
     without_torch()

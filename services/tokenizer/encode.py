@@ -1,18 +1,22 @@
 """A request to token ids, by the tokenizer that comes with the model."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.tokenizer.chat import ChatRenderer
-from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length
+from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length, check_token_params
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -54,6 +58,7 @@ class Encoder:
             ids = submit.token_ids if submit.token_ids is not None else np.empty(0, np.int32)
         check_ids(ids, limits, param)
         check_length(len(ids), submit, limits, param)
+        check_token_params(submit.params, limits)
         return ids
 
     def _encode(self, text: str, limits: Limits, param: str, *, special: bool) -> NDArray[np.int32]:
@@ -103,4 +108,21 @@ def load(directory: Path) -> Encoder:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers raises many unrelated types for tokenizers that it cannot read
         raise ModelLoadError(f"{directory}: cannot load the tokenizer: {error}") from error
+    # Without any tokenizer file, transformers gives an empty tokenizer of the model's family.
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise ModelLoadError(f"{directory} has no usable tokenizer (tokenizer.json or tokenizer.model)")
+    _check_template(directory, tokenizer)
     return Encoder(tokenizer)
+
+
+def _check_template(directory: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raises ModelLoadError for a chat template that does not even parse."""
+    if not tokenizer.chat_template:
+        return
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        text = f"{directory}: the chat template does not parse: {error.message} (line {error.lineno})"
+        raise ModelLoadError(text) from error
+    except Exception as error:  # noqa: BLE001  it parses; what it wants of messages is the clients' business
+        log.debug("the chat template does not take a lone user message: %s", error)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
-from radixmesh.shared.messages import Presence, Submit, Task
+from radixmesh.shared.messages import Presence, SamplingParams, Submit, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,15 @@ def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:
         raise RequestError(
             ErrorCode.INVALID_REQUEST, f"token id {wrong} is outside the model's vocabulary ({bounds})", param=param
         )
+
+
+def check_token_params(params: SamplingParams, limits: Limits) -> None:
+    """Raises RequestError for sampling parameters that name tokens the model does not have."""
+    for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        highest = max(ids, default=0)
+        if limits.vocab_size and highest >= limits.vocab_size:
+            text = f"{name} names token {highest}, outside the model's vocabulary (0 to {limits.vocab_size - 1})"
+            raise RequestError(ErrorCode.INVALID_REQUEST, text, param=name)
 
 
 def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str) -> None:

@@ -1,6 +1,7 @@
 """What a client sees when parts of the mesh die under it: one unbroken answer."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -131,14 +132,20 @@ async def test_a_restart_of_nats_under_load_restarts_nobody(
     assert {name.split("-")[0] for name in before} >= {"gateway", "tokenizer", "detokenizer", "r0", "worker"}
 
 
-async def test_a_scheduler_that_was_asleep_is_fenced(mesh: ServeProcess, expected: list[str]) -> None:
-    """Stopped long enough to be taken for dead, then woken: its old plans and reports must do no harm."""
+@pytest.mark.parametrize("stem", ["r0", "detokenizer-0", "nats"])
+async def test_what_was_asleep_is_fenced_or_taken_back(
+    mesh: ServeProcess, expected: list[str], nats_server: NatsServer, stem: str
+) -> None:
+    """Stopped long enough to be taken for dead, then woken: running streams and new requests are served."""
     wait_for(mesh.ready, 60, "the mesh to be ready")
 
     def sleep_and_wake() -> None:
-        mesh.kill(instance(mesh, "r0"), signal.SIGSTOP)
+        pid = nats_server.pid if stem == "nats" else mesh.pids()[instance(mesh, stem)]
+        os.kill(pid, signal.SIGSTOP)
         time.sleep(9)
-        mesh.kill(instance(mesh, "r0"), signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
 
     streams = await disturbed(mesh, 6, sleep_and_wake)
     assert [stream.text for stream in streams] == expected
+    wait_for(mesh.ready, 60, "the mesh to serve again")
+    assert await undisturbed(mesh, 2) == expected[:2]

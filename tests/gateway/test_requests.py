@@ -518,3 +518,20 @@ def test_whatever_the_weather_the_stream_is_unbroken(n: int, steps: int, weather
     assert all(world.client.finishes[choice] == [Finish.STOP] for choice in range(n))
     assert len(world.table) == 0
     assert world.client.live.output_tokens == n * LENGTH
+
+
+def test_a_member_that_was_only_silent_can_be_routed_to_again() -> None:
+    """Its presence expired and came back in the same epoch: a stopped and woken process, or a pause of the machine."""
+    table = RequestTable(Limits(), FakeMesh())
+    table.gone("detok", 1, 1.0)
+    table.came("detok", 1)
+    _, out = opened(table)
+    assert table.routed(make_routed(only_submit(out)), 2.0) == []
+
+
+def test_a_member_that_came_back_anew_leaves_its_old_epoch_lost() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    table.gone("r0", 1, 1.0)
+    table.came("r0", 2)
+    _, out = opened(table)
+    assert only_submit(table.routed(make_routed(only_submit(out)), 2.0)).attempt == 1

@@ -20,7 +20,7 @@ def needs_a_compiler() -> None:
 
 
 def test_processes_that_build_at_once_agree(tmp_path: Path) -> None:
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), build.FLAGS_ENV: "-O1"}
     command = [sys.executable, "-c", _BUILD]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate(timeout=170)[0].strip() for process in processes}
@@ -97,3 +97,25 @@ assert (packed.multiply(x) == 32).all()
 
 def test_a_forked_process_computes_too() -> None:
     subprocess.run([sys.executable, "-c", _FORK], check=True, timeout=120)
+
+
+_WIDE = """
+import torch
+from radixmesh.services.model_worker.kernels.native import native
+from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
+library = native()
+assert library.panel_width == 32, library.panel_width
+w, x = torch.randn(70, 150), torch.randn(29, 150)
+for form, bound in ((Format(), 1e-5), (Format(5, 128), 2e-3), (Format(3, 128), 3e-2), (Format(4, 32), 0.3)):
+    packed = PackedWeight(library, [w], form=form)
+    for rows in (1, 7, 12, 13, 29):
+        error = packed.multiply(x[:rows]) - x[:rows] @ w.T
+        assert error.norm() < bound * (x[:rows] @ w.T).norm(), (form, rows)
+"""
+
+
+def test_the_layouts_of_wide_vectors(tmp_path: Path) -> None:
+    """What AVX-512 has, put together from what this CPU has."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), native.FORCE_ENV: "native"}
+    environment[build.FLAGS_ENV] = "-O1 -DRM_WIDE"
+    subprocess.run([sys.executable, "-c", _WIDE], check=True, timeout=170, env=environment)

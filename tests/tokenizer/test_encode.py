@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer.small_tokenizers import (
@@ -20,9 +21,10 @@ from tokenizer.small_tokenizers import (
     sentencepiece,
 )
 
+from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.tokenizer import encode
 from radixmesh.services.tokenizer.chat import plain_messages
-from radixmesh.services.tokenizer.limits import Limits, from_config
+from radixmesh.services.tokenizer.limits import Limits, check_token_params, from_config
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task
 
@@ -297,3 +299,27 @@ def test_a_tokenizer_process_does_without_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == f"None {byte_level().encode('the quick').ids}", done.stderr
     assert done.stderr == ""
+
+
+def test_a_directory_without_tokenizer_is_no_model(tmp_path: Path) -> None:
+    """transformers makes an empty tokenizer of the config's family; serving that would blame the clients."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(ModelLoadError, match=str(tmp_path)):
+        encode.load(tmp_path)
+    with pytest.raises(ModelLoadError, match=str(tmp_path)):
+        vocabulary.load(tmp_path)
+
+
+def test_a_broken_chat_template_is_found_at_load(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "chat_template": "{% for m in messages %}{{ m['content' }}{% endfor %}"}))
+    with pytest.raises(ModelLoadError, match="chat template does not parse"):
+        encode.load(tmp_path)
+
+
+@pytest.mark.parametrize("fields", [{"logit_bias": {999_999: 1.0}}, {"stop_token_ids": [999_999]}])
+def test_parameters_that_name_unknown_tokens_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="names token 999999, outside the model's vocabulary"):
+        check_token_params(SamplingParams(**fields), Limits(max_model_len=10, vocab_size=512))

@@ -59,7 +59,8 @@ RM_API void rm_set_threads(int32_t count) { set_num_threads(count); }
 // Asks for huge pages where `data` lies; of no use once it has been written.
 RM_API void rm_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__)
-    const uintptr_t page = 1 << 21, begin = (uintptr_t(data) + page - 1) / page * page, end = (uintptr_t(data) + bytes) / page * page;
+    const uintptr_t page = 1 << 21, from = uintptr_t(data);
+    const uintptr_t begin = (from + page - 1) / page * page, end = (from + bytes) / page * page;
     if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
     (void)data, (void)bytes;
@@ -87,7 +88,7 @@ RM_API int32_t rm_forward(const Model* model, const Batch* batch, float* out) {
 }
 
 // Attention of one layer outside a fused decoder: see `attend_once`.
-RM_API int32_t rm_attention(const PagedLayer* layer, const Batch* batch, const Heads* q, const Heads* k, const Heads* v, float scale,
-                            int64_t window, float* out) {
+RM_API int32_t rm_attention(const PagedLayer* layer, const Batch* batch, const Heads* q, const Heads* k, const Heads* v,
+                            float scale, int64_t window, float* out) {
     return guarded([&] { return attend_once(*layer, *batch, *q, *k, *v, scale, window, out); });
 }

@@ -62,7 +62,9 @@ AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int t
     }
     // Long ones first, so that none is begun last.
     std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-        auto cost = [](const Item& i) { return i.count > 1 ? (i.position + i.count) * i.count : i.key_end - i.key_begin; };
+        auto cost = [](const Item& i) {
+            return i.count > 1 ? (i.position + i.count) * i.count : i.key_end - i.key_begin;
+        };
         return cost(a) > cost(b);
     });
 }
@@ -75,7 +77,8 @@ int64_t attention_scratch(const Pool& pool) {
 void attend(Team& team, Workspace& space, const AttentionPlan& plan, const Sequences& sequences, const Pool& pool,
             const float* q, int64_t q_stride, float* out, int64_t out_stride, int64_t window) {
     float* scratch = space.thread(team.id).attention;
-    const int64_t total = int64_t(plan.items.size()) * pool.kv_heads, head_width = int64_t(pool.group()) * pool.head_dim;
+    const int64_t total = int64_t(plan.items.size()) * pool.kv_heads;
+    const int64_t head_width = int64_t(pool.group()) * pool.head_dim;
     int64_t begin, end;
     // Heads of a sequence lie side by side in the pool; one thread takes several where there is enough for all.
     const int64_t together = std::clamp<int64_t>(total / (16 * team.size), 1, pool.kv_heads);
@@ -88,7 +91,8 @@ void attend(Team& team, Workspace& space, const AttentionPlan& plan, const Seque
             if (item.count > 1 || pool.head_dim % VL) {
                 attend_chunk(item, sequences, pool, head, q_head, q_stride, out_head, out_stride, window, scratch);
             } else {
-                float* part = item.part < 0 ? nullptr : space.parts + (item.part * pool.kv_heads + head) * part_size(pool);
+                const int64_t at = (item.part * pool.kv_heads + head) * part_size(pool);
+                float* part = item.part < 0 ? nullptr : space.parts + at;
                 attend_decode(item, sequences, pool, head, q_head, out_head, part, window, scratch);
             }
         }

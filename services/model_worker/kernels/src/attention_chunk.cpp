@@ -69,13 +69,13 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
                 const int64_t row = g * item.count + i, position = item.position + i;
                 const int64_t first = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
                 const int64_t high = std::min(count, position + 1 - base);
-                soften(scores + row * KEYS, (count + NR - 1) / NR * NR, first, high, largest[row], total[row], result + row * wide, wide);
+                soften(scores + row * KEYS, panels * NR, first, high, {largest[row], total[row], result + row * wide, wide});
             }
         }
         tiles(rows, [&](int64_t row, int n) {
             for (int64_t p = 0; p * NR < size; p++)
-                tile_floats(scores + row * KEYS, KEYS, value_panels + p * count * NR, count, n, result + row * wide + p * NR,
-                            wide, true);
+                tile_floats(scores + row * KEYS, KEYS, value_panels + p * count * NR, count, n,
+                            result + row * wide + p * NR, wide, true);
         });
     }
     for (int64_t row = 0; row < rows; row++) {

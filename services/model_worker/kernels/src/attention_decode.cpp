@@ -37,14 +37,16 @@ void score(const float* q, int64_t size, const Rows<T>& keys, const Rows<T>& nex
             }
         } else {
             for (int g = 0; g < G; g++)
-                *reinterpret_cast<v4_mem*>(scores + g * KEYS + i) = sum4(sums[g][0], sums[g][1], sums[g][2], sums[g][3]);
+                *reinterpret_cast<v4_mem*>(scores + g * KEYS + i) =
+                    sum4(sums[g][0], sums[g][1], sums[g][2], sums[g][3]);
         }
     }
 }
 
 // out[g] += sum over i of weights[g, i] values[i], in W vectors from element `at`.
 template <int G, int W, class T>
-void weigh_part(const Rows<T>& values, const Rows<T>& next, const float* weights, float* out, int64_t size, int64_t at) {
+void weigh_part(const Rows<T>& values, const Rows<T>& next, const float* weights, float* out, int64_t size,
+                int64_t at) {
     vf sums[G][W];
     for (int g = 0; g < G; g++)
         for (int w = 0; w < W; w++) sums[g][w] = load(out + g * size + at + w * VL);
@@ -86,7 +88,8 @@ struct Decode {
         score<G>(q + first * size, size, now, values, scores);
         float* to = out + first * size;
         for (int g = 0; g < G; g++)
-            soften(scores + g * KEYS, (count + VL - 1) / VL * VL, 0, count, largest[first + g], total[first + g], to + g * size, size);
+            soften(scores + g * KEYS, (count + VL - 1) / VL * VL, 0, count,
+                   {largest[first + g], total[first + g], to + g * size, size});
         weigh<G>(values, next, scores, to, size);
     }
 

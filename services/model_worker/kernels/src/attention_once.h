@@ -20,7 +20,7 @@ struct PagedLayer {
 
 // Writes k and v to the pool, then attends: out [tokens, heads * head_dim]. Of `batch`, the arrays on pages and
 // sequences are read.
-Problem attend_once(const PagedLayer& layer, const Batch& batch, const Heads& q, const Heads& k, const Heads& v, float scale,
-                    int64_t window, float* out);
+Problem attend_once(const PagedLayer& layer, const Batch& batch, const Heads& q, const Heads& k, const Heads& v,
+                    float scale, int64_t window, float* out);
 
 }  // namespace rm

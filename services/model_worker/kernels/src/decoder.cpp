@@ -47,7 +47,8 @@ struct Step {
 
     // False if nothing more is wanted of this step.
     bool layer(const Layer& layer, bool last) {
-        const Pool pool{layer.keys, layer.values, model.cache_kind, model.heads, model.kv_heads, model.head_dim, model.page_size};
+        const Pool pool{layer.keys,     layer.values,   model.cache_kind, model.heads,
+                        model.kv_heads, model.head_dim, model.page_size};
         Act act = normed(layer.input_norm, layer.qkv);
         linear_store(team, layer.qkv, act, rows, space.qkv, qkv_width, qkv_width, false);
         team.barrier();
@@ -110,7 +111,8 @@ struct Step {
         int64_t begin, end;
         while (team.take(batch.num_rows, 4, begin, end))
             for (int64_t r = begin; r < end; r++)
-                rms_norm(space.hidden + (picked ? r : batch.rows[r]) * hidden, model.norm, hidden, model.eps, out + r * hidden);
+                rms_norm(space.hidden + (picked ? r : batch.rows[r]) * hidden, model.norm, hidden, model.eps,
+                         out + r * hidden);
     }
 
     bool picked = false;

@@ -37,7 +37,8 @@ inline vf bias_at(const Weight& w, int64_t panel, int half) {
 
 }  // namespace
 
-void linear_store(Team& team, const Weight& w, const Act& act, int64_t rows, float* y, int64_t stride, int64_t n, bool add) {
+void linear_store(Team& team, const Weight& w, const Act& act, int64_t rows, float* y, int64_t stride, int64_t n,
+                  bool add) {
     linear(team, w, act, rows, 1, [=, &w](int64_t row, int count, int64_t panel, const float* tile) {
         const vf bias[2] = {bias_at(w, panel, 0), bias_at(w, panel, 1)};
         const int64_t width = std::min<int64_t>(NR, n - panel * NR);

@@ -32,7 +32,7 @@ inline void rms_norm(const float* x, const float* weight, int64_t size, float ep
     for (; i < size; i++) out[i] = x[i] * scale * weight[i];
 }
 
-// Normalises and rounds as `w` wants it. Every thread of the team calls it; ends with a barrier unless the rows are few.
+// Normalises and rounds as `w` wants it. All threads of the team call it; ends with a barrier unless the rows are few.
 Act prepare(Team& team, Workspace& space, const Input& input, int64_t rows, const Weight& w);
 
 // `finish(row, rows, unit, tile)` gets each result: `tile` [unit_panels][MR][NR] of `rows` rows from `row`.
@@ -69,7 +69,8 @@ void linear(Team& team, const Weight& w, const Act& act, int64_t rows, int unit_
 }
 
 // y [rows, n] = (add ? y : 0) + x W^T + bias.
-void linear_store(Team& team, const Weight& w, const Act& act, int64_t rows, float* y, int64_t stride, int64_t n, bool add);
+void linear_store(Team& team, const Weight& w, const Act& act, int64_t rows, float* y, int64_t stride, int64_t n,
+                  bool add);
 
 // y [rows, n] = silu(gate) * up; the panels of W alternate between gate and up.
 void linear_silu(Team& team, const Weight& w, const Act& act, int64_t rows, float* y, int64_t stride, int64_t n);

@@ -129,7 +129,8 @@ void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind
         for (int64_t j = 0; j < rows; j++) widen_row(source, kind, (row + j) * w.k, w.k, line.data() + j * padded_k(w));
         return put_int16(w, w.data + panel * panel_bytes(w), line.data());
     }
-    if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0) return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
+    if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0)
+        return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
     for (int64_t j = 0; j < NR; j++) {
         if (j < rows)
             read_row(source, kind, row + j, w.k, padded_k(w), line.data());
@@ -143,9 +144,14 @@ void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind
 
 void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, float* out) {
     switch (kind) {
-        case F32: std::copy_n(static_cast<const float*>(source) + at, count, out); return;
-        case F16: for (int64_t i = 0; i < count; i++) out[i] = from_fp16(static_cast<const fp16*>(source)[at + i]); return;
-        default: for (int64_t i = 0; i < count; i++) out[i] = from_bf16(static_cast<const bf16*>(source)[at + i]);
+        case F32:
+            std::copy_n(static_cast<const float*>(source) + at, count, out);
+            return;
+        case F16:
+            for (int64_t i = 0; i < count; i++) out[i] = from_fp16(static_cast<const fp16*>(source)[at + i]);
+            return;
+        default:
+            for (int64_t i = 0; i < count; i++) out[i] = from_bf16(static_cast<const bf16*>(source)[at + i]);
     }
 }
 
@@ -180,10 +186,11 @@ void unpack_row(const Weight& w, int64_t row, float* out) {
         const uint8_t* group = panel + i / w.group * group_bytes(w);
         const int64_t at = i % w.group;
         float scale = from_bf16(reinterpret_cast<const bf16*>(group)[column]);
+        const int64_t place = (at / 2) * NR * 2 + column * 2 + (at & 1);
         if (w.kind == I16) {
-            out[i] = scale * reinterpret_cast<const int16_t*>(group + NR * 2)[(at / 2) * NR * 2 + column * 2 + (at & 1)];
+            out[i] = scale * reinterpret_cast<const int16_t*>(group + NR * 2)[place];
         } else if (w.kind == I8) {
-            out[i] = scale * reinterpret_cast<const int8_t*>(group + NR * 2)[(at / 2) * NR * 2 + column * 2 + (at & 1)];
+            out[i] = scale * reinterpret_cast<const int8_t*>(group + NR * 2)[place];
         } else {
             uint32_t word = reinterpret_cast<const uint32_t*>(group + NR * 2)[(at / 8) * NR + column];
             out[i] = scale * (int((word >> (4 * (at % 8 / 2) + 16 * (at & 1))) & 15) - 8);

@@ -8,9 +8,17 @@
 
 namespace rm {
 
-// Scores [low, high) of a block of `padded` (a multiple of VL) become weights, the others 0. `out`, the sum of
-// values so far, shrinks with `total` if the maximum grows.
-inline void soften(float* scores, int64_t padded, int64_t low, int64_t high, float& largest, float& total, float* out, int64_t size) {
+// Of the blocks so far: the largest score, and relative to it the sum of weights, and of weighted values [size].
+struct Running {
+    float &largest, &total;
+    float* out;
+    int64_t size;
+};
+
+// Scores [low, high) of a block of `padded` (a multiple of VL) become weights, the others 0. What was summed up before
+// shrinks if the maximum grows.
+inline void soften(float* scores, int64_t padded, int64_t low, int64_t high, Running so_far) {
+    auto& [largest, total, out, size] = so_far;
     if (low >= high) {
         std::fill(scores, scores + padded, 0.0f);
         return;

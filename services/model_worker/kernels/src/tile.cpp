@@ -94,8 +94,8 @@ void tile_add(const float* x, int64_t x_stride, const float* b, int64_t k, float
     store_tile<M>(sums, out, out_stride);
 }
 
-// A tile's rows of int16. Three share a pointer: base, base + stride, base + 2 * stride are addresses an instruction can
-// have, and the loop below is short of instructions, not of multipliers.
+// A tile's rows of int16. Three share a pointer: an instruction can address base, base + stride and base + 2 * stride,
+// and what the loop below is short of is room for instructions, not multipliers.
 template <int M>
 struct Inputs {
     const char* base[(M + 2) / 3];
@@ -205,7 +205,8 @@ struct Table {
 
 template <int M>
 constexpr Table row() {
-    return {{tile_plain<M, float>, tile_plain<M, Fp16>, tile_bf16<M>, tile_int<M, Int8>, tile_int<M, Int4>, tile_int<M, Int16>},
+    return {{tile_plain<M, float>, tile_plain<M, Fp16>, tile_bf16<M>,  //
+             tile_int<M, Int8>, tile_int<M, Int4>, tile_int<M, Int16>},
             tile_add<M>};
 }
 
@@ -219,7 +220,8 @@ static_assert(sizeof TABLE / sizeof TABLE[0] == MR + 1);
 
 }  // namespace
 
-void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead, int64_t ahead_bytes) {
+void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead,
+          int64_t ahead_bytes) {
     static const int64_t k_per_prefetch[] = {1, 1, 2, Int8::STEP, Int4::STEP, Int16::STEP};
     Ahead fetch(ahead, ahead_bytes, w.k / k_per_prefetch[w.kind]);
     TABLE[rows].by_kind[w.kind](w, w.data + panel * panel_bytes(w), act, out, fetch);

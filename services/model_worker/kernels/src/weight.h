@@ -63,13 +63,15 @@ struct Act {
     int64_t groups = 0;
 
     Act from(int64_t row) const {
-        return {x + row * stride, stride, q + row * q_stride, scale + row * groups, sum + row * groups, q_stride, groups};
+        return {x + row * stride,   stride,   q + row * q_stride, scale + row * groups,
+                sum + row * groups, q_stride, groups};
     }
 };
 
 // One tile: `rows` <= MR rows of `act` times panel `panel` -> out [rows, NR]. While it works it prefetches
 // `ahead`, `ahead_bytes` in all.
-void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead, int64_t ahead_bytes);
+void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead,
+          int64_t ahead_bytes);
 
 // out [rows, NR] (+)= x [rows, k] B [k, NR], all floats; `out` has row stride `out_stride`.
 void tile_floats(const float* x, int64_t x_stride, const float* b, int64_t k, int rows, float* out, int64_t out_stride,
@@ -84,8 +86,8 @@ void unpack_row(const Weight& w, int64_t row, float* out);
 // `count` elements from element `at` of a plain array.
 void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, float* out);
 
-// Rounds a row of inputs of `w` to int16 by groups, the largest of each to the end of the range; pads with zeros. A group
-// with a number that is not finite gets the scale NaN.
+// Rounds a row of inputs of `w` to int16 by groups, the largest of each to the end of the range; pads with zeros. A
+// group with a number that is not finite gets the scale NaN.
 void quantize_row(const Weight& w, const float* x, int16_t* q, float* scale, int32_t* sum);
 
 }  // namespace rm

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+from radixmesh.cli.connect import connect
 from radixmesh.cli.serve.plan import ProcessSpec
 from radixmesh.shared.actor import now_epoch
 from radixmesh.shared.bus import Bus, Envelope
@@ -36,9 +37,11 @@ class Mesh:
         self.members.on_change.append(self._note)
 
     @classmethod
-    async def connect(cls, settings: ServiceSettings, instances: Collection[str]) -> "Mesh":
-        """Raises BusError."""
-        bus = await Bus.connect(settings, "radixmesh-serve")
+    async def connect(
+        cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]
+    ) -> "Mesh":
+        """`say` tells people what is waited for. Raises BusError."""
+        bus = await connect(settings, "radixmesh-serve", say)
         mesh = cls(bus, Subjects(settings.namespace), instances)
         await mesh._bus.subscribe(mesh._subjects.presence(), mesh._heard)
         mesh._bus.on_reconnect.append(mesh.ask)
@@ -49,13 +52,14 @@ class Mesh:
         await self._bus.publish(self._subjects.who, WhoIsThere())
 
     async def tell_gone(self, spec: ProcessSpec) -> None:
-        """Tells everyone that `spec`'s process has died. Raises BusError."""
+        """Tells everyone that `spec`'s process has died, and forgets how long it was up. Raises BusError."""
+        self._up_since.pop(spec.instance, None)
         gone = Presence(service=spec.service, instance=spec.instance, epoch=now_epoch(), state=State.GONE)
         self.members.update(gone)
         await self._bus.publish(self._subjects.presence(spec.service), gone)
 
     def up_for(self, instance: str) -> float | None:
-        """Seconds since `instance` came up; None if it has not."""
+        """Seconds since `instance` came up; None if it has not. Still known after its end, until `tell_gone`."""
         since = self._up_since.get(instance)
         return None if since is None else time.monotonic() - since
 
@@ -71,11 +75,9 @@ class Mesh:
         if isinstance(message, Presence) and message.instance in self._instances:
             self.members.update(message)
 
-    def _note(self, before: Presence | None, now: Presence | None) -> None:
-        if now is None:
-            if before is not None:
-                self._up_since.pop(before.instance, None)
-        elif is_up(now):
+    def _note(self, _before: Presence | None, now: Presence | None) -> None:
+        # One that ends in order says that it is gone before its process ends, and only then are we asked `up_for`.
+        if now is not None and is_up(now):
             self._up_since.setdefault(now.instance, time.monotonic())
 
 

@@ -55,6 +55,9 @@ class Session:
 
     def stop(self) -> None:
         """Begins the orderly end; a second call makes it a quick one."""
+        again = self._supervisor.stopping.is_set()
+        self._terminal.no_bar()
+        self._terminal.say("stopping at once ..." if again else "stopping ...")
         self._supervisor.stop()
 
     async def run(self) -> int:
@@ -105,6 +108,7 @@ class Session:
             grpc=self._grpc,
             chat=any(member.attributes.get("chat_template") for member in members),
             api_key=self._options.api_key is not None,
+            key_in_shell=self._options.api_key == os.environ.get("RADIXMESH_API_KEY"),
             logs=self._log_dir,
             seconds=time.monotonic() - self._began,
         )

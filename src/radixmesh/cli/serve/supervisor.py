@@ -103,7 +103,9 @@ class Supervisor:
             await self._nats_told_its_port(self._nats)
         self._around.environ["RADIXMESH_NATS_URL"] = self._settings.nats_url
         self.mesh = await Mesh.connect(
-            self._settings, [process.instance for spec in self._specs for process in spec.processes]
+            self._settings,
+            [process.instance for spec in self._specs for process in spec.processes],
+            self._terminal.say,
         )
         for spec in self._specs:
             self._add(spec)

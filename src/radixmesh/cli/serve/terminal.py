@@ -63,6 +63,9 @@ class Banner:
     chat: bool
     """The model has a chat template."""
     api_key: bool
+    """Requests need a key."""
+    key_in_shell: bool
+    """It was found where the curl line will look for it, in $RADIXMESH_API_KEY."""
     logs: Path
     seconds: float
     """From the start until now."""
@@ -74,7 +77,12 @@ class Banner:
         lines += ["", f"  HTTP   {'  '.join(self.urls)}   (OpenAI's API under /v1)"]
         if self.grpc:
             lines.append(f"  gRPC   {'  '.join(self.grpc)}")
-        lines += [f"  logs   {self.logs}", "  stop   Ctrl-C", "", "Try:", "", f"  {self.curl()}", ""]
+        lines += [f"  logs   {self.logs}", "  stop   Ctrl-C", ""]
+        if self.api_key and not self.key_in_shell:
+            lines += ["Try, with your API key for KEY:", "", "  export RADIXMESH_API_KEY=KEY"]
+        else:
+            lines += ["Try:", ""]
+        lines += [f"  {self.curl()}", ""]
         return "\n".join(lines)
 
     def curl(self) -> str:

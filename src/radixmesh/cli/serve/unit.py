@@ -121,8 +121,7 @@ class Unit:
         wrong = returncode == WRONG_SETTINGS and not self._backoff.served
         if wrong or self._backoff.hopeless:
             times = "" if wrong else f", {self._backoff.failures} times in a row,"
-            said = "\n".join(f"    {line}" for line, _ in tail) or "    (it said nothing)"
-            raise HopelessError(f"{what}{times} before it was ready. Its last lines:\n{said}")
+            raise HopelessError(f"{what}{times} before it was ready{_last_words(tail)}")
         together = f" with its group of {len(self.spec.processes)}" if len(self.spec.processes) > 1 else ""
         unseen = [f"    {line}" for line, seen in tail if not seen]
         text = f"{what}; starting it again{together} in {delay:.1f} s" + (". Its last lines:" if unseen else "")
@@ -133,3 +132,12 @@ class Unit:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _last_words(tail: Sequence[tuple[str, bool]]) -> str:
+    """The rest of a sentence about a death: the last lines, unless people have already seen what matters of them."""
+    if any(seen for _, seen in tail):
+        return "; what it said is above"
+    if not tail:
+        return ", and said nothing"
+    return "\n".join([". Its last lines:", *(f"    {line}" for line, _ in tail)])
