@@ -33,6 +33,11 @@ class FakeServer:
     plain_json: bool = False
     hang: bool = False
     fail_every: int = 0
+    vocab_size: object = None
+    """What /v1/models tells."""
+    largest_id: int | None = None
+    """Prompts with larger ones are refused."""
+    lists_models: bool = True
     url: str = ""
     seen: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -54,7 +59,10 @@ class FakeServer:
             await asyncio.wait_for(self.arrived.get(), 30)
 
     async def models(self, request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "tiny"}, {"id": "other"}]})
+        if not self.lists_models:
+            raise web.HTTPNotFound
+        told = {} if self.vocab_size is None else {"vocab_size": self.vocab_size}
+        return web.json_response({"data": [{"id": "tiny", **told}, {"id": "other"}]})
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         self.in_flight += 1
@@ -73,6 +81,9 @@ class FakeServer:
         if self.status != 200 or failing:
             status = 503 if failing else self.status
             return web.json_response({"error": {"message": "no such luck", "code": status}}, status=status)
+        if self.largest_id is not None and max(body["prompt"]) > self.largest_id:
+            message = f"token id {max(body['prompt'])} is outside the model's vocabulary (0 to {self.largest_id})"
+            return web.json_response({"error": {"message": message}}, status=400)
         if self.plain_json:
             return web.json_response({"choices": [{"text": "hi", "finish_reason": "stop"}]})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

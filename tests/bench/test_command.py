@@ -55,7 +55,7 @@ async def test_table_and_json(server: "FakeServer", tmp_path: Path) -> None:
     for label in ("TTFT", "TPOT", "ITL", "E2E", "client", "3 runs", "output tok/s", "CPU client, ms/token"):
         assert f"\n{label} " in out
     document = json.loads(file.read_text())
-    assert document["config"]["model"] == "tiny"
+    assert (document["config"]["model"], document["config"]["vocab_size"]) == ("tiny", 1000)
     assert document["config"]["requests"] == 4
     assert "hidden" not in file.read_text()
     assert server.headers[0]["Authorization"] == "Bearer hidden"

@@ -55,6 +55,41 @@ async def test_chat_skips_the_role_chunk(server: "FakeServer") -> None:
     assert server.seen[0]["model"] == "other"
 
 
+@pytest.mark.parametrize("model", [None, "tiny"])
+async def test_ids_fit_the_vocabulary_that_the_server_tells(server: "FakeServer", model: str | None) -> None:
+    server.vocab_size, server.largest_id = 262, 261
+    (run,) = await measured(server, input_len=(64, 64), model=model)
+    assert (run.summary.completed, run.vocab_size) == (6, 262)
+
+
+@pytest.mark.parametrize("told", [None, 0, 1, "262", 151_936])
+async def test_ids_are_below_1000_by_default(server: "FakeServer", told: object) -> None:
+    server.vocab_size = told
+    (run,) = await measured(server, input_len=(64, 64))
+    assert run.vocab_size == 1000
+    assert {100 <= i < 1000 for body in server.seen for i in body["prompt"]} == {True}
+
+
+async def test_a_flag_goes_before_what_the_server_tells(server: "FakeServer") -> None:
+    server.vocab_size = 262
+    (run,) = await measured(server, vocab_size=5000)
+    assert run.vocab_size == 5000
+
+
+async def test_ids_that_the_server_refuses_are_told_with_the_flag_that_helps(server: "FakeServer") -> None:
+    server.largest_id = 99
+    with pytest.raises(BenchError, match=r"outside the model's vocabulary \(0 to 99\) \(see --vocab-size\)"):
+        await measured(server, warmup=1)
+
+
+async def test_a_server_without_a_list_of_models_needs_a_name(server: "FakeServer") -> None:
+    server.lists_models = False
+    (run,) = await measured(server, model="tiny")
+    assert (run.model, run.vocab_size, run.summary.completed) == ("tiny", 1000, 6)
+    with pytest.raises(BenchError, match="v1/models: HTTP 404"):
+        await measured(server)
+
+
 async def test_chunks_of_several_tokens(server: "FakeServer") -> None:
     server.per_chunk, server.delay, server.continuous_usage = 4, 0.02, True
     (run,) = await measured(server, output_len=(12, 12), requests=1, concurrency=1)

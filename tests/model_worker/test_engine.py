@@ -10,6 +10,8 @@ from checkpoints import EOS_ID, make_checkpoint
 from plans import PlanDriver, Work
 
 from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.executor import make_executor
+from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model
 from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
@@ -30,10 +32,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return path, make_checkpoint(path, "llama")
 
 
-def make_engine(path: Path, page_size: int = 4, max_model_len: int = 128, **fields: Any) -> Engine:
+def make_engine(
+    path: Path, page_size: int = 4, max_model_len: int = 128, *, kernels: bool = False, **fields: Any
+) -> Engine:
     platform = get_platform("cpu")
     model = load_model(path, platform, max_length=max_model_len)
-    runner = ModelRunner(model, KVCache(model.kv_spec(page_size), 256, platform.device), platform)
+    kv = KVCache(model.kv_spec(page_size), 256, platform.device)
+    runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
     return Engine(runner, max_model_len=max_model_len, page_size=page_size, **ends)
 
@@ -56,6 +61,17 @@ def test_greedy_equals_transformers(checkpoint: tuple[Path, Any], depth: int, st
         assert work.tokens == reference(model, work.prompt, 12)
         assert work.finish is Finish.LENGTH
         assert [row.index for row in work.rows] == list(range(12))
+
+
+@pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_the_kernels_give_the_same_tokens(checkpoint: tuple[Path, Any], count: int) -> None:
+    """Long prompts at once: hundreds of rows below the last layer, a few above it."""
+    path, model = checkpoint
+    works = [Work([3 + (7 * i + j) % 500 for j in range(100)], greedy(8)) for i in range(count)]
+    PlanDriver(make_engine(path, kernels=True), chunk=100).run(works)
+    for work in works:
+        assert work.tokens == reference(model, work.prompt, 8)
 
 
 @pytest.mark.parametrize("depth", [0, 1])

@@ -1,9 +1,10 @@
 """`radixmesh serve` as people use it: real processes, the tiny model, the `openai` client."""
 
+import asyncio
+import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,15 @@ from serving import ServeProcess, all_gone, wait_for
 
 from radixmesh.cli import main
 from radixmesh.cli.serve import tiny_model
+from radixmesh.cli.serve.ready import is_ready
 
 PROMISED_END = 5.0
 """Seconds from SIGTERM to the exit of `radixmesh serve`."""
 
 SMALL = ("--dtype", "float32", "--max-model-len", "512", "--max-slots", "8", "--threads", "1")
+
+
+BUS_NAMESPACE = f"serve{os.getpid()}"
 
 
 def complete(mesh: ServeProcess, prompt: str = "Once upon a time", max_tokens: int = 16) -> str:
@@ -46,14 +51,35 @@ def serves_again(mesh: ServeProcess) -> Callable[[], bool]:
     return attempt
 
 
+def ends_in_time(mesh: ServeProcess) -> None:
+    """SIGTERM while an answer is being streamed; everything must be gone soon after."""
+    pids = list(mesh.pids().values())
+    with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
+        stream = client.completions.create(
+            model=mesh.model, prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(iter(stream))
+        began = time.monotonic()
+        assert mesh.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - began < PROMISED_END
+    assert all_gone(pids)
+    assert not mesh.state  # the state file is put away
+
+
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[ServeProcess]:
-    with ServeProcess(*SMALL) as mesh:
+    with ServeProcess(*SMALL, "--gateways", "2") as mesh:
         yield mesh
 
 
-def test_completes_text(mesh: ServeProcess) -> None:
-    assert complete(mesh) == complete(mesh)
+@pytest.fixture(scope="module")
+def one_rank(mesh: ServeProcess) -> str:
+    """What a worker group of one answers."""
+    return complete(mesh, max_tokens=24)
+
+
+def test_completes_text(mesh: ServeProcess, one_rank: str) -> None:
+    assert complete(mesh, max_tokens=24) == one_rank
 
 
 def test_streams_chat(mesh: ServeProcess) -> None:
@@ -100,32 +126,43 @@ def test_every_service_is_healthy_and_listed(
     assert all(instance in listed for instance in mesh.pids() if instance != "nats-server")
 
 
-@pytest.mark.parametrize("instance", ["tokenizer-0", "detokenizer-0", "gateway-0", "r0", "worker-r0-0", "nats-server"])
-def test_whoever_is_killed_comes_back_and_the_mesh_serves_again(mesh: ServeProcess, instance: str) -> None:
+@pytest.mark.parametrize(
+    "instances", [("tokenizer-0", "r0", "gateway-0"), ("detokenizer-0", "worker-r0-0", "nats-server")]
+)
+def test_those_who_are_killed_come_back_and_the_others_stay(mesh: ServeProcess, instances: tuple[str, ...]) -> None:
+    """Several at a time, which is the harder case; tests/e2e kills them one by one, under load."""
     before = complete(mesh)
-    others = {name: pid for name, pid in mesh.pids().items() if name != instance}
-    mesh.wait_restarted(instance, mesh.kill(instance))
-    wait_for(serves_again(mesh), 120, f"an answer after {instance} was killed")
+    others = {name: pid for name, pid in mesh.pids().items() if name not in instances}
+    told = mesh.output.count("was killed by SIGKILL")
+    killed = {instance: mesh.kill(instance) for instance in instances}
+    for instance, pid in killed.items():
+        mesh.wait_restarted(instance, pid)
+    wait_for(serves_again(mesh), 120, f"an answer after {', '.join(instances)} were killed")
     assert complete(mesh) == before
-    assert {name: pid for name, pid in mesh.pids().items() if name != instance} == others
-    assert "was killed by SIGKILL" in mesh.output
+    assert {name: pid for name, pid in mesh.pids().items() if name not in instances} == others
+    assert mesh.output.count("was killed by SIGKILL") == told + len(instances)
 
 
-def test_sigterm_ends_everything_in_time_even_with_a_request_running() -> None:
-    with ServeProcess(*SMALL, "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2") as mesh:
-        assert len(mesh.state["urls"]) == 2
-        pids = list(mesh.pids().values())
-        assert len(pids) == 9  # the NATS server too
-        with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
-            stream = client.completions.create(
-                model=mesh.model, prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True}
-            )
-            next(iter(stream))
-            began = time.monotonic()
-            assert mesh.stop(signal.SIGTERM) == 0
-            assert time.monotonic() - began < PROMISED_END
-        assert all_gone(pids)
-        assert not mesh.state  # the state file is put away
+def test_orderly_ends_of_one_service_end_nothing_else(mesh: ServeProcess) -> None:
+    """Any number of them: one that served is started again for ever."""
+    others = {name: pid for name, pid in mesh.pids().items() if name != "gateway-1"}
+    port = int(mesh.state["urls"][1].rpartition(":")[2])
+
+    def second_gateway_is_ready() -> bool:
+        return asyncio.run(is_ready("127.0.0.1", port))
+
+    for _ in range(3):
+        wait_for(second_gateway_is_ready, 60, "gateway-1 to be ready", alive=mesh.process)
+        mesh.wait_restarted("gateway-1", mesh.kill("gateway-1", signal.SIGTERM))
+    wait_for(second_gateway_is_ready, 60, "gateway-1 to be ready", alive=mesh.process)
+    assert mesh.output.count("gateway-1 exited with 0; starting it again") == 3
+    assert {name: pid for name, pid in mesh.pids().items() if name != "gateway-1"} == others
+
+
+def test_sigterm_ends_everything_in_time_even_with_a_request_running(mesh: ServeProcess) -> None:
+    """Last of those that use `mesh`, for it ends it."""
+    assert len(mesh.pids()) == 7  # the NATS server too
+    ends_in_time(mesh)
 
 
 def test_no_orphan_is_left_when_the_supervisor_is_killed() -> None:
@@ -146,36 +183,26 @@ def test_ctrl_c_while_it_starts_ends_it_too() -> None:
         assert time.monotonic() - began < PROMISED_END
         assert all_gone(pids)
         assert "Traceback" not in mesh.output
-
-
-def run_serve(*flags: str, tmp_path: Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "radixmesh.cli", "serve", "--log-dir", str(tmp_path / "logs"), *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stderr
+        assert mesh.output.count("stopping ...\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["--port", "--grpc-port"])
-def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path, flag: str) -> None:
+def test_a_port_in_use_is_named_before_anything_starts(
+    tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         other = "--grpc-port" if flag == "--port" else "--port"
-        status, said = run_serve(flag, str(port), other, "0", tmp_path=tmp_path)
-    assert status == 2
+        assert main(["serve", "--log-dir", str(tmp_path / "logs"), flag, str(port), other, "0"]) == 2
+    said = capsys.readouterr().err
     assert f"port {port} on 127.0.0.1 cannot be used" in said
     assert f"by {flag}" in said
-    assert not list(tmp_path.glob("logs/*-0.log"))
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    ports = ("--port", "0", "--grpc-port", "0")
-    status, said = run_serve("--model", str(tmp_path / "empty"), *ports, tmp_path=tmp_path)
-    assert status == 1
-    assert "has no config.json" in said
+def test_a_directory_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--model", str(tmp_path), "--port", "0", "--grpc-port", "0"]) == 1
+    assert "has no config.json" in capsys.readouterr().err
 
 
 def test_a_model_with_a_missing_weight_ends_the_serve_with_its_name(tmp_path: Path) -> None:
@@ -183,34 +210,39 @@ def test_a_model_with_a_missing_weight_ends_the_serve_with_its_name(tmp_path: Pa
     weights = load_file(model / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, model / "model.safetensors")
-    ports = ("--port", "0", "--grpc-port", "0")
-    status, said = run_serve("--model", str(model), *ports, tmp_path=tmp_path)
-    assert status == 1
-    assert "model.layers.1.mlp.up_proj.weight" in said
-    assert "worker-r0-0 exited with" in said.split("radixmesh serve:")[1]
+    with ServeProcess(*SMALL, "--model", str(model), wait=False) as mesh:
+        assert mesh.process.wait(120) == 1
+        live, last = mesh.output.split("radixmesh serve:")
+    assert live.count("model.layers.1.mlp.up_proj.weight") == 3  # once for each start
+    assert last.startswith(" worker-r0-0 exited with 1, 3 times in a row, before it was ready; what it said is above")
+    assert "model.layers.1.mlp.up_proj.weight" not in last
 
 
-def test_two_ranks_give_the_same_tokens_and_come_back_together(mesh: ServeProcess) -> None:
-    expected = complete(mesh, max_tokens=24)
-    with ServeProcess(*SMALL, "--tp", "2") as group:
-        assert complete(group, max_tokens=24) == expected
-        before = group.pids("model_worker")
-        group.wait_restarted("worker-r0-1", group.kill("worker-r0-1"))
-        group.wait_restarted("worker-r0-0", before["worker-r0-0"])
-        wait_for(serves_again(group), 120, "an answer after a rank was killed")
-        assert complete(group, max_tokens=24) == expected
+@pytest.fixture(scope="module")
+def group(nats_url: str) -> Iterator[ServeProcess]:
+    """Two ranks, on a bus that was there before."""
+    with ServeProcess(*SMALL, "--nats-url", nats_url, "--namespace", BUS_NAMESPACE, "--tp", "2") as mesh:
+        yield mesh
 
 
-def test_two_replicas_on_a_bus_that_was_there_before(nats_url: str, namespace: str) -> None:
-    bus = ("--nats-url", nats_url, "--namespace", namespace)
-    with ServeProcess(*SMALL, *bus, "--replicas", "2") as mesh:
-        assert "nats-server" not in mesh.pids()
-        own = f"-{socket.gethostname()}-{mesh.process.pid}"  # another machine on that bus has an r0 too
-        assert {f"r0{own}", f"r1{own}"} == set(mesh.pids("scheduler"))
-        assert {f"worker-r0{own}-0", f"worker-r1{own}-0"} == set(mesh.pids("model_worker"))
-        expected = complete(mesh)
-        mesh.kill(f"r0{own}", signal.SIGSTOP)  # asleep: presence notices by its missing heartbeats
-        wait_for(serves_again(mesh), 120, "an answer from the other replica")
-        mesh.kill(f"r0{own}", signal.SIGCONT)
-        assert complete(mesh) == expected
-    assert main(["ps", *bus, "--timeout", "1"]) == 1  # nobody is left on the bus, and the bus is
+def test_names_on_a_bus_of_others_are_our_own(group: ServeProcess) -> None:
+    own = f"-{socket.gethostname()}-{group.process.pid}"  # another machine on that bus has an r0 too
+    assert "nats-server" not in group.pids()
+    assert set(group.pids("scheduler")) == {f"r0{own}"}
+    assert set(group.pids("model_worker")) == {f"worker-r0{own}-0", f"worker-r0{own}-1"}
+
+
+def test_two_ranks_give_the_same_tokens_and_come_back_together(group: ServeProcess, one_rank: str) -> None:
+    assert complete(group, max_tokens=24) == one_rank
+    (zero, pid), (one, _) = sorted(group.pids("model_worker").items())
+    group.wait_restarted(one, group.kill(one))
+    group.wait_restarted(zero, pid)
+    wait_for(serves_again(group), 120, "an answer after a rank was killed")
+    assert complete(group, max_tokens=24) == one_rank
+
+
+def test_nobody_is_left_on_the_bus_and_the_bus_is(group: ServeProcess, nats_url: str) -> None:
+    """Last of those that use `group`, for it ends it."""
+    ends_in_time(group)
+    flags = ["--nats-url", nats_url, "--namespace", BUS_NAMESPACE, "--timeout", "1"]
+    assert main(["ps", *flags]) == 1

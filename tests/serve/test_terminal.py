@@ -31,6 +31,7 @@ def banner(**changes: object) -> Banner:
         "grpc": ["127.0.0.1:50051"],
         "chat": True,
         "api_key": False,
+        "key_in_shell": False,
         "logs": Path("/logs"),
         "seconds": 1.0,
     }
@@ -57,6 +58,14 @@ def test_without_a_chat_template_the_curl_line_completes_text() -> None:
 
 def test_with_an_api_key_the_curl_line_takes_it_from_the_environment() -> None:
     assert '-H "Authorization: Bearer $RADIXMESH_API_KEY"' in banner(api_key=True).curl()
+
+
+def test_a_key_that_the_shell_does_not_have_is_asked_for_before_the_curl_line() -> None:
+    lines = [line.strip() for line in str(banner(api_key=True)).splitlines() if line]
+    assert lines[-3:-1] == ["Try, with your API key for KEY:", "export RADIXMESH_API_KEY=KEY"]
+    assert lines[-1].startswith("curl ")
+    for other in (banner(), banner(api_key=True, key_in_shell=True)):
+        assert "export" not in str(other)
 
 
 def test_the_banner_says_where_everything_is() -> None:

@@ -26,6 +26,7 @@ class Home:
         self.shown: list[tuple[str, int, str]] = []
         self.gone: list[str] = []
         self.up: float | None = None
+        self.sees = False
         self.surroundings = Surroundings(
             log_dir=log_dir,
             environ={"PATH": "/usr/bin:/bin"},
@@ -38,7 +39,7 @@ class Home:
 
     def _show(self, name: str, level: int, line: str) -> bool:
         self.shown.append((name, level, line))
-        return False
+        return self.sees
 
     async def _died(self, spec: ProcessSpec) -> None:
         self.gone.append(spec.instance)
@@ -119,6 +120,20 @@ async def test_ranks_are_told_a_new_place_to_meet_at_each_start(home: Home) -> N
 async def test_what_never_was_ready_is_given_up_with_its_last_words(home: Home) -> None:
     unit = Unit(UnitSpec("u", (shell("echo no such file; exit 1"),)), home.surroundings, Backoff(first=0.01))
     with pytest.raises(HopelessError, match=r"one exited with 1, 3 times in a row.*\n.*no such file"):
+        await asyncio.wait_for(unit.run(), 20)
+
+
+async def test_last_words_that_people_have_seen_are_not_repeated(home: Home) -> None:
+    home.sees = True
+    unit = Unit(UnitSpec("u", (shell("echo --bad-flag; exit 2"),)), home.surroundings)
+    with pytest.raises(HopelessError) as caught:
+        await asyncio.wait_for(unit.run(), 20)
+    assert str(caught.value) == "one exited with 2 before it was ready; what it said is above"
+
+
+async def test_silence_is_told_too(home: Home) -> None:
+    unit = Unit(UnitSpec("u", (shell("exit 2"),)), home.surroundings)
+    with pytest.raises(HopelessError, match="one exited with 2 before it was ready, and said nothing"):
         await asyncio.wait_for(unit.run(), 20)
 
 

@@ -69,7 +69,8 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
                 const int64_t row = g * item.count + i, position = item.position + i;
                 const int64_t first = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
                 const int64_t high = std::min(count, position + 1 - base);
-                soften(scores + row * KEYS, panels * NR, first, high, {largest[row], total[row], result + row * wide, wide});
+                soften(scores + row * KEYS, panels * NR, first, high,
+                       {largest[row], total[row], result + row * wide, wide});
             }
         }
         tiles(rows, [&](int64_t row, int n) {

@@ -131,7 +131,8 @@ void reserve(Workspace& space, const Model& model, const Batch& batch, const Att
     space.parts.grow(plan.parts * model.kv_heads * part_size(pool));
     for (int id = 0; id < threads; id++) space.thread(id).attention.grow(attention_scratch(pool));
     for (const Weight* w : {&model.layers[0].qkv, &model.layers[0].o, &model.layers[0].gate_up, &model.layers[0].down})
-        space.reserve(threads, tokens, *w);
+        for (int64_t rows : {tokens, batch.num_rows})  // fewer rows may be prepared by each thread for itself
+            space.reserve(threads, rows, *w);
 }
 
 Problem check(const Model& model, const Batch& batch) {

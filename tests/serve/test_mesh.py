@@ -1,0 +1,89 @@
+"""What the supervisor knows of its children from a real bus, and how commands wait for one."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from support import until
+
+from radixmesh.cli import connect
+from radixmesh.cli.serve.backoff import Backoff
+from radixmesh.cli.serve.machine import free_port
+from radixmesh.cli.serve.mesh import Mesh
+from radixmesh.cli.serve.plan import ProcessSpec
+from radixmesh.shared.actor import now_epoch
+from radixmesh.shared.bus import Bus
+from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import BusError
+from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.subjects import Subjects
+
+SPEC = ProcessSpec("gateway", "gateway-1", ("true",))
+
+
+class Child:
+    """Says what a service says of itself from its start to its end."""
+
+    def __init__(self, bus: Bus, subjects: Subjects) -> None:
+        self._bus = bus
+        self._subject = subjects.presence("gateway")
+        self.epoch = now_epoch()
+
+    async def says(self, state: State) -> None:
+        presence = Presence(service="gateway", instance="gateway-1", epoch=self.epoch, state=state)
+        await self._bus.publish(self._subject, presence)
+
+
+@pytest.fixture
+async def mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
+    mesh = await Mesh.connect(settings, ["gateway-1"], print)
+    yield mesh
+    await mesh.close()
+
+
+@pytest.fixture
+async def child(settings: ServiceSettings) -> AsyncIterator[Child]:
+    bus = await Bus.connect(settings, "child")
+    yield Child(bus, Subjects(settings.namespace))
+    await bus.close()
+
+
+async def test_orderly_ends_of_one_that_served_are_no_failed_starts(mesh: Mesh, child: Child) -> None:
+    """A service says that it is gone before its process ends; the supervisor asks only then how long it was up."""
+    backoff = Backoff(healthy=0.0)
+    for _ in range(4):
+        child.epoch = now_epoch()
+        await child.says(State.READY)
+        await until(lambda: mesh.members.get("gateway-1"))
+        await child.says(State.GONE)
+        await until(lambda: not mesh.members.get("gateway-1"))
+        assert backoff.died(mesh.up_for("gateway-1")) == backoff.first
+        await mesh.tell_gone(SPEC)
+    assert not backoff.hopeless
+
+
+async def test_the_time_that_one_was_up_is_not_the_next_ones(mesh: Mesh, child: Child) -> None:
+    await child.says(State.READY)
+    await until(lambda: mesh.up_for("gateway-1"))
+    await mesh.tell_gone(SPEC)
+    child.epoch = now_epoch()
+    await child.says(State.STARTING)
+    await until(lambda: mesh.members.get("gateway-1"))
+    assert mesh.up_for("gateway-1") is None
+
+
+async def test_people_are_told_of_a_long_wait_for_the_bus(
+    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "PATIENCE", 0.05)
+    port, said = free_port(), list[str]()
+    away = settings.model_copy(update={"nats_url": f"nats://me:secret@127.0.0.1:{port},nats://127.0.0.1:{port}"})
+    with pytest.raises(BusError):
+        await connect.connect(away, "test", said.append, timeout=0.5)
+    assert said == [f"waiting for NATS at nats://127.0.0.1:{port},nats://127.0.0.1:{port} ..."]
+
+
+async def test_a_bus_that_answers_is_no_news(settings: ServiceSettings) -> None:
+    said: list[str] = []
+    bus = await connect.connect(settings, "test", said.append)
+    await bus.close()
+    assert said == []
