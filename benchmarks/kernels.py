@@ -47,7 +47,8 @@ CONFIG = {
     "tie_word_embeddings": True,
     "dtype": "bfloat16",
 }
-SHAPES = {"qkv": (4096, 1024), "o": (1024, 2048), "gate_up": (6144, 1024), "down": (1024, 3072), "head": (VOCABULARY, 1024)}
+SHAPES = {"qkv": (4096, 1024), "o": (1024, 2048), "gate_up": (6144, 1024), "down": (1024, 3072)}
+SHAPES["head"] = (VOCABULARY, 1024)
 STEPS = {"decode x1": (1, 1, 160), "decode x8": (8, 1, 160), "decode x32": (32, 1, 160), "prefill 128": (1, 128, 128)}
 LONG_STEPS = {"prefill 2048": (1, 2048, 2048), "decode x1 at 2048": (1, 1, 2048)}
 FLOOR_BYTES = 256 << 20

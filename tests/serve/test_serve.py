@@ -213,8 +213,8 @@ def test_a_model_with_a_missing_weight_ends_the_serve_with_its_name(tmp_path: Pa
     with ServeProcess(*SMALL, "--model", str(model), wait=False) as mesh:
         assert mesh.process.wait(120) == 1
         live, last = mesh.output.split("radixmesh serve:")
-    assert live.count("model.layers.1.mlp.up_proj.weight") == 3  # once for each start
-    assert last.startswith(" worker-r0-0 exited with 1, 3 times in a row, before it was ready; what it said is above")
+    assert live.count("model.layers.1.mlp.up_proj.weight") == 1
+    assert last.startswith(" worker-r0-0 exited with 2 before it was ready; what it said is above")
     assert "model.layers.1.mlp.up_proj.weight" not in last
 
 

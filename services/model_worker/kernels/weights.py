@@ -96,15 +96,19 @@ class PackedWeight:
         return out
 
 
+_HUGE_PAGE = 1 << 21
+
+
 class _Memory:
     """Anonymous memory in huge pages where the system has them: streaming 1 GB walks 2 MB pages, not 4 KB ones."""
 
     def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, max(size, 1) + 2 * mmap.PAGESIZE)
-        if hasattr(mmap, "MADV_HUGEPAGE") and size >= 1 << 21:
+        align = _HUGE_PAGE if size >= _HUGE_PAGE else mmap.PAGESIZE
+        self._map = mmap.mmap(-1, max(size, 1) + align)  # what is never touched takes no memory
+        if hasattr(mmap, "MADV_HUGEPAGE") and size >= _HUGE_PAGE:
             self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._view = (ctypes.c_char * (size + 1)).from_buffer(self._map)
-        self.address = ctypes.addressof(self._view)  # of a page, so aligned
+        self._view = ctypes.c_char.from_buffer(self._map)
+        self.address = -(-ctypes.addressof(self._view) // align) * align
 
 
 def _weave(biases: Sequence[Tensor], panels: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ split into lines and one `json.loads` per event; all arithmetic waits for the en
 import json
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import aiohttp
 
@@ -51,16 +52,40 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=settings.headers, auto_decompress=False)
 
 
-async def first_model(session: aiohttp.ClientSession, url: str) -> str:
-    """The first name of /v1/models. Raises BenchError when there is none to be had."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model as the server's /v1/models lists it."""
+
+    name: str
+    vocab_size: int | None
+    """Token ids are below it; None: the server does not say."""
+
+
+async def find_model(session: aiohttp.ClientSession, url: str, name: str | None) -> Served:
+    """The model of that name, or the first of /v1/models.
+
+    Raises:
+        BenchError: no name was given, and there is no list to take one from. With a name a server needs no list.
+    """
     try:
         async with session.get(f"{url}/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
             await _check_status(response)
-            return str((await response.json(content_type=None))["data"][0]["id"])
+            listed = (await response.json(content_type=None))["data"]
+            entry = next((entry for entry in listed if entry["id"] == name), {}) if name else listed[0]
+            return Served(name or str(entry["id"]), _vocab_size(entry))
     except (aiohttp.ClientError, OSError, RequestFailed) as error:
-        raise BenchError(f"{url}/v1/models: {describe(error)}") from None
+        problem = f"{url}/v1/models: {describe(error)}"
     except (ValueError, LookupError, TypeError):
-        raise BenchError(f"{url}/v1/models lists no model; name one with --model") from None
+        problem = f"{url}/v1/models lists no model; name one with --model"
+    if name is None:
+        raise BenchError(problem)
+    return Served(name, None)
+
+
+def _vocab_size(entry: dict[str, Any]) -> int | None:
+    """A field of our gateway's; other servers do not have it."""
+    size = entry.get("vocab_size")
+    return size if isinstance(size, int) and size > 1 else None
 
 
 async def send(session: aiohttp.ClientSession, url: str, record: Record) -> None:
@@ -111,7 +136,8 @@ async def _check_status(response: aiohttp.ClientResponse) -> None:
         reason = error_text(json.loads(text))
     except ValueError:
         reason = error_text(text)
-    raise RequestFailed(f"HTTP {response.status}: {reason or response.reason}")
+    hint = " (see --vocab-size)" if response.status == 400 and "vocabulary" in reason.lower() else ""
+    raise RequestFailed(f"HTTP {response.status}: {reason or response.reason}{hint}")
 
 
 def describe(error: Exception) -> str:

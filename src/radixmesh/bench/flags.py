@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab-size",
         type=_integer(2),
         metavar="N",
-        help="ids are below it (default: the tokenizer's, or 1000)",
+        help="ids are below it (default: the tokenizer's, else 1000 or, if that is less, the server's)",
     )
     add(
         "--tokenizer",

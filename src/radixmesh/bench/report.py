@@ -57,7 +57,7 @@ def write_json(path: Path, settings: Settings, runs: Sequence[Run], began: datet
     document = {
         "began": began.isoformat(timespec="seconds"),
         "client": {"python": platform.python_version(), "host": platform.platform()},
-        "config": settings.to_json() | {"model": runs[0].model},
+        "config": settings.to_json() | {"model": runs[0].model, "vocab_size": runs[0].vocab_size},
         "runs": [
             asdict(run.summary)
             | ({"requests": [_request(record) for record in run.records]} if settings.json_requests else {})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from radixmesh.bench.client import Record, first_model, open_session, send
+from radixmesh.bench.client import Record, Served, find_model, open_session, send
 from radixmesh.bench.cpu import CpuMeter
 from radixmesh.bench.load import Load, drive
 from radixmesh.bench.metrics import Summary, summarize
@@ -18,6 +18,8 @@ from radixmesh.bench.workload import Job, alphabet, make_run
 @dataclass(frozen=True, slots=True)
 class Run:
     model: str
+    vocab_size: int | None
+    """Token ids of the prompts were below it; None for text."""
     records: list[Record]
     summary: Summary
     cpu_error: str | None
@@ -32,29 +34,38 @@ async def measure(settings: Settings, stop: asyncio.Event, watch: Callable[[Load
     """
     meter = CpuMeter(settings.pid_cpu, settings.cpu_of_tree)
     meter.read()  # a wrong process id shows before the load, not after
-    source = await asyncio.to_thread(alphabet, settings)
     async with open_session(settings) as session:
-        model = settings.model or await first_model(session, settings.url)
+        served = await _served(session, settings)
+        source = await asyncio.to_thread(alphabet, settings, served.vocab_size)
         for number in range(settings.repeats + 1):
-            jobs, warmers = await asyncio.to_thread(make_run, settings, model, source, number)
+            jobs, warmers = await asyncio.to_thread(make_run, settings, served.name, source, number)
             await _warm_up(session, settings, jobs if number == 0 else warmers, stop)
             if stop.is_set():
                 return
             if number:
                 load = Load()
                 watch(load)
-                yield await _run(session, settings, model, jobs, load, meter, stop)
+                cpu_s, cpu_error = await _run(session, settings, jobs, load, meter, stop)
+                summary = summarize(load, cpu_s)
+                yield Run(served.name, source.vocab_size, load.records, summary, cpu_error)
+
+
+async def _served(session: aiohttp.ClientSession, settings: Settings) -> Served:
+    """Asks the server only for what the flags leave open. Raises BenchError."""
+    if settings.model and (settings.prompt == "text" or settings.vocab_size or settings.tokenizer):
+        return Served(settings.model, settings.vocab_size)
+    return await find_model(session, settings.url, settings.model)
 
 
 async def _run(
     session: aiohttp.ClientSession,
     settings: Settings,
-    model: str,
     jobs: Sequence[Job],
     load: Load,
     meter: CpuMeter,
     stop: asyncio.Event,
-) -> Run:
+) -> tuple[dict[str, float], str | None]:
+    """Fills `load`; gives the CPU seconds it took by name, and why some are missing."""
     before = meter.read()
     await drive(
         jobs,
@@ -68,8 +79,7 @@ async def _run(
         after, cpu_error = meter.read(), None
     except BenchError as error:  # a process that died under load must not cost the other figures
         after, cpu_error = {}, str(error)
-    cpu_s = {name: seconds - before[name] for name, seconds in after.items() if name in before}
-    return Run(model, load.records, summarize(load, cpu_s), cpu_error)
+    return {name: seconds - before[name] for name, seconds in after.items() if name in before}, cpu_error
 
 
 async def _warm_up(

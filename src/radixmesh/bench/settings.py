@@ -37,7 +37,7 @@ class Settings:
     shared_prefixes: int = 1
     warm_prefixes: bool = False
     vocab_size: int | None = None
-    """None: the tokenizer's, or 1000."""
+    """None: the tokenizer's, else 1000 or, if that is less, what the server tells."""
     tokenizer: Path | None = None
     temperature: float = 0.0
     ignore_eos: bool = True

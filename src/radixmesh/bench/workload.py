@@ -22,6 +22,11 @@ class Alphabet:
     symbols: Prompt
     text: bool
 
+    @property
+    def vocab_size(self) -> int | None:
+        """Ids are below it; None for words."""
+        return None if self.text else int(self.symbols[-1]) + 1
+
     def draw(self, rng: np.random.Generator, length: int) -> Prompt:
         return [self.symbols[i] for i in rng.integers(0, len(self.symbols), length).tolist()]
 
@@ -44,13 +49,19 @@ class Job:
     """Seconds after the run's start; 0 for all when the concurrency is fixed."""
 
 
-def alphabet(settings: Settings) -> Alphabet:
-    """Raises BenchError for a tokenizer that cannot be read or knows too few of WORDS."""
+def alphabet(settings: Settings, served_vocab_size: int | None = None) -> Alphabet:
+    """`served_vocab_size`: by the server's word; it counts where neither flags nor a tokenizer tell.
+
+    Raises:
+        BenchError: the tokenizer cannot be read, or knows too few of WORDS.
+    """
     tokenizer = _load_tokenizer(settings.tokenizer) if settings.tokenizer else None
     if settings.prompt == "text":
         return Alphabet(_one_token_words(tokenizer) if tokenizer else WORDS, text=True)
     size = settings.vocab_size or (
-        tokenizer.get_vocab_size(with_added_tokens=False) if tokenizer else DEFAULT_VOCAB_SIZE
+        tokenizer.get_vocab_size(with_added_tokens=False)
+        if tokenizer
+        else min(DEFAULT_VOCAB_SIZE, served_vocab_size or DEFAULT_VOCAB_SIZE)
     )
     # Special ids usually come first.
     return Alphabet(range(min(100, size // 4), size), text=False)

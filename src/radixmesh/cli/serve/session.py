@@ -107,7 +107,7 @@ class Session:
             urls=self._urls,
             grpc=self._grpc,
             chat=any(member.attributes.get("chat_template") for member in members),
-            api_key=self._options.api_key is not None,
+            api_key=bool(self._options.api_key),
             key_in_shell=self._options.api_key == os.environ.get("RADIXMESH_API_KEY"),
             logs=self._log_dir,
             seconds=time.monotonic() - self._began,
