@@ -104,7 +104,8 @@ class _Memory:
 
     def __init__(self, size: int) -> None:
         align = _HUGE_PAGE if size >= _HUGE_PAGE else mmap.PAGESIZE
-        self._map = mmap.mmap(-1, max(size, 1) + align)  # what is never touched takes no memory
+        # What is never touched takes no memory. Python's default is shared memory, which rarely gets huge pages.
+        self._map = mmap.mmap(-1, max(size, 1) + align, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE") and size >= _HUGE_PAGE:
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = ctypes.c_char.from_buffer(self._map)

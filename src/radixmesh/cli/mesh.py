@@ -3,15 +3,13 @@
 import argparse
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from radixmesh.cli.connect import connect
 from radixmesh.cli.serve import state
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, MessageError
 from radixmesh.shared.messages import Presence, WhoIsThere
@@ -56,17 +54,13 @@ async def presences(settings: ServiceSettings, timeout: float) -> AsyncIterator[
     deadline = time.monotonic() + timeout
     inbox: asyncio.Queue[Envelope] = asyncio.Queue()
     subjects = Subjects(settings.namespace)
-    bus = await connect(settings, "radixmesh-cli", _tell, timeout=timeout)
+    bus = await Bus.connect(settings, "radixmesh-cli", timeout=timeout)
     try:
         await bus.subscribe(subjects.presence(), inbox.put_nowait)
         await bus.publish(subjects.who, WhoIsThere())
         yield _until(inbox, deadline)
     finally:
         await bus.close()
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 async def _until(inbox: asyncio.Queue[Envelope], deadline: float) -> AsyncIterator[Presence]:

@@ -93,19 +93,22 @@ struct Decode {
         weigh<G>(values, next, scores, to, size);
     }
 
-    void find(int64_t at, int64_t end, const void* data, Rows<T>& rows) const {
+    void find(int64_t head, int64_t at, int64_t end, const void* data, Rows<T>& rows) const {
         rows.count = std::max<int64_t>(0, std::min(KEYS, end - at));
-        key_rows<T>(sequences, pool, item.sequence, kv_head, at, rows.count, data, rows.at);
+        key_rows<T>(sequences, pool, item.sequence, head, at, rows.count, data, rows.at);
         for (int64_t i = rows.count; i % 4; i++) rows.at[i] = rows.at[rows.count - 1];
     }
 
     void run(int64_t begin, int64_t end) {
         const int64_t group = pool.group();
-        find(begin, end, pool.keys, keys[0]);
+        find(kv_head, begin, end, pool.keys, keys[0]);
         int current = 0;
         for (int64_t at = begin; at < end; at += KEYS, current = 1 - current) {
-            find(at, end, pool.values, values);
-            find(at + KEYS, end, pool.keys, keys[1 - current]);
+            find(kv_head, at, end, pool.values, values);
+            // After the last block comes, most likely, the next head's first.
+            const bool more = at + KEYS < end;
+            const int64_t head = more ? kv_head : std::min<int64_t>(kv_head + 1, pool.kv_heads - 1);
+            find(head, more ? at + KEYS : begin, end, pool.keys, keys[1 - current]);
             const Rows<T>&now = keys[current], &next = keys[1 - current];
             int64_t g = 0;
             for (; g + 4 <= group; g += 4) heads<4>(g, now, next);

@@ -1,10 +1,11 @@
 """What the supervisor knows of its children from the bus, and what it tells about them."""
 
+import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Collection
 
-from radixmesh.cli.connect import connect
 from radixmesh.cli.serve.plan import ProcessSpec
 from radixmesh.shared.actor import now_epoch
 from radixmesh.shared.bus import Bus, Envelope
@@ -15,6 +16,9 @@ from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds of silence before people are told that we wait for the bus."""
 
 LOADERS = ("model_worker", "tokenizer")
 """Services that load something before they can say that they are up."""
@@ -40,8 +44,13 @@ class Mesh:
     async def connect(
         cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]
     ) -> "Mesh":
-        """`say` tells people what is waited for. Raises BusError."""
-        bus = await connect(settings, "radixmesh-serve", say)
+        """`say` tells people what is waited for when that takes long. Raises BusError."""
+        text = f"waiting for NATS at {without_credentials(settings.nats_url)} ..."
+        telling = asyncio.get_running_loop().call_later(PATIENCE, say, text)
+        try:
+            bus = await Bus.connect(settings, "radixmesh-serve")
+        finally:
+            telling.cancel()
         mesh = cls(bus, Subjects(settings.namespace), instances)
         await mesh._bus.subscribe(mesh._subjects.presence(), mesh._heard)
         mesh._bus.on_reconnect.append(mesh.ask)
@@ -79,6 +88,11 @@ class Mesh:
         # One that ends in order says that it is gone before its process ends, and only then are we asked `up_for`.
         if now is not None and is_up(now):
             self._up_since.setdefault(now.instance, time.monotonic())
+
+
+def without_credentials(urls: str) -> str:
+    """`urls`, one or several with commas between, less the user names and passwords before an @."""
+    return re.sub(r"[^/,]*@", "", urls)
 
 
 def is_up(member: Presence) -> bool:
