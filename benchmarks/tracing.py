@@ -28,7 +28,13 @@ def main() -> None:
     span = telemetry.start_span("x")
     spans = SequenceSpans()
     admission = Admission(
-        slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=np.arange(4), params=SamplingParams()
+        slot=0,
+        request_id="r",
+        choice=0,
+        attempt=0,
+        detokenizer_id="d",
+        prompt_ids=np.arange(4),
+        params=SamplingParams(),
     )
     result = StepResult(rows=[Mock() for _ in range(32)])
     per_request = 3 * best("start a span (gateway, tokenizer, scheduler)", lambda: telemetry.start_span("x"))

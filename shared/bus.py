@@ -6,6 +6,7 @@ messages carry what receivers need to notice (sequence numbers, first indexes), 
 
 import asyncio
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Bus:
         try:
             await asyncio.wait(ends, timeout=quiet, return_when=asyncio.FIRST_COMPLETED)
             if not opening.done() and not bus._refused.done():
-                log.warning("waiting for NATS at %s", settings.nats_url)
+                log.warning("waiting for NATS at %s", without_credentials(settings.nats_url))
                 await asyncio.wait(ends, timeout=timeout - quiet, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
@@ -81,7 +82,7 @@ class Bus:
                 await asyncio.gather(opening, return_exceptions=True)
                 await bus._client.close()
         why = bus._refused.result() if bus._refused.done() else bus._last_error
-        raise BusError(f"cannot connect to {settings.nats_url}: {why or 'no answer'}")
+        raise BusError(f"cannot connect to {without_credentials(settings.nats_url)}: {why or 'no answer'}")
 
     async def _open_at_last(self, settings: ServiceSettings, name: str) -> None:
         """A server that refuses us may close the connection before it has said why: then ask again."""
@@ -105,7 +106,7 @@ class Bus:
 
         async def on_disconnect() -> None:
             if self._opened and not self._closing:
-                log.warning("bus: disconnected from %s", settings.nats_url)
+                log.warning("bus: disconnected from %s", without_credentials(settings.nats_url))
 
         async def on_reconnect() -> None:
             log.warning("bus: connected again")
@@ -211,6 +212,11 @@ class Bus:
                 log.warning("bus: %s", error)
         if not self._client.is_closed:
             await self._client.close()
+
+
+def without_credentials(urls: str) -> str:
+    """`urls`, one or several with commas between, less the user names and passwords before an @."""
+    return re.sub(r"[^/,]*@", "", urls)
 
 
 def _tls(settings: ServiceSettings) -> ssl.SSLContext | None:

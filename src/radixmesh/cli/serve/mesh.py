@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable, Collection
 
 from radixmesh.cli.serve.plan import ProcessSpec
 from radixmesh.shared.actor import now_epoch
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.bus import Bus, Envelope, without_credentials
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import MessageError
 from radixmesh.shared.messages import Presence, State, WhoIsThere
@@ -88,11 +87,6 @@ class Mesh:
         # One that ends in order says that it is gone before its process ends, and only then are we asked `up_for`.
         if now is not None and is_up(now):
             self._up_since.setdefault(now.instance, time.monotonic())
-
-
-def without_credentials(urls: str) -> str:
-    """`urls`, one or several with commas between, less the user names and passwords before an @."""
-    return re.sub(r"[^/,]*@", "", urls)
 
 
 def is_up(member: Presence) -> bool:

@@ -8,7 +8,7 @@ from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import GRPC_OFF, Options
 from radixmesh.shared.errors import ConfigError
 
-GATEWAY_DRAIN = 2.0
+GATEWAY_DRAIN = 1.5
 """Seconds a gateway gives its last streams when the mesh ends; see `supervisor` for the whole time-table."""
 
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}

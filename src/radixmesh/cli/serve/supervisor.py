@@ -3,9 +3,9 @@
 The end, in seconds after SIGTERM or Ctrl-C:
 
     0.0   SIGTERM to the gateways: no new requests, running streams get `plan.GATEWAY_DRAIN` to finish
-    2.5   SIGTERM to everyone else (sooner, if the gateways have ended)
-    4.0   SIGKILL to whoever is left
-    4.4   SIGKILL to the NATS server, which is told to end last
+    1.8   SIGTERM to everyone else (sooner, if the gateways have ended)
+    3.2   SIGKILL to whoever is left
+    3.6   SIGKILL to the NATS server, which is told to end last
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from radixmesh.shared.errors import BusError
 
 log = logging.getLogger(__name__)
 
-GATEWAYS_END = 2.5
-ALL_END = 4.0
-NATS_ENDS = 4.4
+GATEWAYS_END = 1.8
+ALL_END = 3.2
+NATS_ENDS = 3.6
 NATS_START = 15.0
 """Seconds a private NATS server may take to tell its port."""
 
