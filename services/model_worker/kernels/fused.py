@@ -23,7 +23,7 @@ from radixmesh.services.model_worker.kernels.native import (
     native,
     pointer,
 )
-from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.kernels.weights import Arena, Format, PackedWeight, Quantization
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
 from radixmesh.services.model_worker.layers.rotary import DynamicRotaryEmbedding, make_rotary
@@ -70,6 +70,7 @@ class FusedDecoder:
         for pool in (*kv.keys, *kv.values):
             library.library.rm_huge_pages(pool.data_ptr(), pool.nbytes)
         self._int16 = library.prefers_int16 if int16 is None else int16
+        self._arena = Arena()
         self._keep: list[object] = []  # whatever the structs point to
         config = model.config
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
@@ -126,7 +127,7 @@ class FusedDecoder:
     def _pack(self, linear: Linear, form: Format, parts: int = 1) -> Weight:
         """Pack and free; `parts` matrices that are stored one above the other get alternating panels."""
         biases: Sequence[Tensor] | None = None if linear.bias is None else linear.bias.chunk(parts)
-        packed = PackedWeight(self.native, linear.weight.data.chunk(parts), biases, form)
+        packed = PackedWeight(self.native, linear.weight.data.chunk(parts), biases, form, self._arena)
         self._keep.append(packed)
         _free(linear)
         return packed.struct

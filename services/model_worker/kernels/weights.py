@@ -58,7 +58,9 @@ class PackedWeight:
         matrices: Sequence[Tensor],
         biases: Sequence[Tensor] | None = None,
         form: Format | None = None,
+        arena: "Arena | None" = None,
     ) -> None:
+        """`arena`: where to put it; by default in memory of its own."""
         form = form or Format()
         width, count = native.panel_width, len(matrices)
         self.native = native
@@ -69,8 +71,7 @@ class PackedWeight:
         bias = None if self.bias is None else pointer(self.bias)
         self.struct = Weight(None, bias, kind, panels * count, self.k, form.group)
         self.nbytes: int = native.library.rm_packed_bytes(self._ref)
-        self._memory = _Memory(self.nbytes)
-        self.struct.data = self._memory.address
+        self.struct.data, self._memory = (arena or Arena(self.nbytes)).take(self.nbytes)
         for index, matrix in enumerate(matrices):
             if matrix.shape != (self.n, self.k):
                 raise ValueError(f"matrices packed together must be of one shape, not {tuple(matrix.shape)} too")
@@ -97,6 +98,25 @@ class PackedWeight:
 
 
 _HUGE_PAGE = 1 << 21
+_ALIGN = 256
+
+
+class Arena:
+    """Packs matrices closely, so that small ones share huge pages."""
+
+    def __init__(self, chunk_bytes: int = 64 << 20) -> None:
+        self._chunk_bytes = chunk_bytes
+        self._chunk = _Memory(0)
+        self._used = self._size = 0
+
+    def take(self, size: int) -> tuple[int, object]:
+        """An address with `size` bytes, zero and aligned for vectors; they live as long as the object."""
+        if self._used + size > self._size:
+            self._used, self._size = 0, max(size, self._chunk_bytes)
+            self._chunk = _Memory(self._size)
+        address = self._chunk.address + self._used
+        self._used += -(-size // _ALIGN) * _ALIGN
+        return address, self._chunk
 
 
 class _Memory:
