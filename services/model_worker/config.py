@@ -32,6 +32,9 @@ class ModelWorkerSettings(ServiceSettings):
     quantization: Literal["", "w8a16", "w4a16"] = Field(
         "", description="Weights in 8 or 4 bits, rounded at load; on a CPU, by the kernels."
     )
+    exact_weights: bool = Field(
+        False, description="Keep bfloat16 weights bit for bit on CPUs where 13-bit integers are faster."
+    )
     attention: str = Field("", description="Attention backend; by default the device's.")
     page_size: int = Field(16, ge=1, le=1024, description="Tokens per KV page.")
     num_pages: int = Field(0, ge=0, description="KV pages; 0: by --kv-memory.")

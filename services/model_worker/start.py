@@ -9,9 +9,10 @@ import torch
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine import Engine
-from radixmesh.services.model_worker.executor import make_executor
+from radixmesh.services.model_worker.executor import Executor, TorchExecutor, make_executor
 from radixmesh.services.model_worker.kernels.layers import PackedLinear
 from radixmesh.services.model_worker.kernels.native import Native, native
+from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
 from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 from radixmesh.services.model_worker.model_config import ModelConfig
@@ -85,7 +86,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     kv, max_model_len = _make_kv_cache(settings, model, platform)
     progress(1.0, "packing weights")
     engine = Engine(
-        ModelRunner(model, kv, platform, make_executor(model, kv, settings.quantization)),
+        ModelRunner(model, kv, platform, _executor(settings, model, kv, kernels)),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         page_size=settings.page_size,
@@ -114,14 +115,24 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     return Loaded(engine, RankOrder(group), sizes, 0 if platform.synchronous else 1, group)
 
 
+def _executor(settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, kernels: Native | None) -> Executor:
+    if kernels is None:
+        return TorchExecutor(model, kv)
+    return make_executor(model, kv, settings.quantization, exact=settings.exact_weights)
+
+
 def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native | None:
     """The CPU kernels, compiled now if this machine has not yet; None elsewhere and without a compiler."""
     if platform.name != "cpu":
         return None
     progress(0.0, "compiling the CPU kernels")
     kernels = native()
-    if kernels is not None:
-        kernels.set_threads(threads)
+    if kernels is None:
+        return None
+    kernels.set_threads(threads)
+    if wrong := selfcheck(kernels):
+        log.error("the CPU kernels do not work on this CPU, torch computes instead: %s", wrong)
+        return None
     return kernels
 
 
