@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -86,7 +87,9 @@ async def test_ctrl_c_prints_what_there_is(server: "FakeServer", tmp_path: Path)
     process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, err) == (130, b"")
-    assert b"32 cancelled" in out
+    cancelled = re.search(rb"(\d+) cancelled", out)  # of the 32 in flight, some may just have been at their end
+    assert cancelled is not None
+    assert 0 < int(cancelled[1]) <= 32
     assert json.loads(file.read_text())["runs"][0]["completed"] > 0
 
 
