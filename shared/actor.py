@@ -130,18 +130,18 @@ class Actor:
         request_id, gateway_id = getattr(message, "request_id", None), getattr(message, "gateway_id", None)
         if request_id is None or gateway_id is None:
             return
-        known = isinstance(error, RequestError)
+        if not isinstance(error, RequestError):
+            log.error("request %s failed", request_id, exc_info=error)
+            error = RequestError(ErrorCode.INTERNAL, f"the {self.service} failed on this request")
         failed = RequestFailed(
             request_id=request_id,
             attempt=getattr(message, "attempt", 0),
-            code=error.code if isinstance(error, RequestError) else ErrorCode.INTERNAL,
-            message=error.message if isinstance(error, RequestError) else f"the {self.service} failed on this request",
-            param=error.param if isinstance(error, RequestError) else None,
-            retry_after=error.retry_after if isinstance(error, RequestError) else None,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            retry_after=error.retry_after,
             service=self.service,
         )
-        if not known:
-            log.error("request %s failed", request_id, exc_info=error)
         await self.bus.publish(self.subjects.gateway_inbox(gateway_id), failed)
 
     async def beat(self) -> None:
