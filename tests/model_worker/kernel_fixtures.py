@@ -48,6 +48,19 @@ def ragged_batch(lengths: list[tuple[int, int]], page_size: int, pages: int, see
     )
 
 
+def share_prefixes(batch: ForwardBatch, page_size: int, wishes: list[tuple[int, int]]) -> None:
+    """Sequence i takes its first pages, as many as `wishes[i][1]`, from sequence `wishes[i][0]` modulo i.
+
+    Only pages that no token of this step is written to: what a radix cache would share.
+    """
+    counts = np.diff(batch.host_query_start)
+    full = (batch.host_context_len - counts) // page_size
+    for s, (parent, pages) in enumerate(wishes[: len(full)]):
+        if s:
+            shared = min(pages, full[s], full[parent % s])
+            batch.block_tables[s, :shared] = batch.block_tables[parent % s, :shared]
+
+
 def random_pool(spec: KVCacheSpec, pages: int, seed: int = 0) -> KVCache:
     generator = torch.Generator().manual_seed(seed)
     kv = KVCache(spec, pages, torch.device("cpu"))

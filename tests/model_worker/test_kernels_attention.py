@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative
+from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative, share_prefixes
 
 from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.layers import NativeAttention
@@ -78,6 +78,52 @@ def test_mixed_batches(
     kv = random_pool(KVCacheSpec(1, kv_heads, head_dim, page_size, dtype), pages)
     got, expected = attend(ragged_batch(lengths, page_size, pages), kv, kv_heads * group, window, dtype)
     assert relative(got, expected) < BOUNDS[dtype]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(
+        st.tuples(st.sampled_from([1, 1, 1, 7]), st.integers(0, 400)).map(lambda pair: (pair[0], sum(pair))),
+        min_size=2,
+        max_size=12,
+    ),
+    wishes=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 120)), min_size=12, max_size=12),
+    page_size=st.sampled_from([1, 4, 16]),
+    kv_heads=st.integers(1, 2),
+    group=st.sampled_from([1, 2, 3, 16]),
+    head_dim=st.sampled_from([8, 12, 64]),
+    window=st.sampled_from([None, 5, 100]),
+    dtype=st.sampled_from(list(BOUNDS)),
+    threads=st.sampled_from(THREADS),
+)
+def test_sequences_that_share_prefixes(
+    lengths: list[tuple[int, int]],
+    wishes: list[tuple[int, int]],
+    page_size: int,
+    kv_heads: int,
+    group: int,
+    head_dim: int,
+    window: int | None,
+    dtype: torch.dtype,
+    threads: int,
+) -> None:
+    library().set_threads(threads)
+    pages = sum(-(-context // page_size) for _, context in lengths) + 3
+    kv = random_pool(KVCacheSpec(1, kv_heads, head_dim, page_size, dtype), pages)
+    batch = ragged_batch(lengths, page_size, pages)
+    share_prefixes(batch, page_size, wishes)
+    got, expected = attend(batch, kv, kv_heads * group, window, dtype)
+    assert relative(got, expected) < BOUNDS[dtype]
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_more_sequences_share_a_prefix_than_go_into_one_item(threads: int) -> None:
+    library().set_threads(threads)
+    kv = random_pool(KVCacheSpec(1, 2, 32, 16, torch.float32), 2000)
+    batch = ragged_batch([(1, 600 + i) for i in range(40)], 16, 2000)
+    share_prefixes(batch, 16, [(0, 30)] * 20 + [(19, 35)] * 20)
+    got, expected = attend(batch, kv, 16, None, torch.float32)
+    assert relative(got, expected) < 2e-6
 
 
 @pytest.mark.parametrize("threads", THREADS)

@@ -1,4 +1,5 @@
-// Causal attention over the paged pool, for any mix of prompt chunks and decodes.
+// Causal attention over the paged pool, for any mix of prompt chunks and decodes. Decodes whose tables begin with the
+// same pages (the radix cache gave them one prefix) read these once together: cascade attention over the tree they form.
 #pragma once
 
 #include <vector>
@@ -32,17 +33,28 @@ struct Sequences {
     int64_t table_width;
 };
 
-// What a thread does at once, for one kv head: some queries of one sequence, or a part of one query's keys.
+// What a thread does at once, for one kv head: some queries of a prompt's chunk; one decode's query, for all of its keys
+// or a part of them; or the queries of several decodes, for keys that all of these have in common.
 struct Item {
-    int64_t sequence, token, count, position;  // first token, and its position in the sequence
-    int64_t key_begin, key_end;                // a decode's keys; with a window, its end
-    int64_t part;                              // where a split decode leaves its partial result, or -1
-    int64_t parts;                             // on the first part: how many there are; else 0
+    enum Kind : int64_t { CHUNK, DECODE, SHARED };
+    Kind kind;
+    int64_t sequence, token, count, position;  // first token, how many, and the first one's position in the sequence
+    int64_t key_begin, key_end;                // a decode's or the shared keys; with a window, their end
+    int64_t part;                              // where a partial result goes (shared: the first of `count`), or -1
+    int64_t first_member;                      // shared: `count` sequences, from here in the plan's `members`
+};
+
+// Partial results that together are one token's.
+struct Merge {
+    int64_t token, first, count;  // in the plan's `merged`
 };
 
 struct AttentionPlan {
     std::vector<Item> items;
-    int64_t parts = 0;
+    std::vector<int64_t> members;
+    std::vector<Merge> merges;
+    std::vector<int64_t> merged;
+    int64_t parts = 0;  // partial results in all
 
     AttentionPlan(const Sequences& sequences, const Pool& pool, int threads);
 };
@@ -56,14 +68,17 @@ void attend(Team& team, Workspace& space, const AttentionPlan& plan, const Seque
 int64_t attention_scratch(const Pool& pool);
 inline int64_t part_size(const Pool& pool) { return int64_t(pool.group()) * (pool.head_dim + 2); }
 
-// The two ways, per item and kv head.
+// The three ways, per item and kv head. `part` [count][kv_heads][part_size]: where this kv head's first result goes.
 void attend_decode(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
                    float* out, float* part, int64_t window, float* scratch);
 void attend_chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
                   int64_t q_stride, float* out, int64_t out_stride, int64_t window, float* scratch);
 
-constexpr int64_t KEYS = 64;         // per block, both ways
-constexpr int64_t QUERY_ROWS = 128;  // of a chunk's item: tokens * heads per kv head, about
+void attend_shared(const Item& item, const AttentionPlan& plan, const Sequences& sequences, const Pool& pool,
+                   int64_t kv_head, const float* q, int64_t q_stride, float* part, int64_t window, float* scratch);
+
+constexpr int64_t KEYS = 64;         // per block, all ways
+constexpr int64_t QUERY_ROWS = 256;  // of a chunk's item: tokens * heads per kv head, about
 
 inline int64_t tokens_per_item(const Pool& pool) { return std::max<int64_t>(8, QUERY_ROWS / pool.group()); }
 inline int64_t padded_head(const Pool& pool) { return (pool.head_dim + NR - 1) / NR * NR; }

@@ -1,41 +1,9 @@
 // Many queries of one sequence: compute-bound. Blocks of keys and values become panels of floats, and the same tiles as
 // for linear layers multiply them; softmax is online, block by block (FlashAttention-2, arXiv:2307.08691).
-#include "softmax.h"
+#include "attention_tiles.h"
 
 namespace rm {
 namespace {
-
-// keys [count] of head_dim -> panels [count / NR][head_dim][NR]; values -> panels [head_dim / NR][count][NR].
-// What pads the last panels is zero.
-template <class T>
-void pack_block(const T* const* keys, const T* const* values, int64_t count, int64_t size, float* key_panels,
-                float* value_panels) {
-    const int64_t padded = (count + NR - 1) / NR * NR;
-    for (int64_t i = 0; i < padded; i++) {
-        float* to = key_panels + i / NR * size * NR + i % NR;
-        for (int64_t d = 0; d < size; d++) to[d * NR] = i < count ? widen(keys[i][d]) : 0.0f;
-    }
-    for (int64_t panel = 0; panel * NR < size; panel++) {
-        const int64_t width = std::min<int64_t>(NR, size - panel * NR);
-        for (int64_t i = 0; i < count; i++) {
-            float* to = value_panels + (panel * count + i) * NR;
-            const T* from = values[i] + panel * NR;
-            if (width == NR) {
-                store(to, load(from));
-                store(to + VL, load(from + VL));
-                continue;
-            }
-            for (int64_t d = 0; d < NR; d++) to[d] = d < width ? widen(from[d]) : 0.0f;
-        }
-    }
-}
-
-// Rows [begin, end) in tiles of at most MR.
-template <class F>
-void tiles(int64_t rows, F&& f) {
-    const int64_t count = (rows + MR - 1) / MR;
-    for (int64_t t = 0; t < count; t++) f(rows * t / count, int(rows * (t + 1) / count - rows * t / count));
-}
 
 template <class T>
 void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64_t kv_head, const float* q,
@@ -47,9 +15,12 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
     float* result = scores + rows * KEYS;
     float* largest = result + rows * wide;
     float* total = largest + rows;
+    float* queries = total + rows;  // side by side: in `q` they lie pages apart, where the cache mistakes one for another
     std::fill(result, result + rows * wide, 0.0f);
     std::fill(largest, largest + rows, -INFINITY);
     std::fill(total, total + rows, 0.0f);
+    for (int64_t row = 0; row < rows; row++)  // ordered by head, then token
+        std::copy_n(q + row % item.count * q_stride + row / item.count * size, size, queries + row * size);
     const T *keys[KEYS], *values[KEYS];
     const int64_t begin = window ? std::max<int64_t>(0, item.position + 1 - window) : 0;
     const int64_t end = item.position + item.count;
@@ -58,26 +29,27 @@ void chunk(const Item& item, const Sequences& sequences, const Pool& pool, int64
         key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.keys, keys);
         key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.values, values);
         pack_block(keys, values, count, size, key_panels, value_panels);
-        // Rows are ordered by head, then token: so the queries of a tile lie `q_stride` apart.
+        const int64_t unseeing = std::max<int64_t>(0, base - item.position);  // tokens that come before all these keys
         for (int64_t g = 0; g < group; g++) {
-            tiles(item.count, [&](int64_t i, int n) {
+            const int64_t head = g * item.count + unseeing;
+            tiles(item.count - unseeing, [&](int64_t i, int n) {
                 for (int64_t p = 0; p < panels; p++)
-                    tile_floats(q + i * q_stride + g * size, q_stride, key_panels + p * size * NR, size, n,
-                                scores + (g * item.count + i) * KEYS + p * NR, KEYS, false);
+                    tile_floats(queries + (head + i) * size, size, key_panels + p * size * NR, size, n,
+                                scores + (head + i) * KEYS + p * NR, KEYS, false);
             });
-            for (int64_t i = 0; i < item.count; i++) {
+            for (int64_t i = unseeing; i < item.count; i++) {
                 const int64_t row = g * item.count + i, position = item.position + i;
                 const int64_t first = window ? std::max<int64_t>(0, position + 1 - window - base) : 0;
                 const int64_t high = std::min(count, position + 1 - base);
                 soften(scores + row * KEYS, panels * NR, first, high,
                        {largest[row], total[row], result + row * wide, wide});
             }
+            tiles(item.count - unseeing, [&](int64_t i, int n) {
+                for (int64_t p = 0; p * NR < size; p++)
+                    tile_floats(scores + (head + i) * KEYS, KEYS, value_panels + p * count * NR, count, n,
+                                result + (head + i) * wide + p * NR, wide, true);
+            });
         }
-        tiles(rows, [&](int64_t row, int n) {
-            for (int64_t p = 0; p * NR < size; p++)
-                tile_floats(scores + row * KEYS, KEYS, value_panels + p * count * NR, count, n,
-                            result + row * wide + p * NR, wide, true);
-        });
     }
     for (int64_t row = 0; row < rows; row++) {
         const float scale = 1.0f / total[row];

@@ -90,7 +90,7 @@ void tile_add(const float* x, int64_t x_stride, const float* b, int64_t k, float
             sums[m][1] = load(out + m * out_stride + VL);
         }
     }
-    sum_plain<M>(sums, b, x, x_stride, k, Ahead(nullptr, 0, 0));
+    for (; k > 0; k--, x++, b += NR) add_outer<M>(sums, x, x_stride, load(b), load(b + VL));
     store_tile<M>(sums, out, out_stride);
 }
 

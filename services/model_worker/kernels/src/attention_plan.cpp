@@ -1,0 +1,125 @@
+// The items of a step. Decodes are laid out as the tree that their common pages form: each stretch of keys that several
+// sequences share is one item for all of them (Hydragen, arXiv:2402.05099, for a tree of any depth).
+#include <algorithm>
+#include <numeric>
+
+#include "attention.h"
+
+namespace rm {
+namespace {
+
+constexpr int64_t MIN_SPLIT = 256;  // keys; below this, merging costs more than a second thread brings
+constexpr int64_t MIN_SHARED = 64;  // keys; below this, merging costs more than reading them again
+constexpr double QUERY_COST = 0.15;  // of one more sequence at the same keys, by that of reading them
+
+// Keys [begin, end), pages shared by all of `sequences`, or all that is left of a single one.
+struct Stretch {
+    std::vector<int64_t> sequences;
+    int64_t begin, end;
+
+    double cost_per_key() const { return 1.0 + QUERY_COST * double(sequences.size() - 1); }
+    double cost() const { return cost_per_key() * double(end - begin); }
+};
+
+class Tree {
+  public:
+    Tree(const Sequences& sequences, int64_t page_size) : sequences_(sequences), page_size_(page_size) {}
+
+    // Adds the stretches of `group` to `stretches`. Their tables are equal below `page`; keys below page `from` have
+    // been added already.
+    void divide(std::vector<int64_t> group, int64_t from, int64_t page) {
+        if (group.size() == 1) {
+            stretches.push_back({group, from * page_size_, sequences_.context_len[group[0]]});
+            return;
+        }
+        int64_t common = page;
+        while (std::all_of(group.begin(), group.end(), [&](int64_t s) {
+            return shareable(s, common) && at(s, common) == at(group[0], common);
+        })) common++;
+        if ((common - from) * page_size_ >= MIN_SHARED) {
+            stretches.push_back({group, from * page_size_, common * page_size_});
+            from = common;
+        }
+        // Those that go on together lie side by side; those that cannot share a page more, at the end.
+        auto key = [&](int64_t s) { return shareable(s, common) ? int64_t(at(s, common)) : INT64_MAX; };
+        std::sort(group.begin(), group.end(), [&](int64_t a, int64_t b) { return key(a) < key(b); });
+        for (size_t i = 0, next; i < group.size(); i = next) {
+            next = i + 1;
+            while (key(group[i]) != INT64_MAX && next < group.size() && key(group[next]) == key(group[i])) next++;
+            divide({group.begin() + int64_t(i), group.begin() + int64_t(next)}, from, common);
+        }
+    }
+
+    std::vector<Stretch> stretches;
+
+  private:
+    int32_t at(int64_t sequence, int64_t page) const { return sequences_.tables[sequence * sequences_.table_width + page]; }
+    // A full page, and not the last: every sequence keeps keys of its own.
+    bool shareable(int64_t sequence, int64_t page) const {
+        return (page + 1) * page_size_ < sequences_.context_len[sequence];
+    }
+
+    const Sequences& sequences_;
+    const int64_t page_size_;
+};
+
+}  // namespace
+
+AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int threads) {
+    const int64_t tokens = tokens_per_item(pool);
+    std::vector<int64_t> decodes;
+    for (int64_t s = 0; s < sequences.count; s++) {
+        const int64_t start = sequences.query_start[s], length = sequences.query_start[s + 1] - start;
+        const int64_t context = sequences.context_len[s], prefix = context - length;
+        if (length == 1 && pool.head_dim % VL == 0) {
+            decodes.push_back(s);
+            continue;
+        }
+        for (int64_t at = 0; at < length; at += tokens)
+            items.push_back({Item::CHUNK, s, start + at, std::min(tokens, length - at), prefix + at, 0, context, -1, 0});
+    }
+    Tree tree(sequences, pool.page_size);
+    if (!decodes.empty()) tree.divide(decodes, 0, 0);
+    // Stretches are split when there are fewer of them than threads to keep busy.
+    double work = 0, longest = 0;
+    for (const Stretch& stretch : tree.stretches) {
+        work += stretch.cost() * pool.kv_heads;
+        longest = std::max(longest, stretch.cost());
+    }
+    const double fair = work / (4 * threads);
+    std::vector<std::vector<int64_t>> parts_of(sequences.count);
+    for (const Stretch& stretch : tree.stretches) {
+        const int64_t keys = stretch.end - stretch.begin, number = int64_t(stretch.sequences.size());
+        const int64_t most = threads == 1 || longest <= fair ? keys : std::max(MIN_SPLIT, int64_t(fair / stretch.cost_per_key()));
+        const int64_t pieces = std::max<int64_t>(1, (keys + most - 1) / most);
+        for (int64_t first = 0; first < number; first += tokens) {
+            const int64_t count = std::min(tokens, number - first), s = stretch.sequences[first];
+            const int64_t member = int64_t(members.size());
+            members.insert(members.end(), stretch.sequences.begin() + first, stretch.sequences.begin() + first + count);
+            for (int64_t p = 0; p < pieces; p++) {
+                const bool whole = number == 1 && stretch.begin == 0 && pieces == 1;
+                items.push_back({number == 1 ? Item::DECODE : Item::SHARED, s, sequences.query_start[s], count,
+                                 sequences.context_len[s] - 1, stretch.begin + keys * p / pieces,
+                                 stretch.begin + keys * (p + 1) / pieces, whole ? -1 : parts, member});
+                for (int64_t i = 0; i < count && !whole; i++) parts_of[members[member + i]].push_back(parts++);
+            }
+        }
+    }
+    for (int64_t s : decodes) {
+        const auto& ids = parts_of[s];
+        if (ids.empty()) continue;
+        merges.push_back({sequences.query_start[s], int64_t(merged.size()), int64_t(ids.size())});
+        merged.insert(merged.end(), ids.begin(), ids.end());
+    }
+    // Long ones first, so that none is begun last.
+    std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
+        auto cost = [](const Item& i) {
+            const double keys = double(i.key_end - i.key_begin);
+            if (i.kind == Item::CHUNK) return double((i.position + i.count) * i.count);
+            return keys * (1.0 + QUERY_COST * double(i.count - 1));
+        };
+        return cost(a) > cost(b);
+    });
+}
+
+}  // namespace rm

@@ -1,0 +1,40 @@
+// What attention of many queries is made of: panels of keys and values, and tiles of rows.
+#pragma once
+
+#include "softmax.h"
+
+namespace rm {
+
+// keys [count] of head_dim -> panels [count / NR][head_dim][NR]; values -> panels [head_dim / NR][count][NR].
+// What pads the last panels is zero.
+template <class T>
+inline void pack_block(const T* const* keys, const T* const* values, int64_t count, int64_t size, float* key_panels,
+                float* value_panels) {
+    const int64_t padded = (count + NR - 1) / NR * NR;
+    for (int64_t i = 0; i < padded; i++) {
+        float* to = key_panels + i / NR * size * NR + i % NR;
+        for (int64_t d = 0; d < size; d++) to[d * NR] = i < count ? widen(keys[i][d]) : 0.0f;
+    }
+    for (int64_t panel = 0; panel * NR < size; panel++) {
+        const int64_t width = std::min<int64_t>(NR, size - panel * NR);
+        for (int64_t i = 0; i < count; i++) {
+            float* to = value_panels + (panel * count + i) * NR;
+            const T* from = values[i] + panel * NR;
+            if (width == NR) {
+                store(to, load(from));
+                store(to + VL, load(from + VL));
+                continue;
+            }
+            for (int64_t d = 0; d < NR; d++) to[d] = d < width ? widen(from[d]) : 0.0f;
+        }
+    }
+}
+
+// Rows [begin, end) in tiles of at most MR.
+template <class F>
+void tiles(int64_t rows, F&& f) {
+    const int64_t count = (rows + MR - 1) / MR;
+    for (int64_t t = 0; t < count; t++) f(rows * t / count, int(rows * (t + 1) / count - rows * t / count));
+}
+
+}  // namespace rm
