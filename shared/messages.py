@@ -365,9 +365,9 @@ class StepReport(Message):
     failures: list[str] = []
     """One sentence for each of `failed_slots`; these slots produced nothing and are at their end."""
     step_us: Int64 = 0
-    """Time from the start of the forward pass to its tokens, microseconds."""
+    """Time from the start of the plan's first forward pass to the last one's tokens, microseconds."""
     gap_us: Int64 = 0
-    """Time the worker was idle between the previous step and this one, microseconds, 0 if it had no plan."""
+    """Time the worker was idle between the previous plan and this one, microseconds, 0 if nothing ran then."""
     vectors: bytes = b""
     """float32 rows of embeddings or scores, for tasks other than GENERATE."""
 

@@ -27,7 +27,8 @@ class Reset:
 class _Launched:
     plan: StepPlan
     flight: InFlight
-    started: float
+    began: float
+    """When the plan's first step was launched."""
     gap_us: int
     last: bool
     """Whether this is the plan's last step."""
@@ -132,11 +133,11 @@ class StepLoop:
 
     def _step(self, plan: StepPlan) -> None:
         results: list[StepResult] = []
+        began = time.perf_counter()
+        gap_us = int((began - self._busy_until) * 1e6) if self._busy_until else 0
         for step in range(max(plan.steps, 1)):
-            started = time.perf_counter()
-            gap_us = int((started - self._busy_until) * 1e6) if self._busy_until and step == 0 else 0
             flight = self._engine.launch(plan, first=step == 0)
-            self._flights.append(_Launched(plan, flight, started, gap_us, step == max(plan.steps, 1) - 1, results))
+            self._flights.append(_Launched(plan, flight, began, gap_us, step == max(plan.steps, 1) - 1, results))
             while len(self._flights) > self._depth:
                 self._collect()
 
@@ -149,7 +150,7 @@ class StepLoop:
         self._busy_until = ended if self._engine.running() else 0.0
         report = None
         if launched.last:
-            step_us = int((ended - launched.started) * 1e6)
+            step_us = int((ended - launched.began) * 1e6)
             report = step_report(plan.epoch, plan.seq, launched.results, step_us, launched.gap_us)
             self.reported_seq = plan.seq
         first = len(launched.results) == 1

@@ -89,9 +89,9 @@ class Planner:
         return rows, np.minimum(length + steps, end)
 
     def _steps(self) -> int:
-        """Several decode steps in one plan only while nobody waits for the next plan."""
+        """Several decode steps in one plan only while nobody waits, and only as many as a newcomer would not feel."""
         state = self._state
-        most = state.settings.max_multi_step
+        most = min(state.settings.max_multi_step, state.quick_steps())
         if most == 1 or len(state.queue) or state.prefilling:
             return 1
         rows = state.slots.decode_slots()

@@ -48,10 +48,12 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
         _correct_lengths(state, plan, report)
     _rows(state, plan, report, now)
     counters = state.counters
-    counters.steps += 1
+    counters.steps += max(plan.steps, 1)
     counters.step_us += report.step_us
     counters.gap_us += report.gap_us
     counters.output_tokens += report.tokens.size
+    if not plan.chunks and report.slots.size:
+        state.time_decodes(plan.steps, report.step_us)
 
 
 def _chunks_done(state: ReplicaState, plan: InFlight, now: float) -> None:

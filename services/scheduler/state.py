@@ -98,8 +98,21 @@ class ReplicaState:
         self.effects: list[Effect] = []
         self.rate = FinishRate()
         self.counters = Counters()
+        self._decode_us = 0.0
+        """What a step of nothing but decodes took lately, microseconds; 0 before the first."""
         self.planned_seq = -1
         self.reported_seq = -1
+
+    def time_decodes(self, steps: int, step_us: int) -> None:
+        """`steps` steps of nothing but decodes took `step_us` together."""
+        latest = step_us / max(steps, 1)
+        self._decode_us = 0.8 * self._decode_us + 0.2 * latest if self._decode_us else latest
+
+    def quick_steps(self) -> int:
+        """Decode steps that take no longer together than `multi_step_ms`; 1 while that is not known."""
+        if not self.settings.multi_step_ms:
+            return self.settings.max_multi_step
+        return max(1, int(1000 * self.settings.multi_step_ms / self._decode_us)) if self._decode_us else 1
 
     @property
     def max_len(self) -> int:

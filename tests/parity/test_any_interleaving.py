@@ -187,6 +187,7 @@ def test_tokens_are_those_of_the_model_alone(
         max_prefill_tokens=chunk,
         pipeline_depth=depth,
         max_multi_step=multi,
+        multi_step_ms=0,
         policy=policy,
         prefix_cache=cached,
     )

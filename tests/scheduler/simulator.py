@@ -14,6 +14,7 @@ from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams
 
 VOCAB = 997
 EOS = 0
+STEP_US = 5000
 MAX_LEN = 4096
 
 _rng = np.random.default_rng(20240607)
@@ -256,6 +257,7 @@ class _Report:
             finish=np.array(self.finish, np.uint8),
             failed_slots=np.array(self.failed, np.int32),
             failures=["the test wanted it"] * len(self.failed),
+            step_us=STEP_US * max(plan.steps, 1),
         )
 
 

@@ -20,6 +20,7 @@ _settings = st.builds(
     eviction=st.sampled_from(["lru", "lfu"]),
     pipeline_depth=st.integers(1, 3),
     max_multi_step=st.integers(1, 5),
+    multi_step_ms=st.sampled_from([0.0, 12.0]),
     prefill_chunk=st.integers(1, 40),
     max_prefill_tokens=st.integers(1, 80),
     prefix_cache=st.booleans(),
