@@ -46,6 +46,21 @@ class Envelope:
         return unpack(self.data)
 
 
+class _InOrder(Client):
+    """A client whose PING goes out behind all that was published, subscribed and unsubscribed before it.
+
+    nats-py keeps those until its flusher task runs but writes a PING at once, so the PONG that ends a flush, or the
+    draining of a subscription, would say nothing of them: requests could still come to a subscription that has ended.
+    """
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        if self.is_connected and self._pending and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
+
 class Bus:
     """One NATS connection. Reconnects for ever; publishes during a reconnect are buffered up to a bound."""
 
@@ -64,7 +79,7 @@ class Bus:
         Raises:
             BusError: no server answered in time, or it refused the credentials.
         """
-        bus = cls(Client())
+        bus = cls(_InOrder())
         opening = asyncio.ensure_future(bus._open_at_last(settings, name))
         ends: set[asyncio.Future[Any]] = {opening, bus._refused}
         quiet = min(_PATIENCE, timeout)

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 INLINE_BYTES = 2048
 """A request of at most this size is encoded at once: that takes less time than a trip to a thread."""
 
+LAST_WORDS = 1.0
+"""Seconds, after the time to drain, in which the requests still here are told to go elsewhere."""
+
 
 class Tokenizer(Actor):
     """Turns requests into token ids, and chooses the replica and the detokenizer that serve them."""
@@ -46,6 +49,7 @@ class Tokenizer(Actor):
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="encode")
         self._pending = 0
         self._pending_bytes = 0
+        self._given_up: asyncio.Future[None]
         self._requests = 0
         self._defaults: dict[str, float | int] = {}
         self._router = Router(
@@ -57,6 +61,7 @@ class Tokenizer(Actor):
 
     async def setup(self) -> None:
         """Loads the tokenizer, then takes its share of the requests. Raises ModelLoadError."""
+        self._given_up = asyncio.get_running_loop().create_future()
         self.members.on_change.append(self._member_changed)
         self.on(Presence, self._heard)
         self.on(KvEvents, self._cache_changed)
@@ -68,12 +73,19 @@ class Tokenizer(Actor):
         self._submits = await self.listen(self.subjects.submit(self.model()), queue=TOKENIZER_GROUP)
 
     async def drain(self) -> None:
-        """Leaves new requests to the other tokenizers, and sends on those it has."""
+        """Leaves new requests to the other tokenizers, and sends on those it has, or says that it cannot."""
         with contextlib.suppress(TimeoutError, NatsError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 await self._submits.drain()  # type: ignore[no-untyped-call]
-                while self._pending or not self._mailbox.empty():  # noqa: ASYNC110  a mailbox tells nobody of its end
-                    await asyncio.sleep(0.01)
+                await self._idle()
+        self._given_up.set_result(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._idle()
+
+    async def _idle(self) -> None:
+        while self._pending or not self._mailbox.empty():  # noqa: ASYNC110  a mailbox tells nobody of its end
+            await asyncio.sleep(0.01)
 
     async def teardown(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -132,6 +144,8 @@ class Tokenizer(Actor):
     async def _submitted(self, submit: Submit, envelope: Envelope) -> None:
         size = len(envelope.data)
         self._requests += 1
+        if self._given_up.done():
+            raise self._not_ready("tokenizer")
         too_much = self._pending > 0 and self._pending_bytes + size > self._settings.max_pending_bytes
         if too_much or self._pending >= self._settings.max_pending:
             raise RequestError(ErrorCode.QUEUE_FULL, "the tokenizer is overloaded", retry_after=1.0)
@@ -187,8 +201,13 @@ class Tokenizer(Actor):
         now = self._limits_now()
         if not threaded:
             return self._encoder.encode(submit, now)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._encoder.encode, submit, now)
+        encoding = asyncio.get_running_loop().run_in_executor(self._threads, self._encoder.encode, submit, now)
+        either: set[asyncio.Future[Any]] = {encoding, self._given_up}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not encoding.done():
+            encoding.cancel()
+            raise self._not_ready("tokenizer")
+        return encoding.result()
 
     async def _publish(
         self,
