@@ -206,6 +206,8 @@ class Submit(Message):
     params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""
+    cut_to_fit: bool = False
+    """`params.max_tokens` is not the client's wish: where the model's context is shorter, so is the output."""
     priority: Int64 = 0
     """Higher goes first, under a priority policy."""
     cache_salt: str = ""
@@ -245,6 +247,8 @@ class OpenText(Message):
     prompt_tokens: Int64
     choices: list[Choice]
     stop: list[str] = []
+    min_tokens: Int64 = 0
+    """Stop strings are not looked for in the text of this many first output tokens."""
     skip_special_tokens: bool = True
     deadline: float
 

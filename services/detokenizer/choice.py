@@ -24,14 +24,18 @@ class ChoiceText:
 
     Args:
         is_special: whether a token is a control token, which is never shown when it is what ended the text.
+        min_tokens: stop strings are looked for only in what comes after this many tokens.
     """
 
-    __slots__ = ("_decoder", "_is_special", "_scan")
+    __slots__ = ("_decoder", "_is_special", "_scan", "_unscanned")
 
-    def __init__(self, decoder: Decoder, stops: StopSet | None, is_special: Callable[[int], bool]) -> None:
+    def __init__(
+        self, decoder: Decoder, stops: StopSet | None, is_special: Callable[[int], bool], min_tokens: int = 0
+    ) -> None:
         self._decoder = decoder
         self._scan = StopScan(stops) if stops is not None else None
         self._is_special = is_special
+        self._unscanned = min_tokens
 
     def advance(self, tokens: Sequence[int], finish: Finish = Finish.RUNNING, stop_token: int = -1) -> Advance:
         """Takes in the next tokens, and the worker's word that they are the last.
@@ -53,7 +57,8 @@ class ChoiceText:
             return Advance(text, len(tokens), finish, reason)
         parts = []
         for position, token in enumerate(shown):
-            part, stop = scan.feed(self._decoder.feed((token,)))
+            part, stop = self._looked_over(scan, self._decoder.feed((token,)))
+            self._unscanned = max(0, self._unscanned - 1)
             parts.append(part)
             if stop is not None:
                 return Advance("".join(parts), position + 1, Finish.STOP, stop)
@@ -64,3 +69,6 @@ class ChoiceText:
                 return Advance("".join(parts), len(tokens), Finish.STOP, stop)
             parts.append(scan.flush())
         return Advance("".join(parts), len(tokens), finish, reason)
+
+    def _looked_over(self, scan: StopScan, text: str) -> tuple[str, str | None]:
+        return (text, None) if self._unscanned else scan.feed(text)

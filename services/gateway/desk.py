@@ -140,6 +140,7 @@ class Desk:
             params=self._with_defaults(prompt),
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,
+            cut_to_fit=prompt.cut_to_fit,
             received_at=unix,
             deadline=unix + timeout,
         )

@@ -44,6 +44,11 @@ class Prompt:
     cache_salt: str = ""
 
     @property
+    def cut_to_fit(self) -> bool:
+        """Whether max_tokens is a default, which no client should be refused for."""
+        return self.chosen.isdisjoint(("max_tokens", "max_completion_tokens"))
+
+    @property
     def operation(self) -> str:
         """The gen_ai name of what is asked."""
         return "text_completion" if self.messages is None else "chat"

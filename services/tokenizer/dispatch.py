@@ -38,6 +38,7 @@ def dispatch(submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detoke
         prompt_tokens=len(prompt_ids),
         choices=choices,
         stop=submit.params.stop,
+        min_tokens=submit.params.min_tokens,
         skip_special_tokens=submit.params.skip_special_tokens,
         deadline=submit.deadline,
     )

@@ -78,7 +78,8 @@ def check_token_params(params: SamplingParams, limits: Limits) -> None:
 def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str) -> None:
     """Raises RequestError (context_length_exceeded) naming all lengths if prompt and output do not fit the model.
 
-    What earlier attempts made counts as prompt, and within `max_tokens`.
+    What earlier attempts made counts as prompt, and within `max_tokens`. With `cut_to_fit` the output ends where the
+    model's context does.
     """
     limit, max_tokens = limits.max_model_len, submit.params.max_tokens
     if not limit:
@@ -92,7 +93,7 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
             f"{has}, but the model's context length is {limit} tokens" + (", output included" if generates else ""),
             param=param,
         )
-    if generates and max_tokens is not None and prompt_tokens + max_tokens > limit:
+    if generates and not submit.cut_to_fit and max_tokens is not None and prompt_tokens + max_tokens > limit:
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
             f"{has} and max_tokens asks for {max_tokens}, together {prompt_tokens + max_tokens}, "

@@ -147,6 +147,19 @@ def test_stop_string_ends_the_choice_and_cancels_it_at_the_replica() -> None:
     assert sent(unit.tokens(batch((R1, 1, len(ids), [70], RUN)), 1.0)) == {}
 
 
+def test_stop_strings_are_looked_for_after_min_tokens_only() -> None:
+    """Not in the text of the first tokens, nor across its end; those of earlier attempts count in."""
+    first, more = ids_of("STOP or ST"), ids_of("OP, or STOP it")
+    for resumed in (0, 2, len(first)):
+        unit = table()
+        choice = Choice.model_validate({"index": 0, "resumed": first[:resumed]})
+        unit.open(opened(stop=["STOP"], min_tokens=len(first), choices=[choice]))
+        given = [*first, *more][resumed:]
+        ((*_, text, finish),) = text_rows(unit.tokens(batch((R1, 0, resumed, given, RUN)), 1.0))
+        shown = byte_level().decode(first[:resumed])
+        assert (shown + text, finish) == ("STOP or STOP, or ", STOP)
+
+
 def test_held_text_is_flushed_by_the_workers_end() -> None:
     unit, ids = table(), ids_of("maybe ST")
     unit.open(opened(stop=["STOP"]))

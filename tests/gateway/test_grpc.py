@@ -120,6 +120,19 @@ async def test_errors(stub: Any, request_: pb.GenerateRequest, code: Code, param
         assert trailer["retry-after"] == "7"
 
 
+@pytest.mark.parametrize("method", ["Generate", "Abort", "GetModelInfo"])
+async def test_bytes_that_are_no_message(
+    channel: grpc.aio.Channel, method: str, ring: Ring, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = channel.unary_stream(f"/radixmesh.v1.RadixMesh/{method}")(b"\x0a\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await anext(aiter(call))
+    assert raised.value.code() is Code.INVALID_ARGUMENT
+    assert method in (raised.value.details() or "")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not ring.submits
+
+
 async def test_a_client_that_leaves_is_cancelled(stub: Any, ring: Ring, gateway: Gateway) -> None:
     call = stub.Generate(generate_request("silence:2"))
     await call.read()

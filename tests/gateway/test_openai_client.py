@@ -1,5 +1,7 @@
 """The official `openai` client against the gateway, unchanged."""
 
+from typing import Any
+
 import openai
 import pytest
 from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, words
@@ -97,6 +99,15 @@ async def test_completions_of_token_ids(client: openai.AsyncOpenAI, ring: Ring, 
     assert sorted(sent) == ([prompt] if isinstance(prompt[0], int) else prompt)
     assert {choice.text for choice in answer.choices} == {words(3)}
     assert {submit.params.max_tokens for submit in ring.submits} == {16}
+
+
+async def test_only_a_token_limit_of_the_clients_own_must_fit(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    await client.completions.create(model=MODEL, prompt="echo:1")
+    await client.completions.create(model=MODEL, prompt="echo:1", max_tokens=16)
+    chat: Any = [{"role": "user", "content": "echo:1"}]
+    await client.chat.completions.create(model=MODEL, messages=chat, max_tokens=16)
+    await client.chat.completions.create(model=MODEL, messages=chat, max_completion_tokens=16)
+    assert [submit.cut_to_fit for submit in ring.submits] == [True, False, False, False]
 
 
 async def test_completions_stream_several_prompts(client: openai.AsyncOpenAI) -> None:

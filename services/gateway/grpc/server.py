@@ -1,17 +1,22 @@
 """The gRPC server: RadixMesh, health and reflection on one port."""
 
+from collections.abc import Callable
+from typing import Any
+
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.grpc import radixmesh_pb2, radixmesh_pb2_grpc
-from radixmesh.services.gateway.grpc.servicer import Servicer
+from radixmesh.services.gateway.grpc import radixmesh_pb2
+from radixmesh.services.gateway.grpc.servicer import MALFORMED, Servicer
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.shared.errors import RadixMeshError
 
-_NAME = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"].full_name
+_SERVICE = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"]
+_NAME = _SERVICE.full_name
 
 
 class GrpcFace:
@@ -24,7 +29,7 @@ class GrpcFace:
             options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)]
         )
         servicer = Servicer(desk, metrics, key, settings.client_timeout)
-        radixmesh_pb2_grpc.add_RadixMeshServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_generic_rpc_handlers((_handlers(servicer),))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -53,3 +58,26 @@ class GrpcFace:
         states = health_pb2.HealthCheckResponse
         for name in ("", _NAME):
             await self._health.set(name, states.SERVING if healthy else states.NOT_SERVING)
+
+
+def _handlers(servicer: Servicer) -> "grpc.GenericRpcHandler[Any, Any]":
+    """As the generated code registers them, but for requests that are no messages: it lets the server fail on them."""
+    handlers = {}
+    for method in _SERVICE.methods:
+        make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
+        handlers[method.name] = make(
+            getattr(servicer, method.name),
+            request_deserializer=_reader(getattr(radixmesh_pb2, method.input_type.name)),
+            response_serializer=getattr(radixmesh_pb2, method.output_type.name).SerializeToString,
+        )
+    return grpc.method_handlers_generic_handler(_NAME, handlers)
+
+
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return MALFORMED
+
+    return read

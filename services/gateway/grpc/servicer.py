@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
 
+MALFORMED = object()
+"""In place of a request whose bytes are not the message that its method takes."""
+
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 _FINISH = {
     Finish.RUNNING: pb.FINISH_REASON_UNSPECIFIED,
@@ -50,22 +53,26 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
         self._client_timeout = client_timeout
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        await self._call("Generate", context, lambda headers: self._generate(request, context, headers))
+        await self._call("Generate", request, context, lambda headers: self._generate(request, context, headers))
 
     async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.AbortResponse:
-        return await self._call("Abort", context, lambda _: self._abort(request))
+        return await self._call("Abort", request, context, lambda _: self._abort(request))
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
-        return await self._call("GetModelInfo", context, lambda _: self._model_info(request))
+        return await self._call("GetModelInfo", request, context, lambda _: self._model_info(request))
 
-    async def _call(self, name: str, context: Context, method: Callable[[dict[str, str]], Awaitable[T]]) -> T:
-        """Checks the key, counts the call, and turns errors into statuses."""
+    async def _call(
+        self, name: str, request: object, context: Context, method: Callable[[dict[str, str]], Awaitable[T]]
+    ) -> T:
+        """Checks the key and the form, counts the call, and turns errors into statuses."""
         status = grpc.StatusCode.CANCELLED  # what is counted if the client goes
         failure: RequestError
         try:
             headers = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
             if self._key and not key_matches(headers.get("authorization", ""), self._key):
                 raise RequestError(ErrorCode.UNAUTHENTICATED, "a valid API key is needed as metadata 'authorization'")
+            if request is MALFORMED:
+                raise invalid(f"the request is not a message as {name} takes it")
             result = await method(headers)
             status = grpc.StatusCode.OK
             return result
