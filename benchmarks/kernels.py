@@ -26,7 +26,7 @@ from torch import Tensor
 
 from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.native import INT16, Native, native
+from radixmesh.services.model_worker.kernels.native import INT12, Native, native
 from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Format, PackedWeight
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models import load_model
@@ -110,7 +110,7 @@ def stored_weights(library: Native, n: int, k: int) -> tuple[dict[str, list[Pack
     weight = torch.randn(n, k) * 0.02
     half = weight.bfloat16()
     copies = max(1, COLD_BYTES // half.nbytes)
-    forms = {"bf16": Format(), "int16": Format(INT16, 128), "int8": Format.of("w8a16"), "int4": Format.of("w4a16")}
+    forms = {"bf16": Format(), "int12": Format(INT12, 128), "int8": Format.of("w8a16"), "int4": Format.of("w4a16")}
     packed = {name: [PackedWeight(library, [half], form=form) for _ in range(copies)] for name, form in forms.items()}
     packed["fp32"] = [PackedWeight(library, [weight]) for _ in range(copies // 2 + 1)]
     plain = {"torch f32": [weight.clone() for _ in range(copies // 2 + 1)]}

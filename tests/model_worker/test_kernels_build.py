@@ -20,7 +20,12 @@ def needs_a_compiler() -> None:
 
 
 def test_processes_that_build_at_once_agree(tmp_path: Path) -> None:
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), build.FLAGS_ENV: "-O1"}
+    """The compiler takes its time and gives what was compiled before, so that the builds do run side by side."""
+    compiler = tmp_path / "g++"
+    copy = f'[ $# = 1 ] || {{ sleep 1; cp {build.library_path()} "$last"; }}'  # alone stands --version
+    compiler.write_text(f"#!/bin/sh\nfor last; do true; done\n{copy}\n")
+    compiler.chmod(0o755)
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), build.COMPILER_ENV: str(compiler)}
     command = [sys.executable, "-c", _BUILD]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate(timeout=170)[0].strip() for process in processes}
@@ -106,7 +111,7 @@ from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
 library = native()
 assert library.panel_width == 32, library.panel_width
 w, x = torch.randn(70, 150), torch.randn(29, 150)
-for form, bound in ((Format(), 1e-5), (Format(5, 128), 2e-3), (Format(3, 128), 3e-2), (Format(4, 32), 0.3)):
+for form, bound in ((Format(), 1e-5), (Format(5, 128), 6e-4), (Format(3, 128), 3e-2), (Format(4, 32), 0.3)):
     packed = PackedWeight(library, [w], form=form)
     for rows in (1, 7, 12, 13, 29):
         error = packed.multiply(x[:rows]) - x[:rows] @ w.T

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_fixtures import THREADS, library, relative
 from paged_driver import PagedDriver, Sequence
-from test_parity import COUNT, FEATURES, PROMPTS, reference
+from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, reference
 
 from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder, supported
@@ -43,13 +43,11 @@ def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> Caus
 
 
 @pytest.mark.parametrize("case", FEATURES)
-def test_greedy_tokens_equal_transformers(case: str, tmp_path: Path) -> None:
+def test_greedy_tokens_equal_transformers(case: str) -> None:
     library().set_threads(2)
-    family, overrides = FEATURES[case]
-    theirs = make_checkpoint(tmp_path, family, **overrides)
-    expected = [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
+    path, expected = checkpoint_and_tokens(case)
     for page_size in (1, 16):
-        driver = FusedDriver(load(tmp_path), page_size)
+        driver = FusedDriver(load(path), page_size)
         assert [driver.alone(prompt, COUNT) for prompt in PROMPTS] == expected
         assert driver.mixed(PROMPTS, COUNT, chunk=6) == expected
 

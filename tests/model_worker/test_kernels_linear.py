@@ -13,7 +13,7 @@ from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FORMS = [Format(5, 128), Format(5, 32), Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]
-STEPS = {5: 8158, 3: 254, 4: 15}  # from the least to the greatest weight of a group
+STEPS = {5: 4078, 3: 254, 4: 15}  # from the least to the greatest weight of a group
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40)
 
 
@@ -64,15 +64,15 @@ def test_quantized_products_are_exact_for_the_weights_stored(
     x, w = random(rows, k, seed=n), random(n, k, seed=k).bfloat16()
     packed = PackedWeight(native, [w], form=form)
     stored = packed.rows(0, n)
-    # Rows are rounded to 16 (13) bits of their group's largest value, which is 5 at most.
+    # Rows are rounded to 16 (14) bits of their group's largest value, which is 5 at most.
     got, expected = packed.multiply(x), x.double() @ stored.double().T
-    step = 5.0 / (4095 if form.kind == 5 else 32767)
+    step = 5.0 / (8191 if form.kind == 5 else 32767)
     assert ((got.double() - expected).abs() <= step / 2 * stored.abs().double().sum(1) + 1e-5).all()
     largest, error = group_largest(w.float(), form), group_largest(w.float() - stored, form)
     assert (error <= largest * (2.0 / STEPS[form.kind or 0]) * 1.02 + 1e-30).all()
 
 
-@pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1), ("", 0.0003)])
+@pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1), ("", 0.00045)])
 def test_quantization_error_of_normal_weights(quantization: str, bound: float) -> None:
     w = random(256, 1024).bfloat16() * 0.02
     packed = PackedWeight(library(), [w], form=Format.of(quantization, False, w.dtype, True))  # type: ignore[arg-type]
@@ -156,5 +156,6 @@ def test_rows_that_do_not_exist_are_refused() -> None:
 def test_the_largest_numbers_do_not_overflow() -> None:
     x, w = torch.full((7, 256), -3.0), torch.full((16, 256), 2.0)
     for form in (Format(5, 128), Format(3, 128), Format(4, 128)):
-        got = PackedWeight(library(), [w], form=form).multiply(x)
-        torch.testing.assert_close(got, torch.full((7, 16), -1536.0), rtol=0.01, atol=0)
+        for sign in (-1.0, 1.0):
+            got = PackedWeight(library(), [w * sign], form=form).multiply(x)
+            torch.testing.assert_close(got, torch.full((7, 16), -1536.0 * sign), rtol=0.01, atol=0)

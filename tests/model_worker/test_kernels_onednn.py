@@ -9,7 +9,7 @@ import torch
 from checkpoints import make_checkpoint
 from kernel_fixtures import library
 from paged_driver import PagedDriver
-from test_parity import COUNT, PROMPTS, reference
+from parity_cases import COUNT, PROMPTS, reference
 
 from radixmesh.services.model_worker.kernels import onednn
 from radixmesh.services.model_worker.models import load_model

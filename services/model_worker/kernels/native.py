@@ -19,7 +19,7 @@ FORCE_ENV = "RADIXMESH_KERNELS"
 
 KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """`Kind` in weight.h, for plain arrays and for weights that are not quantized."""
-INT8, INT4, INT16 = 3, 4, 5
+INT8, INT4, INT12 = 3, 4, 5
 
 _PROBLEMS = {
     1: MemoryError("no memory for a step's activations"),

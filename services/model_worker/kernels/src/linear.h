@@ -8,7 +8,6 @@
 namespace rm {
 
 constexpr int64_t SLAB = 512;           // rows whose activations stay in the outer cache
-constexpr int64_t PANELS_IN_L2 = 192 << 10;  // bytes of weights kept while all rows pass by
 
 // Where a layer's input comes from: rows, normalised first if `norm` is given.
 struct Input {
@@ -41,8 +40,11 @@ void linear(Team& team, const Weight& w, const Act& act, int64_t rows, int unit_
     if (rows <= 0) return;
     const int64_t units = w.panels / unit_panels, bytes = panel_bytes(w), unit_bytes = bytes * unit_panels;
     const int64_t slabs = (rows + SLAB - 1) / SLAB;
+    // Of weights of 12 bits, the first of several tiles leaves its panel unpacked to the others.
+    const Weight wide = w.kind == I12 ? unpacked(w, workspace().thread(team.id).panels) : w;
+    const int64_t wide_bytes = panel_bytes(wide);
     // Few rows: one unit at a time, the next one prefetched. Many: as many as stay in the cache.
-    const int64_t together = rows <= 8 * MR ? 1 : std::max<int64_t>(1, PANELS_IN_L2 / unit_bytes);
+    const int64_t together = rows <= 8 * MR ? 1 : std::max<int64_t>(1, PANELS_IN_L2 / (wide_bytes * unit_panels));
     const int64_t grain = std::max<int64_t>(together, std::min<int64_t>(units / 16, (64 << 10) / unit_bytes));
     alignas(64) float out[2 * MR * NR];
     int64_t begin, end;
@@ -52,14 +54,19 @@ void linear(Team& team, const Weight& w, const Act& act, int64_t rows, int unit_
             const int64_t last = std::min({first + together, units, first + end - at});
             const int64_t row0 = slab * SLAB, count = std::min(SLAB, rows - row0);
             const int64_t tiles = (count + MR - 1) / MR;
+            const bool leave = w.kind == I12 && tiles > 1;
             for (int64_t t = 0; t < tiles; t++) {
                 const int64_t from = count * t / tiles, to = count * (t + 1) / tiles;
                 const Act part = act.from(row0 + from);
                 for (int64_t unit = first; unit < last; unit++) {
                     const uint8_t* next = w.data + (unit + 1) * unit_bytes + unit_bytes * t / tiles;
-                    for (int p = 0; p < unit_panels; p++)
-                        tile(w, unit * unit_panels + p, part, int(to - from), out + p * MR * NR,
-                             next + bytes / tiles * p, bytes / tiles);
+                    for (int p = 0; p < unit_panels; p++) {
+                        const int64_t panel = unit * unit_panels + p, place = panel - first * unit_panels;
+                        const bool left = leave && t > 0;
+                        tile(left ? wide : w, left ? place : panel, part, int(to - from), out + p * MR * NR,
+                             next + bytes / tiles * p, bytes / tiles,
+                             leave && !left ? wide.data + place * wide_bytes : nullptr);
+                    }
                     finish(row0 + from, int(to - from), unit, out);
                 }
             }

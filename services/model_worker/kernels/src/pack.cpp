@@ -2,6 +2,7 @@
 #include <cmath>
 #include <vector>
 
+#include "int12.h"
 #include "quantize.h"
 #include "threads.h"
 #include "weight.h"
@@ -53,19 +54,25 @@ void weave(const uint32_t* const* rows, int64_t pairs, uint32_t* panel) {
 }
 
 // NR rows [NR][padded k] to a panel.
-void put_int16(const Weight& w, uint8_t* panel, const float* rows) {
+void put_int12(const Weight& w, uint8_t* panel, const float* rows) {
     alignas(4) int16_t values[NR][MAX_GROUP];
+    uint32_t woven[MAX_GROUP / 2 * NR];
     const uint32_t* pairs[NR];
     for (int64_t g = 0; g < groups(w); g++, panel += group_bytes(w)) {
         for (int64_t j = 0; j < NR; j++) {
             const float* row = rows + j * padded_k(w) + g * w.group;
             // Rounding the scale down must not push the largest over the limit.
-            Scale scale = scale_for(largest_of(row, w.group), LIMIT16 - 16.0f);
+            Scale scale = scale_for(largest_of(row, w.group), LIMIT12 - 8.0f);
             reinterpret_cast<bf16*>(panel)[j] = to_bf16(scale.value);
-            round_group(row, w.group, scale.inverse, LIMIT16, values[j]);
+            round_group(row, w.group, scale.inverse, LIMIT12, values[j]);
             pairs[j] = reinterpret_cast<const uint32_t*>(values[j]);
         }
-        weave(pairs, w.group / 2, reinterpret_cast<uint32_t*>(panel + NR * 2));
+        weave(pairs, w.group / 2, woven);
+        uint8_t* to = panel + NR * 2;
+        for (int64_t i = 0; i < w.group; i += 4, to += STEP12_BYTES) {
+            const uint32_t* from = woven + i / 2 * NR;
+            store12({load_bits(from), load_bits(from + VL), load_bits(from + 2 * VL), load_bits(from + 3 * VL)}, to);
+        }
     }
 }
 
@@ -124,10 +131,10 @@ void weave_bf16(const Weight& w, int64_t panel_index, const bf16* source, int64_
 void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind, int64_t row, int64_t rows,
                 std::vector<float>& line) {
     line.resize(NR * padded_k(w));
-    if (w.kind == I16) {
+    if (w.kind == I12) {
         std::fill(line.begin(), line.end(), 0.0f);
         for (int64_t j = 0; j < rows; j++) widen_row(source, kind, (row + j) * w.k, w.k, line.data() + j * padded_k(w));
-        return put_int16(w, w.data + panel * panel_bytes(w), line.data());
+        return put_int12(w, w.data + panel * panel_bytes(w), line.data());
     }
     if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0)
         return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
@@ -187,8 +194,8 @@ void unpack_row(const Weight& w, int64_t row, float* out) {
         const int64_t at = i % w.group;
         float scale = from_bf16(reinterpret_cast<const bf16*>(group)[column]);
         const int64_t place = (at / 2) * NR * 2 + column * 2 + (at & 1);
-        if (w.kind == I16) {
-            out[i] = scale * reinterpret_cast<const int16_t*>(group + NR * 2)[place];
+        if (w.kind == I12) {
+            out[i] = scale * number12(group + NR * 2, at, column);
         } else if (w.kind == I8) {
             out[i] = scale * reinterpret_cast<const int8_t*>(group + NR * 2)[place];
         } else {

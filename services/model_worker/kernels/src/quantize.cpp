@@ -6,7 +6,7 @@
 namespace rm {
 
 void quantize_row(const Weight& w, const float* x, int16_t* q, float* scale, int32_t* sum) {
-    const int32_t limit = w.kind == I16 ? LIMIT16 : 32767;
+    const int32_t limit = w.kind == I12 ? LIMIT_INPUT12 : 32767;
     float padded[MAX_GROUP];
     for (int64_t start = 0, g = 0; start < w.k; start += w.group, g++) {
         const float* from = x + start;
@@ -20,7 +20,7 @@ void quantize_row(const Weight& w, const float* x, int16_t* q, float* scale, int
         memcpy(&largest, &bits, 4);
         const float inverse = finite && largest > 1e-30f ? float(limit) / largest : 0.0f;
         if (finite)
-            sum[g] = round_group(from, w.group, inverse, limit, q + start);
+            sum[g] = -offset(w) * round_group(from, w.group, inverse, limit, q + start);
         else
             sum[g] = 0, std::fill(q + start, q + start + w.group, int16_t(0));
         scale[g] = finite ? largest / float(limit) : NAN;  // 0 * NaN: the whole row becomes NaN

@@ -35,6 +35,7 @@ typedef int32_t vi_mem __attribute__((vector_size(VL * 4), aligned(1), may_alias
 inline vf load(const float* p) { return *reinterpret_cast<const vf_mem*>(p); }
 inline void store(float* p, vf v) { *reinterpret_cast<vf_mem*>(p) = v; }
 inline vi load_bits(const void* p) { return *reinterpret_cast<const vi_mem*>(p); }
+inline void store_bits(void* p, vi v) { *reinterpret_cast<vi_mem*>(p) = v; }
 inline vf as_float(vi v) { return (vf)v; }
 inline vi as_int(vf v) { return (vi)v; }
 inline vf splat(float x) { return x - vf{}; }
@@ -132,20 +133,20 @@ inline vf load(const Fp16* p) {
 #endif
 }
 
-// -- integer products: 2 * VL int16 against 2 * VL int16, summed in pairs into VL int32 --
+// -- integer products: 2 * VL int16 against 2 * VL int16, summed in pairs into VL int32, modulo 2^32 --
 
 inline vi madd(vi sum, vi a, vi b) {
 #if defined(RM_AVX512) && defined(__AVX512VNNI__)
     return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #elif defined(RM_AVX512)
-    return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+    return (vi)((vu)sum + (vu)_mm512_madd_epi16((__m512i)a, (__m512i)b));
 #elif defined(RM_AVX2) && defined(__AVXVNNI__)
     return (vi)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
 #elif defined(RM_AVX2)
-    return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+    return (vi)((vu)sum + (vu)_mm256_madd_epi16((__m256i)a, (__m256i)b));
 #else
     vi low = ((a << 16) >> 16) * ((b << 16) >> 16);
-    return sum + low + (a >> 16) * (b >> 16);
+    return (vi)((vu)sum + (vu)low + (vu)((a >> 16) * (b >> 16)));
 #endif
 }
 

@@ -1,5 +1,7 @@
 // The micro-kernels: MR x NR sums in registers, one pass over k.
-#include "weight.h"
+#include <algorithm>
+
+#include "int12.h"
 
 namespace rm {
 namespace {
@@ -13,6 +15,7 @@ struct Ahead {
     void operator()() {
         prefetch(at);
         if (step > 64) prefetch(at + 64);
+        if (step > 128) prefetch(at + 128);
         at += step;
     }
 };
@@ -131,20 +134,56 @@ inline void add_pairs(vi (&sums)[M][2], const Inputs<M>& rows, int number, vi b0
 
 // Integers that one step of k takes from a panel: `add` multiplies them with a tile's rows.
 struct Int16 {
-    static constexpr int STEP = 4, BYTES = NR * 8, START = 0;
+    static constexpr int STEP = 8, BYTES = NR * 16;
 
     template <int M>
-    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
-        add_pairs<M>(sums, rows, 0, load_bits(panel), load_bits(panel + VL * 4));
-        add_pairs<M>(sums, rows, 1, load_bits(panel + NR * 4), load_bits(panel + NR * 4 + VL * 4));
+    void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) const {
+#pragma GCC unroll 4
+        for (int pair = 0; pair < 4; pair++, panel += NR * 4)
+            add_pairs<M>(sums, rows, pair, load_bits(panel), load_bits(panel + VL * 4));
+    }
+};
+
+struct Int12 {
+    static constexpr int STEP = 8, BYTES = 2 * STEP12_BYTES;
+
+    template <int M>
+    void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) const {
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 4; pair += 2, panel += STEP12_BYTES) {
+            const vi a = load_bits(panel), b = load_bits(panel + VL * 4), c = load_bits(panel + VL * 8);
+            add_pairs<M>(sums, rows, pair, low12(a), low12(b));
+            add_pairs<M>(sums, rows, pair + 1, low12(c), high12(a, b, c));
+        }
+    }
+};
+
+// Int12 that leaves what it unpacks to be read as Int16.
+struct Int12Left {
+    static constexpr int STEP = 8, BYTES = 2 * STEP12_BYTES;
+    uint8_t* left;
+
+    vi leave(int at, vi value) const {
+        store_bits(left + at * VL * 4, value);
+        return value;
+    }
+    template <int M>
+    void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 4; pair += 2, panel += STEP12_BYTES, left += NR * 8) {
+            const uint8_t *a = panel, *b = a + VL * 4, *c = b + VL * 4;
+            add_pairs<M>(sums, rows, pair, leave(0, low12(load_bits(a))), leave(1, low12(load_bits(b))));
+            const vi last = high12(load_bits(a), load_bits(b), load_bits(c));  // loaded again: registers are few
+            add_pairs<M>(sums, rows, pair + 1, leave(2, low12(load_bits(c))), leave(3, last));
+        }
     }
 };
 
 struct Int8 {
-    static constexpr int STEP = 4, BYTES = NR * 4, START = 0;
+    static constexpr int STEP = 4, BYTES = NR * 4;
 
     template <int M>
-    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+    void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
         const int8_t* b = reinterpret_cast<const int8_t*>(panel);
         add_pairs<M>(sums, rows, 0, widen_int8(b), widen_int8(b + NR));
         add_pairs<M>(sums, rows, 1, widen_int8(b + 2 * NR), widen_int8(b + 3 * NR));
@@ -152,10 +191,10 @@ struct Int8 {
 };
 
 struct Int4 {
-    static constexpr int STEP = 8, BYTES = NR * 4, START = -8;  // of what is stored, 8 too much
+    static constexpr int STEP = 8, BYTES = NR * 4;
 
     template <int M>
-    static void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
+    void add(vi (&sums)[M][2], const uint8_t* panel, const Inputs<M>& rows) {
         const int32_t mask = 0x000f000f;
 #pragma GCC unroll 4
         for (int nibble = 0; nibble < 4; nibble++) {
@@ -166,47 +205,65 @@ struct Int4 {
     }
 };
 
-// Exact integer sums over one group of k, then one rounding: sum * scale of the weights * scale of the row.
+// Exact integer sums over group `g`, then one rounding: sum * scale of the weights * scale of the row. Adds to `out`.
+template <int M, class Ints>
+__attribute__((always_inline)) inline void add_group(Ints ints, const uint8_t* group, int64_t size, const Act& act,
+                                                     int64_t g, float* out, Ahead& ahead) {
+    Inputs<M> rows(act.q + g * size, act.q_stride);
+    const uint8_t* data = group + NR * 2;
+    vi sums[M][2];
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) sums[m][0] = sums[m][1] = splat(act.sum[m * act.groups + g]);
+    for (int64_t i = 0; i < size; i += Ints::STEP, data += Ints::BYTES) {
+        ahead();
+        ints.template add<M>(sums, data, rows);
+        rows.advance(Ints::STEP);
+    }
+    const Bf16* scales = reinterpret_cast<const Bf16*>(group);
+    vf s0 = load(scales), s1 = load(scales + VL);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) {
+        float scale = act.scale[m * act.groups + g];
+        store(out + m * NR, load(out + m * NR) + to_float(sums[m][0]) * (s0 * scale));
+        store(out + m * NR + VL, load(out + m * NR + VL) + to_float(sums[m][1]) * (s1 * scale));
+    }
+}
+
 template <int M, class Ints>
 void tile_int(const Weight& w, const uint8_t* panel, const Act& act, float* out, Ahead ahead) {
-    const int64_t count = groups(w), size = w.group;
-    for (int m = 0; m < M; m++)
-        for (int i = 0; i < NR; i += VL) store(out + m * NR + i, vf{});
-    for (int64_t g = 0; g < count; g++) {
-        const Bf16* scales = reinterpret_cast<const Bf16*>(panel);
-        panel += NR * 2;
-        Inputs<M> rows(act.q + g * size, act.q_stride);
-        vi sums[M][2];
-#pragma GCC unroll 12
-        for (int m = 0; m < M; m++)
-            sums[m][0] = sums[m][1] = splat(Ints::START ? Ints::START * act.sum[m * act.groups + g] : 0);
-        for (int64_t i = 0; i < size; i += Ints::STEP, panel += Ints::BYTES) {
-            ahead();
-            Ints::template add<M>(sums, panel, rows);
-            rows.advance(Ints::STEP);
-        }
-        vf s0 = load(scales), s1 = load(scales + VL);
-#pragma GCC unroll 12
-        for (int m = 0; m < M; m++) {
-            float scale = act.scale[m * act.groups + g];
-            store(out + m * NR, load(out + m * NR) + to_float(sums[m][0]) * (s0 * scale));
-            store(out + m * NR + VL, load(out + m * NR + VL) + to_float(sums[m][1]) * (s1 * scale));
-        }
+    std::fill_n(out, M * NR, 0.0f);
+    const int64_t count = groups(w), size = w.group, bytes = group_bytes(w);
+    for (int64_t g = 0; g < count; g++, panel += bytes) add_group<M>(Ints(), panel, size, act, g, out, ahead);
+}
+
+// Leaves the panel as I16.
+template <int M>
+void tile_left(const Weight& w, const uint8_t* panel, const Act& act, float* out, Ahead ahead, uint8_t* left) {
+    std::fill_n(out, M * NR, 0.0f);
+    const int64_t count = groups(w), size = w.group, bytes = group_bytes(w);
+    for (int64_t g = 0; g < count; g++, panel += bytes) {
+        std::copy_n(panel, NR * 2, left);
+        left += NR * 2;
+        add_group<M>(Int12Left{left}, panel, size, act, g, out, ahead);
+        left += size * NR * 2;
     }
 }
 
 using Tile = void (*)(const Weight&, const uint8_t*, const Act&, float*, Ahead);
+using LeftTile = void (*)(const Weight&, const uint8_t*, const Act&, float*, Ahead, uint8_t*);
 using FloatTile = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, bool);
 
 struct Table {
-    Tile by_kind[6];
+    Tile by_kind[7];
+    LeftTile left;
     FloatTile floats;
 };
 
 template <int M>
 constexpr Table row() {
     return {{tile_plain<M, float>, tile_plain<M, Fp16>, tile_bf16<M>,  //
-             tile_int<M, Int8>, tile_int<M, Int4>, tile_int<M, Int16>},
+             tile_int<M, Int8>, tile_int<M, Int4>, tile_int<M, Int12>, tile_int<M, Int16>},
+            tile_left<M>,
             tile_add<M>};
 }
 
@@ -221,10 +278,12 @@ static_assert(sizeof TABLE / sizeof TABLE[0] == MR + 1);
 }  // namespace
 
 void tile(const Weight& w, int64_t panel, const Act& act, int rows, float* out, const uint8_t* ahead,
-          int64_t ahead_bytes) {
-    static const int64_t k_per_prefetch[] = {1, 1, 2, Int8::STEP, Int4::STEP, Int16::STEP};
+          int64_t ahead_bytes, uint8_t* left) {
+    static const int64_t k_per_prefetch[] = {1, 1, 2, Int8::STEP, Int4::STEP, Int12::STEP, Int16::STEP};
     Ahead fetch(ahead, ahead_bytes, w.k / k_per_prefetch[w.kind]);
-    TABLE[rows].by_kind[w.kind](w, w.data + panel * panel_bytes(w), act, out, fetch);
+    const uint8_t* data = w.data + panel * panel_bytes(w);
+    if (left) return TABLE[rows].left(w, data, act, out, fetch, left);
+    TABLE[rows].by_kind[w.kind](w, data, act, out, fetch);
 }
 
 void tile_floats(const float* x, int64_t x_stride, const float* b, int64_t k, int rows, float* out, int64_t out_stride,

@@ -1,6 +1,7 @@
 // Memory that a call needs and the next one uses again. Grows only; guarded by the threads' turn.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -48,6 +49,7 @@ class Block {
     int64_t size_ = 0;
 };
 
+constexpr int64_t PANELS_IN_L2 = 192 << 10;  // bytes of weights kept while all rows pass by
 constexpr int64_t SMALL = 16384;  // inputs [floats] that every thread rather prepares for itself than waits for
 
 // Prepared activations, and one thread's room for attention.
@@ -55,6 +57,7 @@ struct Scratch {
     Block<float> normed, line, scales, attention;
     Block<int16_t> q;
     Block<int32_t> sums;
+    Block<uint8_t> panels;  // of 12 bits, unpacked
 
     // Room for `rows` rows of inputs of `w`.
     void reserve(int64_t rows, const Weight& w) {
@@ -66,6 +69,8 @@ struct Scratch {
         q.grow(rows * padded_k(w));
         scales.grow(rows * groups(w));
         sums.grow(rows * groups(w));
+        // As many as `linear` keeps at once: of gate and up, two at least.
+        if (w.kind == I12) panels.grow(std::max(PANELS_IN_L2, 2 * panel_bytes(unpacked(w, nullptr))));
     }
 };
 
