@@ -154,8 +154,8 @@ class RadixMesh(HttpServer):
     extra: Mapping[str, tuple[str, ...]] = {
         MESH: (),
         NO_CACHE: ("--set", "scheduler.prefix_cache=false"),
-        W8: ("--set", "model_worker.quantization=w8a16"),
-        W4: ("--set", "model_worker.quantization=w4a16"),
+        W8: ("--quantization", "w8a16"),
+        W4: ("--quantization", "w4a16"),
     }
 
     def command(self, port: int) -> tuple[Sequence[str], Mapping[str, str]]:

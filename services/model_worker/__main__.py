@@ -1,8 +1,11 @@
 """`python -m radixmesh.services.model_worker`"""
 
-from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.service import ModelWorker
-from radixmesh.shared.process import main
+from radixmesh.services.model_worker import early
 
 if __name__ == "__main__":
+    early.begin()  # before the imports, which take seconds
+    from radixmesh.services.model_worker.config import ModelWorkerSettings
+    from radixmesh.services.model_worker.service import ModelWorker
+    from radixmesh.shared.process import main
+
     raise SystemExit(main(ModelWorker, ModelWorkerSettings))

@@ -33,7 +33,7 @@ class ModelWorkerSettings(ServiceSettings):
         "", description="Weights in 8 or 4 bits, rounded at load; on a CPU, by the kernels."
     )
     exact_weights: bool = Field(
-        False, description="Keep bfloat16 weights bit for bit on CPUs where 13-bit integers are faster."
+        False, description="Keep bfloat16 weights bit for bit on CPUs where 12-bit integers are faster."
     )
     attention: str = Field("", description="Attention backend; by default the device's.")
     page_size: int = Field(16, ge=1, le=1024, description="Tokens per KV page.")

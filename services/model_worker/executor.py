@@ -11,6 +11,7 @@ from typing import Protocol
 from torch import Tensor
 
 from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder, supported
 from radixmesh.services.model_worker.kernels.weights import Quantization
 from radixmesh.services.model_worker.kv_cache import KVCache
@@ -46,17 +47,25 @@ class TorchExecutor:
 
 
 def make_executor(
-    model: CausalLM, kv: KVCache, quantization: Quantization = "", *, exact: bool = False
+    model: CausalLM,
+    kv: KVCache,
+    quantization: Quantization = "",
+    *,
+    exact: bool = False,
+    deferred: Deferred | None = None,
 ) -> Executor:
     """The fastest that can run `model`; takes its weights over.
 
     Args:
         exact: keep bfloat16 weights as they are. Otherwise a CPU that multiplies integers faster stores them as
-            13-bit integers with a scale per 128, which moves them by a tenth of what rounding to bfloat16 did.
+            12-bit integers with a scale per 128, which moves them by a quarter of what rounding to bfloat16 did.
+        deferred: what of the model's matrices has not been loaded yet.
     """
     why = supported(model)
     if not why:
         log.info("steps run in the fused CPU kernels%s", f", weights in {quantization}" if quantization else "")
-        return FusedDecoder(model, kv, quantization, int16=False if exact else None)
+        return FusedDecoder(model, kv, quantization, int16=False if exact else None, deferred=deferred)
     log.info("steps run in torch (%s)", why)
+    if deferred is not None:
+        deferred.settle()
     return TorchExecutor(model, kv)

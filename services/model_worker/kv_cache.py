@@ -10,8 +10,10 @@ ranges.
 - It is FlashInfer's "HND" layout, so the same pool serves the GPU backends.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,12 +53,8 @@ class KVCache:
         self.num_pages = num_pages
         shape = (num_pages, spec.num_kv_heads, spec.page_size, spec.head_dim)
 
-        # Zeros cost nothing on a CPU (the kernel hands out zero pages at first touch).
-        def pool() -> list[Tensor]:
-            return [torch.zeros(shape, dtype=spec.dtype, device=device) for _ in range(spec.num_layers)]
-
-        self.keys = pool()
-        self.values = pool()
+        self.keys = [_zeros(shape, spec.dtype, device) for _ in range(spec.num_layers)]
+        self.values = [_zeros(shape, spec.dtype, device) for _ in range(spec.num_layers)]
 
     def head_rows(self, locations: Tensor) -> Tensor:
         """Rows of the pool seen as `[num_pages * kv_heads * page_size, head_dim]`.
@@ -67,3 +65,10 @@ class KVCache:
         page, offset = locations // size, locations % size
         head = torch.arange(heads, device=locations.device).view(-1, *(1,) * locations.dim())
         return (page * heads + head) * size + offset
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On a CPU they take no time and no memory until they are written: torch would write zeros to all of them."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

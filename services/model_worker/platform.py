@@ -36,10 +36,13 @@ class Platform:
         if self.name != "cpu":
             _runtime(self.name).synchronize()
 
-    def serving_dtype(self, checkpoint: torch.dtype) -> torch.dtype:
-        """The dtype to serve a checkpoint in by default: its own, unless that is slow or missing here."""
+    def serving_dtype(self, checkpoint: torch.dtype, kernels: bool = False) -> torch.dtype:
+        """The dtype to serve a checkpoint in by default: its own, unless that is slow or missing here.
+
+        kernels: the CPU kernels compute, for which none is slow.
+        """
         if self.name == "cpu":
-            return _cpu_dtype(checkpoint)
+            return checkpoint if kernels else _torch_cpu_dtype(checkpoint)
         if self.name == "cuda" and checkpoint is torch.bfloat16 and not torch.cuda.is_bf16_supported(False):
             return torch.float16
         return checkpoint
@@ -117,7 +120,7 @@ def _runtime(name: str) -> ModuleType:
     return module
 
 
-def _cpu_dtype(checkpoint: torch.dtype) -> torch.dtype:
+def _torch_cpu_dtype(checkpoint: torch.dtype) -> torch.dtype:
     # Without AVX-512, oneDNN has no 16-bit matmul and torch falls back to a loop that is slower than float32
     # (3072 x 1024 on an AVX2 EPYC, 32 rows: 11.6 ms in bfloat16, 4.2 ms in float32).
     mkldnn = torch.ops.mkldnn

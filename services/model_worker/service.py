@@ -53,6 +53,7 @@ class ModelWorker(Actor):
             "group_id": self.group_id,
             "rank": self.settings.rank,
             "tp": self.settings.tp,
+            "quantization": self.settings.quantization,
             "replica": self.settings.replica,
             "claimed_by": self._desk.claimed_by,
             "claim_epoch": self._desk.epoch,

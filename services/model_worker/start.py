@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.executor import Executor, TorchExecutor, make_executor
 from radixmesh.services.model_worker.kernels.layers import PackedLinear
@@ -15,7 +16,6 @@ from radixmesh.services.model_worker.kernels.native import Native, native
 from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
 from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
@@ -71,22 +71,25 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     group = ParallelGroup.connect(
         settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
     )
+    fusing = Deferred() if kernels is not None and settings.tp == 1 else None
     model = load_model(
         path,
         platform,
-        dtype=_DTYPES.get(settings.dtype) or (ModelConfig.load(path).dtype if kernels is not None else None),
+        dtype=_DTYPES.get(settings.dtype),
+        kernels=kernels is not None,
         group=group,
         attention_backend=settings.attention or ("native" if kernels is not None else None),
         linear_method=PackedLinear(kernels, settings.quantization) if kernels is not None and settings.tp > 1 else None,
         load_format="dummy" if settings.load_format == "dummy" else "safetensors",
         max_length=settings.max_model_len or None,
         progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
+        deferred=fusing,
     )
     progress(1.0, "making room for the KV cache")
     kv, max_model_len = _make_kv_cache(settings, model, platform)
     progress(1.0, "packing weights")
     engine = Engine(
-        ModelRunner(model, kv, platform, _executor(settings, model, kv, kernels)),
+        ModelRunner(model, kv, platform, _executor(settings, model, kv, kernels, fusing)),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         page_size=settings.page_size,
@@ -115,10 +118,12 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     return Loaded(engine, RankOrder(group), sizes, 0 if platform.synchronous else 1, group)
 
 
-def _executor(settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, kernels: Native | None) -> Executor:
+def _executor(
+    settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, kernels: Native | None, deferred: Deferred | None
+) -> Executor:
     if kernels is None:
         return TorchExecutor(model, kv)
-    return make_executor(model, kv, settings.quantization, exact=settings.exact_weights)
+    return make_executor(model, kv, settings.quantization, exact=settings.exact_weights, deferred=deferred)
 
 
 def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native | None:

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
+from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.fields import read_json
 from radixmesh.services.model_worker.layers.weight_slice import WeightSlice, weight_slices
@@ -30,8 +31,14 @@ Progress = Callable[[int, int], None]
 _HARMLESS = re.compile(r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attn\.(bias|masked_bias))$")
 
 
-def load_weights(model: nn.Module, path: Path, progress: Progress | None = None, tied: bool = False) -> None:
-    """Fill every parameter of `model` from the directory `path`.
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    progress: Progress | None = None,
+    tied: bool = False,
+    deferred: Deferred | None = None,
+) -> None:
+    """Fill every parameter of `model` from the directory `path`; what `deferred` puts off is left to it.
 
     `tied`: a stored `lm_head.weight` is a copy of the embedding, and skipped. Raises `ModelLoadError`
     naming file and tensor when something is missing, unexpected, misshapen or cut short.
@@ -50,7 +57,9 @@ def load_weights(model: nn.Module, path: Path, progress: Progress | None = None,
                 if item.name not in present:
                     problem = f"is not in this file, though {INDEX_NAME} says so"
                     raise ModelLoadError(file, item.name, problem)
-                _copy(file, tensors, item)
+                source = _source(file, tensors, item)
+                if deferred is None or not deferred.put_off(item, source):
+                    item.target.copy_(source)
                 report.done(item)
 
 
@@ -134,13 +143,14 @@ def _open(file: Path) -> Any:
         raise ModelLoadError(file, "", f"is not a whole safetensors file ({error})") from error
 
 
-def _copy(file: Path, tensors: Any, item: WeightSlice) -> None:
+def _source(file: Path, tensors: Any, item: WeightSlice) -> Tensor:
+    """What goes into `item`'s target, still in the file's map."""
     view = tensors.get_slice(item.name)
     found = tuple(view.get_shape())
     if found != item.shape:
         problem = f"expected shape {list(item.shape)}, found {list(found)}"
         raise ModelLoadError(file, item.name, problem)
-    source = view[item.source]
+    source: Tensor = view[item.source]
     if not source.is_floating_point():
         raise ModelLoadError(file, item.name, f"expected floating point numbers, found {source.dtype}")
-    item.target.copy_(source)
+    return source

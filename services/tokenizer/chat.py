@@ -1,24 +1,28 @@
 """Chat messages to text, by the model's own chat template.
 
-`transformers` renders templates in jinja2's immutable sandbox. Messages come as OpenAI defines them; templates expect
-two things in another form, which `plain_messages` sees to: content parts (templates for text models want a string)
-and the arguments of tool calls (templates want an object, OpenAI's clients send JSON text).
+Messages come as OpenAI defines them; templates expect two things in another form, which `plain_messages` sees to:
+content parts (templates for text models want a string) and the arguments of tool calls (templates want an object,
+OpenAI's clients send JSON text).
 """
 
-import inspect
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 
+from radixmesh.services.tokenizer.template import ChatTemplate
 from radixmesh.shared.errors import ErrorCode, RequestError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-_OPEN_KWARGS = frozenset({"add_generation_prompt", "continue_final_message", "documents"})
-"""Arguments of `apply_chat_template` that a client may set; all its others are ours."""
+_RESERVED = frozenset(
+    {
+        *("messages", "conversation", "conversations", "tools", "chat_template", "tokenize", "tokenizer_kwargs"),
+        *("sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+        "return_assistant_tokens_mask",
+    }
+)
+"""What clients may not set by ``chat_template_kwargs``: what has its own place in a request, and arguments by which
+`transformers` does something else than render. They are no variables of any template."""
 
 MAX_ERROR = 500
 """Characters of a template's own words that a client is told."""
@@ -29,17 +33,24 @@ def _refused(message: str, param: str) -> RequestError:
 
 
 class ChatRenderer:
-    """The chat template of one tokenizer."""
+    """The chat template of one tokenizer, or several by name."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self._tokenizer = tokenizer
-        self._takes_tools = _mentions_tools(tokenizer.chat_template)
-        arguments = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"kwargs"}
-        self._reserved = (arguments | {"messages", "conversations"}) - _OPEN_KWARGS
+    def __init__(self, source: str | Mapping[str, str] | None, special_tokens: Mapping[str, str]) -> None:
+        """
+        Args:
+            source: with several, ``tool_use`` is for requests with tools, ``default`` for all others.
+            special_tokens: see `ChatTemplate`.
+
+        Raises:
+            jinja2.TemplateSyntaxError: a template does not parse.
+        """
+        sources = {"default": source} if isinstance(source, str) else dict(source or {})
+        self._templates = {name: ChatTemplate(text, special_tokens) for name, text in sources.items() if text}
+        self._takes_tools = any("tools" in text for text in sources.values())
 
     @property
     def has_template(self) -> bool:
-        return bool(self._tokenizer.chat_template)
+        return bool(self._templates)
 
     def render(
         self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None, kwargs: dict[str, Any]
@@ -60,7 +71,7 @@ class ChatRenderer:
             raise _refused("messages is empty: a chat needs at least one message", "messages")
         if tools and not self._takes_tools:
             raise _refused("the model's chat template has no place for tools", "tools")
-        if wrong := sorted(self._reserved.intersection(kwargs)):
+        if wrong := sorted(_RESERVED.intersection(kwargs)):
             raise _refused(f"chat_template_kwargs may not set {wrong[0]!r}", "chat_template_kwargs")
         going_on = kwargs.get("continue_final_message", False)
         options = {"add_generation_prompt": not going_on, **kwargs}
@@ -68,17 +79,18 @@ class ChatRenderer:
             raise _refused(
                 "continue_final_message and add_generation_prompt exclude each other", "chat_template_kwargs"
             )
+        template = self._templates.get("tool_use" if tools else "default") or self._templates.get("default")
+        if template is None:
+            raise _refused("the model has chat templates for other purposes only", "messages")
         plain = plain_messages(messages)
-        schemas: list[Any] | None = list(tools) if tools else None
         try:
-            text = self._tokenizer.apply_chat_template(plain, tools=schemas, tokenize=False, **options)
+            return template.render(plain, tools=tools or None, **options)
         except jinja2.TemplateError as error:
             words = (error.message or type(error).__name__)[:MAX_ERROR]
             raise _refused(f"the chat template refuses these messages: {words}", "messages") from error
         except Exception as error:  # a template is a program: whatever its input makes it raise is about the input
             words = f"{type(error).__name__}: {error}"[:MAX_ERROR]
             raise _refused(f"the chat template fails on these messages: {words}", "messages") from error
-        return str(text)
 
 
 def plain_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,9 +139,3 @@ def _plain_call(call: object, where: str) -> object:
     if not isinstance(parsed, dict):
         raise _refused("the arguments of a tool call are not a JSON object", f"{where}.function.arguments")
     return {**call, "function": {**function, "arguments": parsed}}
-
-
-def _mentions_tools(template: object) -> bool:
-    """Whether a template, or one of several by name, reads the variable `tools`."""
-    texts = template.values() if isinstance(template, dict) else [template]
-    return any(isinstance(text, str) and "tools" in text for text in texts)

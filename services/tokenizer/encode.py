@@ -1,35 +1,30 @@
 """A request to token ids, by the tokenizer that comes with the model."""
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
+from radixmesh.services.tokenizer import files
 from radixmesh.services.tokenizer.chat import ChatRenderer
 from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length, check_token_params
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
-
 
 class Encoder:
     """A tokenizer, for encoding only. All methods may be called from several threads."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self._tokenizer = tokenizer
-        self._chat = ChatRenderer(tokenizer)
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
-        if self._backend is not None:
-            self._backend.no_truncation()
-            self._backend.no_padding()
-        vocabulary = tokenizer.get_vocab()
+    def __init__(self, found: files.TokenizerFiles) -> None:
+        """Raises jinja2.TemplateSyntaxError."""
+        self._chat = ChatRenderer(found.chat_template, found.special_tokens)
+        self._tokenizer = found.tokenizer
+        if isinstance(self._tokenizer, Tokenizer):
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+        vocabulary = self._tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self._longest = max(map(len, vocabulary), default=1)
 
@@ -92,37 +87,17 @@ class Encoder:
         return np.array(ids, dtype=np.int32)
 
     def _ids(self, text: str, special: bool) -> list[int]:
-        if self._backend is None:
+        if not isinstance(self._tokenizer, Tokenizer):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
             return ids
         # `encode` would hold the GIL, and with it the whole service, for as long as it takes; the batch form does not.
-        fast: list[int] = self._backend.encode_batch_fast([text], add_special_tokens=special)[0].ids
-        return fast
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=special)[0].ids
 
 
 def load(directory: Path) -> Encoder:
     """Reads the tokenizer files in `directory`; never runs code that comes with them. Raises ModelLoadError."""
     try:
-        from transformers import AutoTokenizer  # here, because it takes a second in which the service can be seen
-
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # transformers raises many unrelated types for tokenizers that it cannot read
-        raise ModelLoadError(f"{directory}: cannot load the tokenizer: {error}") from error
-    # Without any tokenizer file, transformers gives an empty tokenizer of the model's family.
-    if not tokenizer.encode("a", add_special_tokens=False):
-        raise ModelLoadError(f"{directory} has no usable tokenizer (tokenizer.json or tokenizer.model)")
-    _check_template(directory, tokenizer)
-    return Encoder(tokenizer)
-
-
-def _check_template(directory: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raises ModelLoadError for a chat template that does not even parse."""
-    if not tokenizer.chat_template:
-        return
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+        return Encoder(files.read(directory))
     except jinja2.TemplateSyntaxError as error:
         text = f"{directory}: the chat template does not parse: {error.message} (line {error.lineno})"
         raise ModelLoadError(text) from error
-    except Exception as error:  # noqa: BLE001  it parses; what it wants of messages is the clients' business
-        log.debug("the chat template does not take a lone user message: %s", error)

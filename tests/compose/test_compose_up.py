@@ -12,14 +12,14 @@ from compose.compose_file import ROOT, load
 from compose.containers import Containers
 from serving import wait_for
 
-from radixmesh.cli.serve import tiny_model
+from radixmesh.cli.serve.model import bundled_model
 
 SERVICES = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    model = tiny_model.ensure(tmp_path_factory.mktemp("models"))
+    model = bundled_model()
     variables = {
         "RADIXMESH_MODEL_DIR": str(model.parent),
         "RADIXMESH_MODEL": f"/models/{model.name}",

@@ -1,6 +1,8 @@
 """The pool's arithmetic, and attention over it against a plain loop."""
 
 import math
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,3 +93,16 @@ def test_mixed_batches_equal_a_plain_loop(page_size: int, window: int | None) ->
     out = backend.forward(backend.plan(batch, cache), cache, 0, q, k, v, size**-0.5, window)
     expected = [plain_attention(q[i], whole[row][0], whole[row][1], p, window) for i, (row, p) in enumerate(spans)]
     torch.testing.assert_close(out, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_pool_takes_no_memory_until_it_is_written() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    cache = KVCache(KVCacheSpec(2, 8, 64, 16, torch.bfloat16), 4096, CPU)
+    assert sum(pool.nbytes for pool in cache.keys + cache.values) == 256 << 20
+    assert not cache.values[1][1000:1004].any()
+    assert resident() - before < 64 << 20
+    cache.keys[0][7] = 1.5
+    assert cache.keys[0][7].eq(1.5).all()

@@ -5,98 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import FAMILIES, make_checkpoint
+from checkpoints import make_checkpoint
 from paged_driver import PagedDriver, Sequence
+from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens
 
 from radixmesh.services.model_worker.models import CausalLM, load_model
 from radixmesh.services.model_worker.platform import get_platform
-
-COUNT = 14
-# Longer and shorter than the windows, the page and the lengths that scaled models were "trained" on (32).
-PROMPTS = [
-    [(7 * i * i + 3 * i + 11) % 509 for i in range(5)],
-    [(5 * i * i + i + 100) % 509 for i in range(23)],
-    [(3 * i * i + 17 * i + 200) % 509 for i in range(41)],
-]
-
-ROPES: dict[str, dict[str, Any]] = {
-    "default": {"rope_type": "default", "rope_theta": 5000.0},
-    "linear": {"rope_type": "linear", "factor": 3.0, "rope_theta": 10000.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
-    "llama3": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32,
-        "rope_theta": 10000.0,
-    },
-    "yarn": {
-        "rope_type": "yarn",
-        "factor": 4.0,
-        "original_max_position_embeddings": 32,
-        "rope_theta": 10000.0,
-    },
-}
-FEATURES: dict[str, tuple[str, dict[str, Any]]] = {
-    f"{family}-{rope}": (
-        family,
-        {
-            "rope_parameters": parameters,
-            "max_position_embeddings": 32 if rope in ("dynamic", "linear") else 128,
-            "tie_word_embeddings": (index + place) % 2 == 0,
-        },
-    )
-    for index, family in enumerate(FAMILIES)
-    for place, (rope, parameters) in enumerate(ROPES.items())
-}
-FEATURES |= {
-    "llama-multi-head-biases": (
-        "llama",
-        {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
-    ),
-    "llama-one-kv-head-wide": ("llama", {"num_key_value_heads": 1, "head_dim": 32}),
-    "llama-yarn-untruncated": (
-        "llama",
-        {
-            "rope_parameters": ROPES["yarn"] | {"truncate": False, "beta_fast": 16.0, "beta_slow": 2.0},
-            "max_position_embeddings": 128,
-        },
-    ),
-    "llama-yarn-mscale": (
-        "llama",
-        {
-            "rope_parameters": ROPES["yarn"] | {"mscale": 0.7, "mscale_all_dim": 1.4},
-            "max_position_embeddings": 128,
-        },
-    ),
-    "mistral-window": ("mistral", {"sliding_window": 7}),
-    "mistral-window-tied": ("mistral", {"sliding_window": 16, "tie_word_embeddings": True}),
-    "qwen2-window-some-layers": (
-        "qwen2",
-        {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
-    ),
-    "qwen3-window-layer-types": (
-        "qwen3",
-        {
-            "use_sliding_window": True,
-            "sliding_window": 6,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        },
-    ),
-    "qwen3-attention-bias": ("qwen3", {"attention_bias": True}),
-}
-
-
-def reference(model: Any, prompt: list[int], count: int) -> list[int]:
-    """transformers' `generate`, without an end of sequence."""
-    model.generation_config.eos_token_id = None
-    model(torch.tensor([[1]]))  # makes a dynamic rope forget the longest sequence of earlier calls
-    ids = torch.tensor([prompt])
-    mask = torch.ones_like(ids)
-    out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=count)
-    tokens: list[int] = out[0, len(prompt) :].tolist()
-    return tokens
 
 
 def served(path: Path, **options: Any) -> CausalLM:
@@ -104,13 +18,10 @@ def served(path: Path, **options: Any) -> CausalLM:
 
 
 @pytest.mark.parametrize("case", FEATURES)
-def test_greedy_tokens_equal_transformers(case: str, tmp_path: Path) -> None:
-    family, overrides = FEATURES[case]
-    theirs = make_checkpoint(tmp_path, family, **overrides)
-    expected = [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
+def test_greedy_tokens_equal_transformers(case: str) -> None:
+    path, expected = checkpoint_and_tokens(case)
     assert len({token for tokens in expected for token in tokens}) > COUNT, "the test model only repeats itself"
-
-    model = served(tmp_path)
+    model = served(path)
     for page_size in (1, 16):
         driver = PagedDriver(model, page_size)
         assert [driver.alone(prompt, COUNT) for prompt in PROMPTS] == expected

@@ -16,6 +16,7 @@ def test_the_cpu_is_always_there() -> None:
     assert cpu.memory_budget(1.0) <= cpu.free_memory() * 1.01
     assert cpu.serving_dtype(torch.float32) is torch.float32
     assert cpu.serving_dtype(torch.bfloat16) in (torch.float32, torch.bfloat16)
+    assert cpu.serving_dtype(torch.bfloat16, kernels=True) is torch.bfloat16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -103,8 +103,9 @@ async def mesh(settings: ServiceSettings, checkpoint: Path) -> AsyncIterator[Mes
     )
     bus = await Bus.connect(settings, "test")
     task = asyncio.create_task(worker.run())
-    await until(lambda: task.done() or (worker._loop_thread is not None and not worker.readiness()))
+    await until(lambda: task.done() or getattr(worker, "_state", None) is State.READY, 60)
     try:
+        await worker.bus.flush()  # what it listens to is known to the server
         playing = Mesh(worker, bus)
         await playing.listen()
         yield playing

@@ -1,4 +1,4 @@
-"""Ports, the tiny model, the state file, `ps`, and the command line itself."""
+"""Ports, the bundled model, the state file, `ps`, and the command line itself."""
 
 import json
 import os
@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from radixmesh.cli import main
 from radixmesh.cli.ps import load, table
-from radixmesh.cli.serve import machine, state, tiny_model
+from radixmesh.cli.serve import machine, state
+from radixmesh.cli.serve.model import BUNDLED, bundled_model, choose
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Presence, State
 
@@ -42,33 +41,13 @@ def test_accelerators_that_are_hidden_do_not_count(monkeypatch: pytest.MonkeyPat
     assert machine.accelerators() == count
 
 
-def test_the_tiny_model_is_always_the_same_and_written_once(tmp_path: Path) -> None:
-    first, second = tiny_model.ensure(tmp_path / "a"), tiny_model.ensure(tmp_path / "b")
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
-    before = (first / "config.json").stat().st_mtime_ns
-    assert tiny_model.ensure(tmp_path / "a") == first
-    assert (first / "config.json").stat().st_mtime_ns == before
-    assert [path.name for path in (tmp_path / "a").iterdir()] == [first.name]  # no drafts are left
-
-
-def test_the_tiny_tokenizer_codes_any_text_byte_by_byte(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.from_file(str(tiny_model.ensure(tmp_path) / "tokenizer.json"))
-    text = "Grüße,\n 世界 🙂\x00"
-    ids = tokenizer.encode(text).ids
-    assert len(ids) == len(text.encode())
-    assert tokenizer.decode(ids) == text
-    assert tokenizer.encode("<|eos|>").ids == [tiny_model.EOS]
-    assert tokenizer.get_vocab_size() == tiny_model.CONFIG["vocab_size"]
-
-
-def test_the_tiny_weights_fit_the_configuration(tmp_path: Path) -> None:
-    from safetensors.numpy import load_file
-
-    weights = load_file(tiny_model.ensure(tmp_path) / "model.safetensors")
-    assert weights["model.embed_tokens.weight"].shape == (tiny_model.CONFIG["vocab_size"], tiny_model.HIDDEN)
-    assert sum(array.size for array in weights.values()) < 2_000_000
-    assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
+def test_without_a_model_the_bundled_one_is_served() -> None:
+    chosen = choose(None, None)
+    assert chosen.name == BUNDLED == "radixmesh-tiny"
+    assert Path(chosen.path) == bundled_model().resolve()
+    assert (bundled_model() / "config.json").is_file()
+    assert choose(None, "mine").name == "mine"
+    assert choose(chosen.path, None).name == BUNDLED
 
 
 def test_the_state_file_is_its_owners_alone_and_known_while_its_writer_lives(

@@ -1,7 +1,8 @@
-"""`radixmesh serve` as people use it: real processes, the tiny model, the `openai` client."""
+"""`radixmesh serve` as people use it: real processes, the bundled model, the `openai` client."""
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +13,11 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 from serving import ServeProcess, all_gone, wait_for
 
 from radixmesh.cli import main
-from radixmesh.cli.serve import tiny_model
+from radixmesh.cli.serve.model import bundled_model
 from radixmesh.cli.serve.ready import is_ready
 
 PROMISED_END = 5.0
@@ -93,7 +94,7 @@ def test_streams_chat(mesh: ServeProcess) -> None:
 
 def test_the_banner_has_a_curl_line_that_works(mesh: ServeProcess) -> None:
     wait_for(lambda: "Try:" in mesh.output, 60, "the banner")
-    assert "random, so its output is noise" in mesh.output
+    assert "RadixMesh serves radixmesh-tiny" in mesh.output
     (line,) = [line.strip() for line in mesh.output.splitlines() if line.strip().startswith("curl ")]
     done = subprocess.run(["/bin/bash", "-c", f"{line} --fail -sS"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -206,7 +207,7 @@ def test_a_directory_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_model_with_a_missing_weight_ends_the_serve_with_its_name(tmp_path: Path) -> None:
-    model = tiny_model.ensure(tmp_path)
+    model = Path(shutil.copytree(bundled_model(), tmp_path / "model"))
     weights = load_file(model / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, model / "model.safetensors")

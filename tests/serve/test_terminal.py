@@ -26,7 +26,6 @@ class Closed(io.StringIO):
 def banner(**changes: object) -> Banner:
     values = {
         "model": "llama",
-        "random": False,
         "urls": ["http://127.0.0.1:8000"],
         "grpc": ["127.0.0.1:50051"],
         "chat": True,
@@ -71,11 +70,6 @@ def test_a_key_that_the_shell_does_not_have_is_asked_for_before_the_curl_line() 
 def test_the_banner_says_where_everything_is() -> None:
     text = str(banner())
     assert all(part in text for part in ("llama", "http://127.0.0.1:8000", "127.0.0.1:50051", "/logs", "Ctrl-C"))
-    assert "noise" not in text
-
-
-def test_the_banner_warns_of_random_weights() -> None:
-    assert "random, so its output is noise" in str(banner(random=True))
 
 
 def test_lines_go_above_the_bar() -> None:

@@ -20,6 +20,7 @@ from tokenizer.small_tokenizers import (
     save_model,
     sentencepiece,
 )
+from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.tokenizer import encode
@@ -63,12 +64,19 @@ def text_of(encoder: encode.Encoder, **fields: Any) -> str:
     return decoded
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[encode.Encoder, Any]]:
+    """Each with what transformers makes of the same files."""
+    plain, chat = (tmp_path_factory.mktemp(name) for name in ("plain", "chat"))
+    models = save_model(plain, sentencepiece(), bos_token="<s>"), save_chat_model(chat)
+    return [(encode.load(path), AutoTokenizer.from_pretrained(path)) for path in models]
+
+
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(min_size=1, max_size=40))
-def test_text_as_transformers_encodes_it(plain: encode.Encoder, chat: encode.Encoder, text: str) -> None:
-    for encoder in (plain, chat):
-        wanted = encoder._tokenizer(text)["input_ids"]
-        assert encoder.encode(submit(text=text), ROOMY).tolist() == wanted
+def test_text_as_transformers_encodes_it(pairs: list[tuple[encode.Encoder, Any]], text: str) -> None:
+    for encoder, tokenizer in pairs:
+        assert encoder.encode(submit(text=text), ROOMY).tolist() == tokenizer(text)["input_ids"]
 
 
 def test_bos_is_the_tokenizers_own_business(plain: encode.Encoder, chat: encode.Encoder) -> None:
@@ -91,9 +99,10 @@ def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
     assert ids.tolist() == byte_level().encode("the quick brown fox jumps").ids
 
 
-def test_chat_as_transformers_renders_it(chat: encode.Encoder) -> None:
+def test_chat_as_transformers_renders_it(chat: encode.Encoder, tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "Ça va? 🙂"}]
-    wanted = chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    tokenizer = AutoTokenizer.from_pretrained(save_chat_model(tmp_path))
+    wanted = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert chat.encode(submit(messages=messages), ROOMY).tolist() == wanted
 
 
@@ -212,6 +221,8 @@ IDS = list(range(10, 20))
         (20, {"params": SamplingParams(max_tokens=10)}, None),
         (19, {"params": SamplingParams(max_tokens=10)}, ["10 tokens", "max_tokens asks for 10", "20", "19"]),
         (19, {"params": SamplingParams(max_tokens=10), "task": Task.EMBED}, None),
+        (11, {"params": SamplingParams(max_tokens=10), "cut_to_fit": True}, None),
+        (10, {"params": SamplingParams(max_tokens=10), "cut_to_fit": True}, ["10 tokens", "output included"]),
         (15, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, None),
         (14, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, ["10 tokens", "4 were generated"]),
         (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "params": SamplingParams(max_tokens=10)}, None),
@@ -288,16 +299,16 @@ def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
     assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).dtype
 
 
-def test_a_tokenizer_process_does_without_torch(tmp_path: Path) -> None:
-    """Importing it would cost seconds and memory; tokens are the same without."""
+def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path) -> None:
+    """Importing them would cost seconds and memory; tokens are the same without."""
     model = save_chat_model(tmp_path)
     program = (
         "import sys; from pathlib import Path; from radixmesh.services.tokenizer import __main__, encode, lean;"
         "lean.without_torch(); encoder = encode.load(Path(sys.argv[1]));"
-        "print(sys.modules['torch'], encoder._ids('the quick', True))"
+        "print(sys.modules['torch'], 'transformers' in sys.modules, encoder._ids('the quick', True))"
     )
     done = subprocess.run([sys.executable, "-c", program, str(model)], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == f"None {byte_level().encode('the quick').ids}", done.stderr
+    assert done.stdout.strip() == f"None False {byte_level().encode('the quick').ids}", done.stderr
     assert done.stderr == ""
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.deferred import Deferred
+from radixmesh.services.model_worker.kernels.arena import Arena
 from radixmesh.services.model_worker.kernels.native import (
     KINDS,
     Batch,
@@ -23,7 +25,7 @@ from radixmesh.services.model_worker.kernels.native import (
     native,
     pointer,
 )
-from radixmesh.services.model_worker.kernels.weights import Arena, Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight, Quantization
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
 from radixmesh.services.model_worker.layers.rotary import DynamicRotaryEmbedding, make_rotary
@@ -51,11 +53,17 @@ class FusedDecoder:
     """Runs a model's steps over one KV pool. Holds both alive."""
 
     def __init__(
-        self, model: CausalLM, kv: KVCache, quantization: Quantization = "", int16: bool | None = None
+        self,
+        model: CausalLM,
+        kv: KVCache,
+        quantization: Quantization = "",
+        int16: bool | None = None,
+        deferred: Deferred | None = None,
     ) -> None:
         """Takes `model`'s weights.
 
         int16: hold bfloat16 as integers (see `Format`); by default where that is faster.
+        deferred: what of them has not been loaded yet.
 
         Raises ValueError if the model is not `supported`.
         """
@@ -70,12 +78,14 @@ class FusedDecoder:
         for pool in (*kv.keys, *kv.values):
             library.library.rm_huge_pages(pool.data_ptr(), pool.nbytes)
         self._int16 = library.prefers_int16 if int16 is None else int16
+        self._deferred = deferred or Deferred()
         self._arena = Arena()
         self._keep: list[object] = []  # whatever the structs point to
         config = model.config
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
         with torch.inference_mode():
             self._model = self._take(model, quantization)
+        self._arena.finish()
 
     def _take(self, model: CausalLM, quantization: Quantization) -> Model:
         config, decoder, kv = model.config, model.model, self.kv
@@ -87,6 +97,7 @@ class FusedDecoder:
             layers[index].window = config.windows[index] or 0
         tied = model.lm_head.tied
         head = self._pack(model.lm_head, Format.of(quantization, True, model.dtype, self._int16))
+        self._deferred.settle()  # an embedding that is not tied
         embedding: Tensor | None = None if tied else decoder.embed_tokens.weight.data
         if tied:
             _free(decoder.embed_tokens)
@@ -127,7 +138,9 @@ class FusedDecoder:
     def _pack(self, linear: Linear, form: Format, parts: int = 1) -> Weight:
         """Pack and free; `parts` matrices that are stored one above the other get alternating panels."""
         biases: Sequence[Tensor] | None = None if linear.bias is None else linear.bias.chunk(parts)
-        packed = PackedWeight(self.native, linear.weight.data.chunk(parts), biases, form, self._arena)
+        blocks = self._deferred.take(linear.weight)
+        matrices: list[Tensor | list[Tensor]] = [blocks] if parts == 1 else [*_split(blocks, parts)]
+        packed = PackedWeight(self.native, matrices, biases, form, self._arena)
         self._keep.append(packed)
         _free(linear)
         return packed.struct
@@ -192,6 +205,13 @@ class FusedDecoder:
     def __call__(self, batch: ForwardBatch) -> Tensor:
         """Logits of `batch.logit_rows`: float32 [R, vocab_size]."""
         return self.logits(self.hidden_states(batch, batch.logit_rows))
+
+
+def _split(blocks: list[Tensor], parts: int) -> Sequence[Tensor]:
+    """Rows that come in `blocks`, as `parts` matrices of equal height."""
+    if len(blocks) == parts and len({block.shape for block in blocks}) == 1:
+        return blocks
+    return torch.cat(blocks).chunk(parts) if len(blocks) > 1 else blocks[0].chunk(parts)
 
 
 def _free(module: nn.Module) -> None:

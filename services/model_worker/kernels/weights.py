@@ -1,7 +1,6 @@
 """Matrices packed for the kernels. See `src/weight.h` for the layout."""
 
 import ctypes
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from radixmesh.services.model_worker.kernels.native import INT4, INT8, INT16, KINDS, Native, Weight, check, pointer
+from radixmesh.services.model_worker.kernels.arena import Arena
+from radixmesh.services.model_worker.kernels.native import INT4, INT8, INT12, KINDS, Native, Weight, check, pointer
 
 Quantization = Literal["", "w8a16", "w4a16"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
@@ -19,10 +19,10 @@ QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
 class Format:
     """How a matrix is stored: its own dtype, or integers with a scale per `group` inputs.
 
-    `INT16` is for bfloat16 where products of integers are faster than those of floats (1.6 times with AVX2): 13 bits
-    and a scale per 128 inputs hold a matrix to 2e-4 of its norm, a tenth of what rounding to bfloat16 itself costs. As
-    with all integers, inputs are rounded to the same 13 bits (with 8 and 4 bits: to 16) of the largest of each 128 of a
-    row, and sums are exact: results do not depend on what else is in the batch.
+    `INT12` is for bfloat16 where products of integers are faster than those of floats (1.6 times with AVX2): 12 bits
+    and a scale per 128 inputs hold a matrix to 4e-4 of its norm, a quarter of what rounding to bfloat16 itself costs,
+    and take three quarters of its bytes. As with all integers, inputs are rounded to 14 bits (with 8 and 4 bits: to 16)
+    of the largest of each 128 of a row, and sums are exact: results do not depend on what else is in the batch.
     """
 
     kind: int | None = None  # None: the matrix's own dtype
@@ -38,7 +38,7 @@ class Format:
         int16: these are wanted for bfloat16.
         """
         if quantization == "" and int16 and dtype is torch.bfloat16:
-            return cls(INT16, 128)
+            return cls(INT12, 128)
         if quantization == "w8a16" or (quantization == "w4a16" and head):
             return cls(INT8, 128)
         if quantization == "w4a16":
@@ -55,28 +55,35 @@ class PackedWeight:
     def __init__(
         self,
         native: Native,
-        matrices: Sequence[Tensor],
+        matrices: Sequence[Tensor | Sequence[Tensor]],
         biases: Sequence[Tensor] | None = None,
         form: Format | None = None,
-        arena: "Arena | None" = None,
+        arena: Arena | None = None,
     ) -> None:
-        """`arena`: where to put it; by default in memory of its own."""
+        """
+        matrices: each whole, or in blocks of rows from the top down.
+        arena: where to put it; by default in memory of its own.
+        """
         form = form or Format()
         width, count = native.panel_width, len(matrices)
+        rows = [_blocks(matrix, width) for matrix in matrices]
         self.native = native
-        self.n, self.k = matrices[0].shape
+        self.n, self.k = sum(len(block) for block in rows[0]), rows[0][0].shape[1]
         panels = -(-self.n // width)
-        kind = KINDS[matrices[0].dtype] if form.kind is None else form.kind
+        kind = KINDS[rows[0][0].dtype] if form.kind is None else form.kind
         self.bias = None if biases is None else _weave(biases, panels, width)
         bias = None if self.bias is None else pointer(self.bias)
         self.struct = Weight(None, bias, kind, panels * count, self.k, form.group)
         self.nbytes: int = native.library.rm_packed_bytes(self._ref)
         self.struct.data, self._memory = (arena or Arena(self.nbytes)).take(self.nbytes)
-        for index, matrix in enumerate(matrices):
-            if matrix.shape != (self.n, self.k):
-                raise ValueError(f"matrices packed together must be of one shape, not {tuple(matrix.shape)} too")
-            source = pointer(matrix)
-            check(native.library.rm_pack(self._ref, source, KINDS[matrix.dtype], self.n, index, count))
+        for index, blocks in enumerate(rows):
+            shape = sum(len(block) for block in blocks), blocks[0].shape[1]
+            if shape != (self.n, self.k):
+                raise ValueError(f"matrices packed together must be of one shape, not {shape} too")
+            panel = index
+            for block in blocks:
+                check(native.library.rm_pack(self._ref, pointer(block), KINDS[block.dtype], len(block), panel, count))
+                panel += len(block) // width * count
 
     @property
     def _ref(self) -> object:
@@ -97,39 +104,11 @@ class PackedWeight:
         return out
 
 
-_HUGE_PAGE = 1 << 21
-_ALIGN = 256
-
-
-class Arena:
-    """Packs matrices closely, so that small ones share huge pages."""
-
-    def __init__(self, chunk_bytes: int = 64 << 20) -> None:
-        self._chunk_bytes = chunk_bytes
-        self._chunk = _Memory(0)
-        self._used = self._size = 0
-
-    def take(self, size: int) -> tuple[int, object]:
-        """An address with `size` bytes, zero and aligned for vectors; they live as long as the object."""
-        if self._used + size > self._size:
-            self._used, self._size = 0, max(size, self._chunk_bytes)
-            self._chunk = _Memory(self._size)
-        address = self._chunk.address + self._used
-        self._used += -(-size // _ALIGN) * _ALIGN
-        return address, self._chunk
-
-
-class _Memory:
-    """Anonymous memory in huge pages where the system has them: streaming 1 GB walks 2 MB pages, not 4 KB ones."""
-
-    def __init__(self, size: int) -> None:
-        align = _HUGE_PAGE if size >= _HUGE_PAGE else mmap.PAGESIZE
-        # What is never touched takes no memory. Python's default is shared memory, which rarely gets huge pages.
-        self._map = mmap.mmap(-1, max(size, 1) + align, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE") and size >= _HUGE_PAGE:
-            self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._view = ctypes.c_char.from_buffer(self._map)
-        self.address = -(-ctypes.addressof(self._view) // align) * align
+def _blocks(matrix: Tensor | Sequence[Tensor], width: int) -> Sequence[Tensor]:
+    """A matrix in blocks of rows that fill whole panels, all but the last."""
+    if isinstance(matrix, Tensor):
+        return [matrix]
+    return matrix if all(len(block) % width == 0 for block in matrix[:-1]) else [torch.cat(list(matrix))]
 
 
 def _weave(biases: Sequence[Tensor], panels: int, width: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from radixmesh.services.model_worker.attention import create_backend
+from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.layers.linear import Build, Linear, LinearMethod, PlainLinear
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
@@ -23,26 +24,30 @@ def load_model(
     platform: Platform,
     *,
     dtype: torch.dtype | None = None,
+    kernels: bool = False,
     group: ParallelGroup | None = None,
     attention_backend: str | None = None,
     linear_method: LinearMethod | None = None,
     load_format: LoadFormat = "safetensors",
     max_length: int | None = None,
     progress: Progress | None = None,
+    deferred: Deferred | None = None,
 ) -> CausalLM:
     """Load the Hugging Face directory `path`, this rank's slice of it, in evaluation mode.
 
     dtype: serve in this one; by default the checkpoint's, or what `platform` prefers to it.
+    kernels: the CPU kernels will compute, not torch.
     group: the ranks to split over; by default this process alone.
     load_format: "dummy" needs `config.json` only and makes up the weights.
     max_length: the longest sequence that will be served [tokens]; bounds the rotary tables.
+    deferred: keeps the matrices; the model is not loaded until it is settled or they are taken from it.
 
     Raises `ModelLoadError`, naming the file and the field or tensor at fault.
     """
     config = ModelConfig.load(path)
     build = Build(
         group=group or ParallelGroup(),
-        dtype=dtype or platform.serving_dtype(config.dtype),
+        dtype=dtype or platform.serving_dtype(config.dtype, kernels),
         device=platform.device,
         linear=linear_method or PlainLinear(),
     )
@@ -55,7 +60,7 @@ def load_model(
     if load_format == "dummy":
         random_weights(model, progress)
     else:
-        load_weights(model, config.path, progress, tied=config.tie_word_embeddings)
+        load_weights(model, config.path, progress, config.tie_word_embeddings, deferred)
     for module in model.modules():
         if isinstance(module, Linear):
             module.finish()

@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import dataclasses
 import logging
+import os
 import signal
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 from radixmesh.cli.serve.options import GRPC_OFF, Options, add_arguments, from_args
 
 if TYPE_CHECKING:
-    from radixmesh.cli.serve.plan import Model
+    from radixmesh.cli.serve.plan import Model, UnitSpec
+    from radixmesh.cli.serve.session import Session
 
 __all__ = ["add_arguments", "run"]
 
@@ -26,10 +29,23 @@ def run(args: argparse.Namespace) -> int:
         ModelLoadError: there is no such model; nothing has been started.
     """
     began = time.monotonic()
-    from radixmesh.cli.serve.model import choose
+    from radixmesh.cli.serve.reserve import Reserve
 
     options = _with_ports(from_args(args))
-    model = choose(options.model, options.served_model_name)
+    if options.nats_url:
+        os.environ["RADIXMESH_NATS_URL"] = options.nats_url  # for children who want to know it while they import
+    model, units = _what(options)
+    reserve = Reserve()
+    workers = [spec for unit in units if unit.service == "model_worker" for spec in unit.processes]
+    if (post := reserve.fork(workers)) is not None:  # at once: they import the longest
+        return post.serve()
+    os.environ["OMP_NUM_THREADS"] = "1"  # numpy must not start threads before we fork
+    from radixmesh.cli.serve.session import Session
+    from radixmesh.shared import process  # noqa: F401
+
+    others = [spec for unit in units if unit.service != "model_worker" for spec in unit.processes]
+    if (post := reserve.fork(others)) is not None:  # with all imported that they and we need
+        return post.serve()
     log_dir = _log_dir(options)
     logging.basicConfig(
         filename=log_dir / "supervisor.log",
@@ -37,7 +53,20 @@ def run(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)-7s %(message)s",
     )
     with tempfile.TemporaryDirectory(prefix="radixmesh-") as private:
-        return asyncio.run(_serve(options, model, log_dir, Path(private), began))
+        session = Session(options, model, units, log_dir, Path(private), reserve, began)
+        return asyncio.run(_serve(session))
+
+
+def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
+    """The model, and the processes to run. Raises ConfigError, ModelLoadError."""
+    from radixmesh.cli.serve import machine
+    from radixmesh.cli.serve.model import choose
+    from radixmesh.cli.serve.plan import gateway_ports, plan
+
+    model = choose(options.model, options.served_model_name)
+    # On a shared bus two machines must not both call their first replica r0.
+    suffix = f"-{socket.gethostname()}-{os.getpid()}" if options.nats_url else ""
+    return model, plan(options, model, machine.look(), gateway_ports(options), suffix)
 
 
 def _with_ports(options: Options) -> Options:
@@ -73,10 +102,7 @@ def _log_dir(options: Options) -> Path:
     return directory
 
 
-async def _serve(options: Options, model: "Model", log_dir: Path, private: Path, began: float) -> int:
-    from radixmesh.cli.serve.session import Session
-
-    session = Session(options, model, log_dir, private, began)
+async def _serve(session: "Session") -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(signum, session.stop)

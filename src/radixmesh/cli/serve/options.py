@@ -13,6 +13,7 @@ GRPC_OFF = -1
 MAX_PROCESSES = 256
 """Of one kind. More than a machine holds; a typing error should not start thousands."""
 
+_WORKER_FLAGS = ("dtype", "quantization", "max_model_len", "max_slots", "page_size", "kv_memory")
 _SETTING = re.compile(r"(?P<service>[a-z_-]+)\.(?P<flag>[a-z][a-z0-9_-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -78,6 +79,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--model", metavar="PATH_OR_HUB_ID", help="Hugging Face directory or hub id (default: a bundled one)")
     add("--served-model-name", metavar="NAME", help="default: the last path component of --model")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
+    add("--quantization", choices=["w8a16", "w4a16"], help="weights in 8 or 4 bits, rounded at load")
     add("--max-model-len", type=int, metavar="TOKENS", help="prompt and output (default: the model's)")
     add("--max-slots", type=int, metavar="N", help="sequences that run at once, for each replica")
     add("--page-size", type=int, metavar="TOKENS", help="of a page of the KV cache")
@@ -111,7 +113,7 @@ def from_args(args: argparse.Namespace) -> Options:
         raise ConfigError(f"--kv-memory {args.kv_memory:g}: must be more than 0 (GiB)")
     _within("port", args.port, 0, 65536 - args.gateways)
     _within("grpc_port", args.grpc_port, GRPC_OFF, 65536 - args.gateways)
-    given = {name: getattr(args, name) for name in ("dtype", "max_model_len", "max_slots", "page_size", "kv_memory")}
+    given = {name: getattr(args, name) for name in _WORKER_FLAGS}
     return Options(
         model=args.model,
         served_model_name=args.served_model_name,

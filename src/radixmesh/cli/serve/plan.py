@@ -58,8 +58,6 @@ class Model:
 
     path: str
     name: str
-    random: bool = False
-    """Its weights are random: the output is noise."""
 
 
 def plan(

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import io
 import logging
 import os
@@ -16,6 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Protocol
+
+from radixmesh.cli.serve.reserve import Forked, Recruit, die_with
 
 TAIL_LINES = 50
 """Of a child's output that are kept for the report of its death."""
@@ -28,9 +30,6 @@ _LEVEL = re.compile(r"^(?:\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR|CRITICAL)\b|\
 """Our text logs, and nats-server's."""
 
 _NATS_LEVELS = {"DBG": logging.DEBUG, "INF": logging.INFO, "WRN": logging.WARNING, "ERR": logging.ERROR}
-
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 Show = Callable[[int, str], bool]
 """Takes each line of output with its level; tells whether people have seen it."""
@@ -55,12 +54,40 @@ def describe(returncode: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def _die_with(supervisor: int) -> None:
-    """Runs in the child before exec: Linux kills it when the supervisor dies, however that happens."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it died between the fork and the line above
-        os._exit(1)
+class Child(Protocol):
+    """What an `asyncio.subprocess.Process` and a `Forked` have in common."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, signum: int, /) -> None: ...
+
+
+async def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[Child, int]:
+    """A new child, and the reading end of its output. Raises OSError."""
+    # The pipe is ours, not asyncio's, whose `wait` returns only when the last holder of a pipe has closed it.
+    read_end, write_end = os.pipe()
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            env=environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=write_end,
+            start_new_session=True,
+            preexec_fn=partial(die_with, os.getpid()),
+        )
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    return child, read_end
 
 
 class LogFile(RotatingFileHandler):
@@ -82,7 +109,7 @@ class Process:
     """A running child in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone."""
 
     name: str
-    _child: asyncio.subprocess.Process
+    _child: Child
     _show: Show
     _log: LogFile
     started: float = field(default_factory=time.monotonic)
@@ -92,26 +119,20 @@ class Process:
 
     @classmethod
     async def start(
-        cls, name: str, argv: tuple[str, ...], environ: Mapping[str, str], log_dir: Path, show: Show
+        cls,
+        name: str,
+        argv: tuple[str, ...],
+        environ: Mapping[str, str],
+        log_dir: Path,
+        show: Show,
+        recruit: Recruit | None = None,
     ) -> "Process":
-        """Starts `argv` with just the environment `environ`. Raises OSError."""
-        # The pipe is ours, not asyncio's, whose `wait` returns only when the last holder of a pipe has closed it.
-        read_end, write_end = os.pipe()
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *argv,
-                env=environ,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                start_new_session=True,
-                preexec_fn=partial(_die_with, os.getpid()),
-            )
-        except OSError:
-            os.close(read_end)
-            raise
-        finally:
-            os.close(write_end)
+        """Starts `argv` with just the environment `environ`; by `recruit` if there is one. Raises OSError."""
+        child: Child
+        if recruit is not None and recruit.order(argv, environ):
+            child, read_end = Forked(recruit.pid), recruit.output
+        else:
+            child, read_end = await _execute(argv, environ)
         process = cls(name, child, show, LogFile(log_dir / f"{name}.log", show))
         process._pump = asyncio.create_task(process._read(io.FileIO(read_end, "rb")))
         return process

@@ -2,7 +2,7 @@
 
 import asyncio
 
-POLL = 0.1
+POLL = 0.03
 """Seconds between two looks."""
 
 ANSWER = 5.0

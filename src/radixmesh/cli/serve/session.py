@@ -2,16 +2,17 @@
 
 import asyncio
 import os
-import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from radixmesh.cli.serve import machine, state
 from radixmesh.cli.serve.nats_server import NatsServer
 from radixmesh.cli.serve.options import GRPC_OFF, Options
-from radixmesh.cli.serve.plan import Model, gateway_ports, plan
+from radixmesh.cli.serve.plan import Model, UnitSpec, gateway_ports
 from radixmesh.cli.serve.progress import Progress
 from radixmesh.cli.serve.ready import until_ready
+from radixmesh.cli.serve.reserve import Reserve
 from radixmesh.cli.serve.supervisor import Places, Supervisor
 from radixmesh.cli.serve.terminal import Banner, Terminal
 from radixmesh.shared.config import ServiceSettings
@@ -21,10 +22,21 @@ from radixmesh.shared.errors import RadixMeshError
 class Session:
     """Starts the mesh, tells people when it serves, and ends it."""
 
-    def __init__(self, options: Options, model: Model, log_dir: Path, private: Path, began: float) -> None:
+    def __init__(
+        self,
+        options: Options,
+        model: Model,
+        units: Sequence[UnitSpec],
+        log_dir: Path,
+        private: Path,
+        reserve: Reserve,
+        began: float,
+    ) -> None:
         """
         Args:
+            units: all that is to run but for the NATS server.
             private: an empty directory for what nobody else may read.
+            reserve: children that were forked in advance.
             began: when the command was given, on `time.monotonic`.
 
         Raises:
@@ -40,9 +52,7 @@ class Session:
         self._grpc = [f"{name}:{grpc}" for _, grpc in self._ports if grpc != GRPC_OFF]
         self._log_dir = log_dir
         self._terminal = Terminal()
-        # On a shared bus two machines must not both call their first replica r0.
-        suffix = f"-{socket.gethostname()}-{os.getpid()}" if options.nats_url else ""
-        self._units = plan(options, model, machine.look(), self._ports, suffix)
+        self._units = units
         facts = {"model": model.name, "urls": self._urls, "grpc": self._grpc}
         self._supervisor = Supervisor(
             self._units,
@@ -50,6 +60,7 @@ class Session:
             None if options.nats_url else NatsServer(private),
             self._terminal,
             Places(log_dir, options.state_file or log_dir / state.FILE, facts),
+            reserve,
             show_logs=options.show_logs,
         )
 
@@ -103,7 +114,6 @@ class Session:
         members = self._supervisor.mesh.members.ready("tokenizer")
         return Banner(
             model=self._model.name,
-            random=self._model.random,
             urls=self._urls,
             grpc=self._grpc,
             chat=any(member.attributes.get("chat_template") for member in members),

@@ -25,6 +25,7 @@ from radixmesh.cli.serve import nats_server, state
 from radixmesh.cli.serve.mesh import Mesh
 from radixmesh.cli.serve.nats_server import NatsServer
 from radixmesh.cli.serve.plan import ProcessSpec, UnitSpec
+from radixmesh.cli.serve.reserve import Reserve
 from radixmesh.cli.serve.terminal import Terminal
 from radixmesh.cli.serve.unit import HopelessError, Surroundings, Unit
 from radixmesh.shared.config import ENV_PREFIX, ServiceSettings
@@ -59,11 +60,13 @@ class Supervisor:
         nats: NatsServer | None,
         terminal: Terminal,
         places: Places,
+        reserve: Reserve,
         *,
         show_logs: bool = False,
     ) -> None:
         """
         Args:
+            reserve: children that were forked in advance, for the units' first start.
             settings: the way to the bus; URL and token are replaced by those of `nats`, if that is given.
             nats: the private server, or None for an external one.
         """
@@ -86,6 +89,7 @@ class Supervisor:
             changed=self.save_state,
             died=self._died,
             up_for=self._up_for,
+            recruit=reserve.take,
         )
 
     # -- the start --

@@ -56,7 +56,6 @@ class Banner:
     """What is told once the mesh serves."""
 
     model: str
-    random: bool
     urls: list[str]
     """HTTP, one for each gateway."""
     grpc: list[str]
@@ -72,8 +71,6 @@ class Banner:
 
     def __str__(self) -> str:
         lines = [f"RadixMesh serves {self.model}; ready after {self.seconds:.1f} s."]
-        if self.random:
-            lines.append("No --model was given: the weights of this tiny model are random, so its output is noise.")
         lines += ["", f"  HTTP   {'  '.join(self.urls)}   (OpenAI's API under /v1)"]
         if self.grpc:
             lines.append(f"  gRPC   {'  '.join(self.grpc)}")

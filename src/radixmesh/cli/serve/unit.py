@@ -11,6 +11,7 @@ from radixmesh.cli.serve.backoff import Backoff
 from radixmesh.cli.serve.machine import free_port
 from radixmesh.cli.serve.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.process import Process, describe
+from radixmesh.cli.serve.reserve import Recruit
 from radixmesh.shared.errors import RadixMeshError
 
 WRONG_SETTINGS = 2
@@ -39,6 +40,8 @@ class Surroundings:
     """Tells the mesh."""
     up_for: Callable[[ProcessSpec, float], float | None]
     """Takes a process and its age in seconds; gives the seconds since it came up, None if it is not up."""
+    recruit: Callable[[str], Recruit | None] = lambda _instance: None
+    """Takes an instance; gives the child that was forked for it in advance, None if there is none (any more)."""
 
 
 @dataclass
@@ -89,7 +92,8 @@ class Unit:
                 return self._around.show(name, level, line)
 
             environ = {**self._around.environ, **spec.environ}
-            process = await Process.start(spec.label, spec.argv, environ, self._around.log_dir, show)
+            recruit = self._around.recruit(spec.instance)
+            process = await Process.start(spec.label, spec.argv, environ, self._around.log_dir, show, recruit)
             self.running.append(Running(spec, process))
         self._around.changed()
         if self._stopping.is_set():  # `stop` came while we were starting, and has missed the last one
