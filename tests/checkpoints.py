@@ -57,6 +57,18 @@ def make_checkpoint(path: Path, family: str, *, seed: int = 0, shard_size: str =
     return model
 
 
+def settle(model: Any, logits: float = 3.0) -> None:
+    """Makes `model` behave more like a trained one: layers keep the size of what they get, logits spread by `logits`.
+
+    Then rounding errors stay as small as they are in use; as `make_checkpoint` leaves it, they grow in every layer.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                gain = 1.0 if "embed_tokens" in name else logits if "lm_head" in name else 1.2
+                parameter.mul_(gain * parameter.shape[1] ** -0.5 / parameter.std())
+
+
 _TEXT = """
 The quick brown fox jumps over the lazy dog while the small model counts its tokens, one after another.
 A server answers many requests at once: some are long, some are short, and all of them want their words soon.

@@ -14,6 +14,11 @@ from checkpoints import make_checkpoint, make_tokenizer
 from serving import ServeProcess, wait_for
 from support import NatsServer
 
+from radixmesh.shared.presence import MISSED_BEATS
+
+HEARTBEAT = 0.5
+"""Seconds. The dead are missed sooner than by default."""
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,7 +39,7 @@ def nats_server() -> Iterator[NatsServer]:
 @pytest.fixture(scope="module")
 def mesh(checkpoint: Path, nats_server: NatsServer) -> Iterator[ServeProcess]:
     flags = ("--model", str(checkpoint), "--dtype", "float32", "--nats-url", nats_server.url, "--replicas", "2")
-    with ServeProcess(*flags) as mesh:
+    with ServeProcess(*flags, environ={"RADIXMESH_HEARTBEAT_INTERVAL": str(HEARTBEAT)}) as mesh:
         yield mesh
 
 
@@ -142,7 +147,7 @@ async def test_what_was_asleep_is_fenced_or_taken_back(
     def sleep_and_wake() -> None:
         pid = nats_server.pid if stem == "nats" else mesh.pids()[instance(mesh, stem)]
         os.kill(pid, signal.SIGSTOP)
-        time.sleep(9)
+        time.sleep(1.5 * MISSED_BEATS * HEARTBEAT)
         os.kill(pid, signal.SIGCONT)
 
     streams = await disturbed(mesh, 6, sleep_and_wake)
