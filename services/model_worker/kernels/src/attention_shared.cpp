@@ -7,22 +7,14 @@ namespace {
 template <class T>
 void shared(const Item& item, const AttentionPlan& plan, const Sequences& sequences, const Pool& pool, int64_t kv_head,
             const float* q, int64_t q_stride, float* part, int64_t window, float* scratch) {
-    const int64_t size = pool.head_dim, wide = padded_head(pool), group = pool.group(), rows = item.count * group;
+    const int64_t size = pool.head_dim, group = pool.group();
     const int64_t* members = plan.members.data() + item.first_member;
-    float* key_panels = scratch;
-    float* value_panels = key_panels + KEYS * wide;
-    float* scores = value_panels + KEYS * wide;
-    float* result = scores + rows * KEYS;
-    float* largest = result + rows * wide;
-    float* total = largest + rows;
-    float* queries = total + rows;
-    std::fill(result, result + rows * wide, 0.0f);
-    std::fill(largest, largest + rows, -INFINITY);
-    std::fill(total, total + rows, 0.0f);
+    Room room(pool, item.count, scratch);
     // The first key that any of them sees.
     int64_t begin = window ? item.key_end : item.key_begin;
     for (int64_t m = 0; m < item.count; m++) {
-        std::copy_n(q + sequences.query_start[members[m]] * q_stride, group * size, queries + m * group * size);
+        std::copy_n(q + sequences.query_start[members[m]] * q_stride, group * size,
+                    room.queries + m * group * size);
         if (window) begin = std::min(begin, std::max(item.key_begin, sequences.context_len[members[m]] - window));
     }
     const T *keys[KEYS], *values[KEYS];
@@ -30,29 +22,20 @@ void shared(const Item& item, const AttentionPlan& plan, const Sequences& sequen
         const int64_t count = std::min(KEYS, item.key_end - base), panels = (count + NR - 1) / NR;
         key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.keys, keys);
         key_rows<T>(sequences, pool, item.sequence, kv_head, base, count, pool.values, values);
-        pack_block(keys, values, count, size, key_panels, value_panels);
-        tiles(rows, [&](int64_t row, int n) {
-            for (int64_t p = 0; p < panels; p++)
-                tile_floats(queries + row * size, size, key_panels + p * size * NR, size, n,
-                            scores + row * KEYS + p * NR, KEYS, false);
-        });
-        for (int64_t row = 0; row < rows; row++) {
+        pack_block(keys, values, count, size, room.key_panels, room.value_panels);
+        room.score(0, room.rows, panels);
+        for (int64_t row = 0; row < room.rows; row++) {
             const int64_t context = sequences.context_len[members[row / group]];
             const int64_t first = window ? std::max<int64_t>(0, context - window - base) : 0;
-            soften(scores + row * KEYS, panels * NR, first, count,
-                   {largest[row], total[row], result + row * wide, wide});
+            soften(room.scores + row * KEYS, panels * NR, first, count, room.running(row));
         }
-        tiles(rows, [&](int64_t row, int n) {
-            for (int64_t p = 0; p * NR < size; p++)
-                tile_floats(scores + row * KEYS, KEYS, value_panels + p * count * NR, count, n,
-                            result + row * wide + p * NR, wide, true);
-        });
+        room.weigh(0, room.rows, count);
     }
     for (int64_t m = 0; m < item.count; m++, part += pool.kv_heads * part_size(pool)) {
-        std::copy_n(largest + m * group, group, part);
-        std::copy_n(total + m * group, group, part + group);
+        std::copy_n(room.largest + m * group, group, part);
+        std::copy_n(room.total + m * group, group, part + group);
         for (int64_t g = 0; g < group; g++)
-            std::copy_n(result + (m * group + g) * wide, size, part + 2 * group + g * size);
+            std::copy_n(room.result + (m * group + g) * room.wide, size, part + 2 * group + g * size);
     }
 }
 
