@@ -1,9 +1,12 @@
 """Which processes a mesh consists of."""
 
 import argparse
+import socket
 
 import pytest
+from support import free_port
 
+from radixmesh.cli.serve import command, machine
 from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
@@ -19,9 +22,9 @@ def options(*flags: str) -> Options:
     return from_args(parser.parse_args(flags))
 
 
-def planned(*flags: str, machine: Machine = MACHINE, suffix: str = "") -> dict[str, UnitSpec]:
+def planned(*flags: str, on: Machine = MACHINE, suffix: str = "") -> dict[str, UnitSpec]:
     chosen = options(*flags)
-    return {unit.name: unit for unit in plan(chosen, MODEL, machine, gateway_ports(chosen), suffix)}
+    return {unit.name: unit for unit in plan(chosen, MODEL, on, gateway_ports(chosen), suffix)}
 
 
 def flag(spec: ProcessSpec, name: str) -> str:
@@ -88,7 +91,7 @@ def test_port_ranges_must_not_meet() -> None:
 def test_workers_share_the_cores(flags: tuple[str, ...], cores: int, threads: int) -> None:
     machine = Machine(cores, 0, 16.0)
     assert worker_threads(options(*flags), machine) == threads
-    worker = planned(*flags, machine=machine)["worker-r0"].processes[0]
+    worker = planned(*flags, on=machine)["worker-r0"].processes[0]
     assert flag(worker, "--threads") == worker.environ["OMP_NUM_THREADS"] == str(threads)
 
 
@@ -100,7 +103,7 @@ def test_the_others_leave_the_cores_to_the_workers() -> None:
 
 
 def test_groups_take_accelerators_of_their_own_where_there_are_enough() -> None:
-    units = planned("--replicas", "2", "--tp", "2", machine=Machine(16, 4, 64.0))
+    units = planned("--replicas", "2", "--tp", "2", on=Machine(16, 4, 64.0))
     assert flag(units["worker-r0"].processes[1], "--device-index") == "0"  # the worker adds its rank
     assert flag(units["worker-r1"].processes[0], "--device-index") == "2"
 
@@ -163,3 +166,15 @@ def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
 def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         options(*flags)
+
+
+def test_a_free_port_with_a_taken_neighbour_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        neighbour = taken.getsockname()[1] - 1
+        first = iter([neighbour, neighbour])
+        monkeypatch.setattr(machine, "free_port", lambda host: next(first, None) or free_port())
+        chosen = command._with_ports(options("--port", "0", "--grpc-port", "0", "--gateways", "2"))
+        assert chosen.port != neighbour
+        assert chosen.grpc_port not in (neighbour, 0)
+        with pytest.raises(ConfigError, match="--grpc-port"):
+            command._with_ports(options("--port", "0", "--grpc-port", str(neighbour), "--gateways", "2"))

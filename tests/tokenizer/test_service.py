@@ -241,9 +241,11 @@ async def test_requests_survive_a_restart_of_the_bus(model: Path) -> None:
         await until(lambda: not unit.bus.connected and not bus.connected)
         server.start()
         await until(lambda: unit.bus.connected and bus.connected)
-        await mesh.beat("scheduler", "a", attributes=SIZES)
-        await mesh.beat("detokenizer", "d1")
-        await until(lambda: unit.members.ready("scheduler") and unit.members.ready("detokenizer"))
+        async with asyncio.timeout(20):  # the first beats may come before the server has the subscriptions again
+            while not (unit.members.ready("scheduler") and unit.members.ready("detokenizer")):
+                await mesh.beat("scheduler", "a", attributes=SIZES)
+                await mesh.beat("detokenizer", "d1")
+                await asyncio.sleep(0.05)
         await mesh.submit(rid(1), text="again")
         assert isinstance(await mesh.answer(rid(1)), Routed)
     finally:

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radixmesh.cli.serve.options import GRPC_OFF, Options, add_arguments, from_args
+from radixmesh.shared.errors import ConfigError
 
 if TYPE_CHECKING:
     from radixmesh.cli.serve.plan import Model, UnitSpec
     from radixmesh.cli.serve.session import Session
 
 __all__ = ["add_arguments", "run"]
+
+_DRAWS = 20
+"""Of free ports, before giving up."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,19 +76,34 @@ def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
 def _with_ports(options: Options) -> Options:
     """Chooses a port where 0 was given, and sees to it that all can be had. Raises ConfigError."""
     from radixmesh.cli.serve import machine
+
+    # A free port's neighbours, which further gateways take, need not be free: then another one is drawn.
+    for left in reversed(range(_DRAWS if 0 in (options.port, options.grpc_port) else 1)):
+        drawn = dataclasses.replace(
+            options,
+            port=options.port or machine.free_port(options.host),
+            grpc_port=options.grpc_port or machine.free_port(options.host),
+        )
+        try:
+            _require_ports(drawn)
+        except ConfigError:
+            if not left:
+                raise
+        else:
+            break
+    return drawn
+
+
+def _require_ports(options: Options) -> None:
+    """Raises ConfigError unless all ports can be had."""
+    from radixmesh.cli.serve import machine
     from radixmesh.cli.serve.plan import gateway_ports
 
     host = options.host
-    options = dataclasses.replace(
-        options,
-        port=options.port or machine.free_port(host),
-        grpc_port=options.grpc_port or machine.free_port(host),
-    )
     for http, grpc in gateway_ports(options):
         machine.require_free(host, http, "--port")
         if grpc != GRPC_OFF:
             machine.require_free(host, grpc, "--grpc-port")
-    return options
 
 
 def _log_dir(options: Options) -> Path:
