@@ -5,8 +5,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+
+from radixmesh.shared.actor import Actor
+from radixmesh.shared.config import ServiceSettings
+
+A = TypeVar("A", bound=Actor)
 
 
 def free_port() -> int:
@@ -58,3 +65,22 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  conditions may be about anything
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def starter(
+    settings: ServiceSettings, model: Path, make: Callable[[dict[str, Any]], A]
+) -> AsyncIterator[Callable[..., Awaitable[A]]]:
+    """Gives a function that starts an actor on the test's bus: `(instance, **settings)`. All end with the block."""
+    tasks: list[tuple[A, asyncio.Task[None]]] = []
+
+    async def begin(instance: str, **changes: Any) -> A:
+        base = settings.model_dump(include={"nats_url", "namespace", "heartbeat_interval", "log_format"})
+        unit = make({**base, "model": str(model), "instance": instance, **changes})
+        tasks.append((unit, asyncio.create_task(unit.run())))
+        return unit
+
+    yield begin
+    for unit, task in tasks:
+        unit.stop()
+        await asyncio.gather(task, return_exceptions=True)

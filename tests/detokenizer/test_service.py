@@ -1,6 +1,5 @@
 """A real detokenizer on a real bus, between a scripted tokenizer, worker and gateway."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support import until
+from support import starter, until
 from tokenizer.small_tokenizers import byte_level, save_model
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
@@ -66,18 +65,8 @@ async def neighbours(settings: ServiceSettings) -> AsyncIterator[Neighbours]:
 @pytest.fixture
 async def start(settings: ServiceSettings, tmp_path: Path) -> AsyncIterator[Start]:
     directory = save_model(tmp_path / "small", byte_level(), eos_token="<|im_end|>")
-    tasks: list[tuple[Detokenizer, asyncio.Task[None]]] = []
-
-    async def begin(instance: str, **changes: Any) -> Detokenizer:
-        base = settings.model_dump(include={"nats_url", "namespace", "heartbeat_interval", "log_format"})
-        unit = Detokenizer(DetokenizerSettings(**{**base, "model": str(directory), "instance": instance, **changes}))
-        tasks.append((unit, asyncio.create_task(unit.run())))
-        return unit
-
-    yield begin
-    for unit, task in tasks:
-        unit.stop()
-        await asyncio.gather(task, return_exceptions=True)
+    async with starter(settings, directory, lambda values: Detokenizer(DetokenizerSettings(**values))) as begin:
+        yield begin
 
 
 async def ready(neighbours: Neighbours, instance: str) -> None:

@@ -52,6 +52,17 @@ def attend(
     return got, expected_attention(batch, kv, q, 0.3, window)
 
 
+def hold_against_softmax(
+    spec: KVCacheSpec, lengths: list[tuple[int, int]], wishes: list[tuple[int, int]], heads: int, window: int | None
+) -> None:
+    """Sequences of (new tokens, context); `wishes`: see `share_prefixes`."""
+    pages = sum(-(-context // spec.page_size) for _, context in lengths) + 3
+    batch = ragged_batch(lengths, spec.page_size, pages)
+    share_prefixes(batch, spec.page_size, wishes)
+    got, expected = attend(batch, random_pool(spec, pages), heads, window, spec.dtype)
+    assert relative(got, expected) < BOUNDS[spec.dtype]
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
@@ -74,10 +85,8 @@ def test_mixed_batches(
     threads: int,
 ) -> None:
     library().set_threads(threads)
-    pages = sum(-(-context // page_size) for _, context in lengths) + 3
-    kv = random_pool(KVCacheSpec(1, kv_heads, head_dim, page_size, dtype), pages)
-    got, expected = attend(ragged_batch(lengths, page_size, pages), kv, kv_heads * group, window, dtype)
-    assert relative(got, expected) < BOUNDS[dtype]
+    spec = KVCacheSpec(1, kv_heads, head_dim, page_size, dtype)
+    hold_against_softmax(spec, lengths, [], kv_heads * group, window)
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,12 +117,8 @@ def test_sequences_that_share_prefixes(
     threads: int,
 ) -> None:
     library().set_threads(threads)
-    pages = sum(-(-context // page_size) for _, context in lengths) + 3
-    kv = random_pool(KVCacheSpec(1, kv_heads, head_dim, page_size, dtype), pages)
-    batch = ragged_batch(lengths, page_size, pages)
-    share_prefixes(batch, page_size, wishes)
-    got, expected = attend(batch, kv, kv_heads * group, window, dtype)
-    assert relative(got, expected) < BOUNDS[dtype]
+    spec = KVCacheSpec(1, kv_heads, head_dim, page_size, dtype)
+    hold_against_softmax(spec, lengths, wishes, kv_heads * group, window)
 
 
 @pytest.mark.parametrize("threads", THREADS)

@@ -1,12 +1,10 @@
 """Tokenizers of a small model on a real bus, and everyone else."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support import until
+from support import starter, until
 from tokenizer.scripted import SIZES, Mesh
 from tokenizer.small_tokenizers import save_chat_model
 
@@ -34,18 +32,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def start(settings: ServiceSettings, model: Path) -> AsyncIterator[Start]:
-    tasks: list[tuple[Tokenizer, asyncio.Task[None]]] = []
-
-    async def begin(instance: str, **changes: Any) -> Tokenizer:
-        base = settings.model_dump(include={"nats_url", "namespace", "heartbeat_interval", "log_format"})
-        unit = Tokenizer(TokenizerSettings(**{**base, "model": str(model), "instance": instance, **changes}))
-        tasks.append((unit, asyncio.create_task(unit.run())))
-        return unit
-
-    yield begin
-    for unit, task in tasks:
-        unit.stop()
-        await asyncio.gather(task, return_exceptions=True)
+    async with starter(settings, model, lambda values: Tokenizer(TokenizerSettings(**values))) as begin:
+        yield begin
 
 
 @pytest.fixture
