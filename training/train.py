@@ -8,6 +8,7 @@
 import argparse
 import os
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class Lead:
 def work(rank: int, plan: Plan, shared: Shared) -> None:
     """One process. All take the same steps; see `parallel`."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what a child gets when its parent dies; nohup and & have it ignored
     model = shared.model
     optimizer = Optimizer(owned(model, rank, plan.processes), plan.muon_rate, plan.adam_rate)
     progress = load_checkpoint(plan.out, rank, optimizer) if plan.resume else Progress()

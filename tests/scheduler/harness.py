@@ -191,3 +191,19 @@ class Harness:
                 else:
                     assert outcome.tokens == wanted
                     assert outcome.finish is finish
+
+
+def prompt(seed: int, length: int) -> NDArray[np.int32]:
+    """Tokens that differ by seed."""
+    return np.random.default_rng(seed).integers(1, VOCAB, length).astype(np.int32)
+
+
+def options(**changes: object) -> SchedulerSettings:
+    """Settings under which every plan is easily foreseen, but for `changes`."""
+    plain = {"warm_min_tokens": 1, "decode_headroom": 0, "max_multi_step": 1, "multi_step_ms": 0}
+    return SchedulerSettings(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def running(harness: Harness) -> set[str]:
+    """Requests that hold a slot."""
+    return {seq.request_id for seq in harness.core.state.slots.sequences()}

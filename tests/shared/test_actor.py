@@ -139,9 +139,10 @@ async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: 
     try:
         async with Running(Echo(settings), settings) as running:
             server.stop()
-            await until(lambda: not running.client.connected)
+            await until(lambda: not running.client.connected and not running.actor.bus.connected)
             server.start()
             await until(lambda: running.client.connected and running.actor.bus.connected)
+            await running.actor.bus.flush()  # connected means sent; now the server knows its subscriptions again
             answer = await running.client.request(
                 "echo.inbox", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5
             )

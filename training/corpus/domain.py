@@ -1,6 +1,7 @@
 """Fields to extract: what their values are and the sentences that say them; the makers that the domains share.
 
-In a field with four sentences or more the last one is held out of training. ``{v}`` is the value, ``{s}`` the subject.
+In a field with four sentences or more the last one is held out of training, and those of ``more`` are for training
+alone. ``{v}`` is the value, ``{s}`` the subject.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Field:
     make: Callable[[random.Random], Any]
     yes: tuple[str, ...]
     no: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,13 @@ def code(rng: random.Random) -> str:
     return "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(2)) + str(rng.randint(10, 9999))
 
 
-def field(keys: str, make: Callable[[random.Random], Any], yes: str, no: str = "") -> Field:
+def field(keys: str, make: Callable[[random.Random], Any], yes: str, no: str = "", more: str = "") -> Field:
     """A field from texts: keys between spaces, sentences between slashes."""
-    return Field(tuple(keys.split()), make, tuple(yes.split(" / ")), tuple(no.split(" / ")) if no else ())
+
+    def sentences(text: str) -> tuple[str, ...]:
+        return tuple(text.split(" / ")) if text else ()
+
+    return Field(tuple(keys.split()), make, sentences(yes), sentences(no), sentences(more))
 
 
 JOBS = one_of(
@@ -107,15 +113,20 @@ PRICE = field(
     price,
     "{s} costs {v} dollars. / The price is {v} dollars. / You can buy {s} for {v} dollars. / "
     "It costs {v} dollars. / The price of {s} is {v} dollars.",
+    more="You pay {v} dollars for {s}. / {s} sells for {v} dollars. / "
+    "{s} has a price of {v} dollars. / They ask {v} dollars for {s}.",
 )
 CITY = field(
     "city place",
     p.city,
     "{s} lives in {v}. / {s} is from {v}. / {s} comes from {v}. / {s}'s home is {v}. / {s} has a house in {v}.",
+    more="{s} moved to {v}. / {s} has a flat in {v}. / {s} grew up in {v}. / "
+    "{s} has always lived in {v}. / {s} has a home in {v}.",
 )
 AGE = field(
     "age",
     integer(3, 95),
     "{s} is {v} years old. / {s} is {v}. / {s}'s age is {v}. / {s} turned {v} this year. / {s} has the age of {v}.",
+    more="{s} is now {v} years old. / {s} has just become {v}. / {s} has reached the age of {v}.",
 )
 YEAR = integer(1900, 2029)

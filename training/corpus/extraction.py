@@ -42,6 +42,29 @@ _ASK = wordings(
     Only JSON, please: {k}.
     Can you extract {k} as JSON?
     From the text, extract {k} as a JSON object.
+    Find {k} and [return|give|show|list] [them|it] as JSON.
+    Find {k} [here|in this] and [answer|reply] with JSON.
+    Take {k} from the text and [write|put] [them|it] [into JSON|down as JSON].
+    Look for {k} and [write|give|print] [them|it] in JSON.
+    Get {k} out of [this|the text] and [answer|reply] in JSON.
+    Pick {k} and give [them|it] back as a JSON object.
+    Search the text for {k} and [write|answer with] JSON.
+    Collect {k} and make [them|it] a JSON object.
+    Copy {k} from the text and write JSON.
+    Read the text, then write {k} as a JSON object.
+    Read [this|it] and [write|show] {k} as JSON.
+    [List|Show|Print|Give] {k} [as|in] JSON, please.
+    Tell me {k} in JSON.
+    What are {k}? [Answer|Reply] in JSON.
+    Extract these [fields|keys|values] as JSON: {k}.
+    Give me [these|the following] [fields|keys] as JSON: {k}.
+    The [keys|fields] are {k}. Answer in JSON.
+    Reply with JSON that has [only |]{k}.
+    I want {k} [from this|from the text|] as JSON.
+    I want JSON with the [keys|fields] {k}.
+    Use the keys {k} and answer with a JSON object.
+    Please give {k} from [this|the text] as JSON.
+    Make this into JSON with {k}.
     As JSON: {k}.""",
     """Extract the following fields as JSON: {k}.
     Please return {k} from the text as a JSON object.
@@ -62,7 +85,7 @@ def _told(value: Any) -> str:
 def _sentence(rng: random.Random, split: Split, field: Field, value: Any, subject: str) -> str:
     options = field.no if value is False else field.yes
     if split == "train" and len(options) > 3:
-        options = options[:-1]
+        options = options[:-1] + field.more
     text = rng.choice(options)
     if not text.startswith("{s}"):
         subject = subject[:1].lower() + subject[1:]
@@ -180,7 +203,7 @@ def extraction(rng: random.Random, split: Split) -> Exchange:
     if rng.random() < 0.5:
         asked = rng.sample(filled, rng.randint(1, len(filled)))
     pairs = [(key, value) for key, _, value in asked]
-    if rng.random() < 0.08:
+    if rng.random() < (0.16 if split == "train" else 0.08):
         missing = [
             f
             for f in domain.fields

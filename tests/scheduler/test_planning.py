@@ -1,0 +1,182 @@
+"""Plans: how many are in flight, what one holds, and what a report may say of it."""
+
+import pytest
+from scheduler.harness import EPOCH, Harness, admit_message, options, prompt, sizes
+from scheduler.simulator import STEP_US
+
+from radixmesh.services.scheduler.reports import WorkerOutOfStep
+from radixmesh.shared.messages import StepReport
+
+# -- planning --
+
+
+def test_two_plans_are_in_flight_and_no_more() -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=20, ignore_eos=True))
+    assert harness.pump() == 2
+    assert [plan.decode_slots.tolist() for plan in harness.plans] == [[], [0]]
+    assert harness.pump() == 0
+    harness.work()
+    harness.deliver()
+    assert harness.pump() == 1
+
+
+def test_without_planning_ahead_each_plan_waits_for_its_report() -> None:
+    harness = Harness(options(pipeline_depth=1))
+    harness.admit(admit_message("a", prompt(0, 6)))
+    assert harness.pump() == 1
+    harness.run()
+    harness.verify()
+
+
+def test_nothing_is_planned_past_the_end_by_length() -> None:
+    harness = Harness(options(max_multi_step=4))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=7, ignore_eos=True))
+    advances, pages = [], 0
+    while harness.pump() or harness.plans or harness.reports:
+        for plan in harness.plans:
+            flight = next(flight for flight in harness.core.in_flight if flight.seq == plan.seq)
+            advances += flight.advance.tolist()
+            pages += len(plan.grant_pages)
+        while harness.work():
+            pass
+        while harness.deliver():
+            pass
+    harness.verify()
+    assert advances == [4, 2]  # the prompt gives the first token
+    assert pages == 3  # 6 + 7 tokens, of which the last is never fed
+
+
+def test_several_steps_are_granted_only_while_nobody_waits() -> None:
+    harness = Harness(options(max_multi_step=8), sizes(max_slots=1))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=30, ignore_eos=True))
+    harness.pump()
+    assert harness.plans[-1].steps == 8
+    harness.admit(admit_message("b", prompt(1, 6), max_tokens=4))
+    harness.work()
+    harness.deliver()
+    harness.pump()
+    assert harness.plans[-1].steps == 1
+    harness.run()
+    harness.verify()
+
+
+@pytest.mark.parametrize(("budget_ms", "steps"), [(20.0, 4), (5.0, 1), (1.0, 1), (1000.0, 6), (0.0, 6)])
+def test_several_steps_take_no_longer_than_a_newcomer_may_wait(budget_ms: float, steps: int) -> None:
+    harness = Harness(options(max_multi_step=6, multi_step_ms=budget_ms, pipeline_depth=1))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=60, ignore_eos=True))
+    granted = []
+    while harness.pump():
+        granted.append(harness.plans[-1].steps)
+        harness.work()
+        harness.deliver()
+    harness.verify()
+    assert STEP_US == 5000
+    if budget_ms:
+        assert granted[1] == 1  # how long a step takes is not known yet
+    assert granted[3] == max(granted) == steps
+
+
+def test_long_prompts_are_chunked_beside_decodes() -> None:
+    harness = Harness(options(prefill_chunk=16, max_prefill_tokens=32), sizes(num_pages=256))
+    harness.admit(admit_message("short", prompt(0, 8), max_tokens=60, ignore_eos=True))
+    for _ in range(3):
+        harness.pump()
+        harness.work()
+        harness.deliver()
+    harness.admit(admit_message("long", prompt(1, 100), max_tokens=4))
+    chunks = []
+    for _ in range(40):
+        harness.pump()
+        while harness.plans:
+            plan = harness.plans[0]
+            if plan.prefill_counts.size:
+                chunks += plan.prefill_counts.tolist()
+                assert plan.decode_slots.tolist() == [0], "decodes wait for nobody's prompt"
+            harness.work()
+        while harness.deliver():
+            pass
+    harness.run()
+    harness.verify()
+    assert chunks == [12] * 8 + [4]  # 16 less one decode, in whole pages
+
+
+def test_a_slot_given_back_goes_to_the_next_in_the_same_plan() -> None:
+    harness = Harness(options(pipeline_depth=1), sizes(max_slots=1))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=1))
+    harness.admit(admit_message("b", prompt(1, 6), max_tokens=1))
+    harness.pump()
+    harness.work()
+    harness.deliver()
+    harness.pump()
+    plan = harness.plans[-1]
+    assert (plan.releases.tolist(), [a.request_id for a in plan.admissions]) == ([0], ["b"])
+    harness.run()
+    harness.verify()
+
+
+# -- reports that are not what they should be --
+
+
+def _report(seq: int, **columns: object) -> StepReport:
+    return StepReport(epoch=EPOCH, seq=seq, **columns)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        _report(1),
+        _report(0, slots=[0], counts=[1], tokens=[3]),
+        _report(0, slots=[0], counts=[2], tokens=[3], finish=[0]),
+        _report(0, slots=[0], counts=[-1], tokens=[], finish=[0]),
+        _report(0, slots=[99], counts=[1], tokens=[3], finish=[0]),
+        _report(0, slots=[5], counts=[1], tokens=[3], finish=[0]),
+        _report(0, failed_slots=[0]),
+        _report(0, failed_slots=[-1], failures=["?"]),
+    ],
+)
+def test_a_missing_or_broken_report_ends_the_epoch(report: StepReport) -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 8)))
+    harness.pump()
+    with pytest.raises(WorkerOutOfStep):
+        harness.core.report(report, 0.0)
+
+
+def test_reports_of_another_epoch_or_seen_before_are_dropped() -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 8), max_tokens=30, ignore_eos=True))
+    harness.pump()
+    harness.work()
+    first = harness.reports[0]
+    harness.core.report(StepReport(epoch=EPOCH - 1, seq=0), 0.0)
+    harness.deliver()
+    harness.core.report(first, 0.0)
+    harness.run()
+    harness.verify()
+
+
+def test_a_worker_that_does_not_end_a_sequence_does_not_hang_it() -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 8), max_tokens=1, ignore_eos=True))
+    harness.pump()
+    harness.plans.clear()
+    harness.core.report(_report(0, slots=[0], counts=[1], tokens=[3], finish=[0]), 0.0)
+    assert harness.core.next_plan(0.0) is None
+    harness.core.tick(1.0)
+    (effect,) = harness.core.take_effects()
+    assert "limit of 9 tokens" in effect.message.message  # type: ignore[union-attr]
+
+
+def test_repair_starts_with_empty_books() -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 18)))
+    harness.run()
+    harness.core.state.kv._pages.take(2)
+    assert "2 pages belong to nobody" in harness.core.check()[0]
+    harness.core.repair()
+    assert harness.core.check() == []
+    assert harness.core.state.kv.free == 64
+    harness.admit(admit_message("b", prompt(0, 18)))
+    harness.run()
+    harness.verify()

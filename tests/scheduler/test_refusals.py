@@ -1,0 +1,79 @@
+"""What the scheduler refuses, and by which name."""
+
+import pytest
+from scheduler.harness import Harness, admit_message, options, prompt, sizes
+from scheduler.simulator import VOCAB
+
+from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.messages import Finish
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "words"),
+    [
+        ([], ErrorCode.INVALID_REQUEST, "no tokens"),
+        ([5, VOCAB], ErrorCode.INVALID_REQUEST, str(VOCAB)),
+        ([5, -1], ErrorCode.INVALID_REQUEST, "-1"),
+        (range(1, 257), ErrorCode.CONTEXT_LENGTH_EXCEEDED, "256 tokens"),
+    ],
+)
+def test_a_prompt_that_can_never_run_is_refused(tokens: list[int], code: ErrorCode, words: str) -> None:
+    harness = Harness()
+    with pytest.raises(RequestError, match=words) as caught:
+        harness.admit(admit_message("a", list(tokens)))
+    assert caught.value.code is code
+    assert caught.value.param == "prompt"
+    assert harness.core.idle
+
+
+def test_a_prompt_larger_than_the_memory_is_refused_by_that_name() -> None:
+    harness = Harness(claimed=sizes(page_size=4, num_pages=8, max_model_len=256))
+    with pytest.raises(RequestError, match=r"33 tokens.*KV memory, 33 tokens"):
+        harness.admit(admit_message("a", prompt(0, 33)))
+    harness.admit(admit_message("b", prompt(0, 32), max_tokens=None))
+    harness.run()
+    harness.verify()
+
+
+def test_memory_ends_an_output_that_it_cannot_hold() -> None:
+    harness = Harness(claimed=sizes(page_size=4, num_pages=8, max_model_len=256))
+    harness.admit(admit_message("a", prompt(0, 10), max_tokens=200, ignore_eos=True))
+    harness.run()
+    outcome = harness.outcomes["a", 0]
+    assert (len(outcome.tokens), outcome.finish) == (23, Finish.LENGTH)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    harness = Harness(options(max_queued_requests=2))
+    for name in "ab":
+        harness.admit(admit_message(name, prompt(0, 5)))
+    with pytest.raises(RequestError, match="2 sequences wait") as caught:
+        harness.admit(admit_message("c", prompt(0, 5)))
+    assert caught.value.code is ErrorCode.QUEUE_FULL
+    assert caught.value.retry_after == 1.0
+    harness.run()
+    harness.verify()
+    harness.admit(admit_message("d", prompt(0, 5)))
+    harness.run()
+    harness.verify()
+
+
+def test_a_prompt_too_long_for_one_plan_fails_and_others_go_on() -> None:
+    harness = Harness(claimed=sizes(num_pages=1024, max_model_len=4000))
+    harness.core._planner._max_bytes = 4000
+    harness.admit(admit_message("long", prompt(0, 2000)))
+    harness.admit(admit_message("short", prompt(1, 20)))
+    harness.run()
+    harness.verify()
+    assert [effect.message.code for effect in harness.failures()] == [ErrorCode.REQUEST_TOO_LARGE]
+
+
+def test_plans_stay_within_their_bytes() -> None:
+    harness = Harness(claimed=sizes(num_pages=512, max_slots=8))
+    harness.core._planner._max_bytes = 4000
+    for i in range(8):
+        harness.admit(admit_message(f"r{i}", prompt(i, 150)))
+    harness.pump()
+    assert [len(plan.admissions) for plan in harness.plans] == [2, 2]
+    harness.run()
+    harness.verify()
