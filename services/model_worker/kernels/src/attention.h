@@ -49,6 +49,8 @@ struct Merge {
     int64_t token, first, count;  // in the plan's `merged`
 };
 
+struct Stretch;
+
 struct AttentionPlan {
     std::vector<Item> items;
     std::vector<int64_t> members;
@@ -57,6 +59,11 @@ struct AttentionPlan {
     int64_t parts = 0;  // partial results in all
 
     AttentionPlan(const Sequences& sequences, const Pool& pool, int threads);
+
+  private:
+    using PartsOf = std::vector<std::vector<int64_t>>;  // per sequence, the partial results that are its own
+    void add_decodes(const std::vector<int64_t>& decodes, const Sequences& sequences, const Pool& pool, int threads);
+    void add(const Stretch& stretch, int64_t pieces, const Sequences& sequences, const Pool& pool, PartsOf& parts_of);
 };
 
 // q [tokens, heads * head_dim], scaled already, with row stride `q_stride`; its keys and values are in the pool.

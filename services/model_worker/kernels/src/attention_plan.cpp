@@ -12,6 +12,8 @@ constexpr int64_t MIN_SPLIT = 256;  // keys; below this, merging costs more than
 constexpr int64_t MIN_SHARED = 64;  // keys; below this, merging costs more than reading them again
 constexpr double QUERY_COST = 0.15;  // of one more sequence at the same keys, by that of reading them
 
+}  // namespace
+
 // Keys [begin, end), pages shared by all of `sequences`, or all that is left of a single one.
 struct Stretch {
     std::vector<int64_t> sequences;
@@ -20,6 +22,8 @@ struct Stretch {
     double cost_per_key() const { return 1.0 + QUERY_COST * double(sequences.size() - 1); }
     double cost() const { return cost_per_key() * double(end - begin); }
 };
+
+namespace {
 
 class Tree {
   public:
@@ -63,6 +67,11 @@ class Tree {
     const int64_t page_size_;
 };
 
+double cost(const Item& item) {
+    if (item.kind == Item::CHUNK) return double((item.position + item.count) * item.count);
+    return double(item.key_end - item.key_begin) * (1.0 + QUERY_COST * double(item.count - 1));
+}
+
 }  // namespace
 
 AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int threads) {
@@ -78,8 +87,15 @@ AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int t
         for (int64_t at = 0; at < length; at += tokens)
             items.push_back({Item::CHUNK, s, start + at, std::min(tokens, length - at), prefix + at, 0, context, -1, 0});
     }
+    if (!decodes.empty()) add_decodes(decodes, sequences, pool, threads);
+    // Long ones first, so that none is begun last.
+    std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return cost(a) > cost(b); });
+}
+
+void AttentionPlan::add_decodes(const std::vector<int64_t>& decodes, const Sequences& sequences, const Pool& pool,
+                                int threads) {
     Tree tree(sequences, pool.page_size);
-    if (!decodes.empty()) tree.divide(decodes, 0, 0);
+    tree.divide(decodes, 0, 0);
     // Stretches are split when there are fewer of them than threads to keep busy.
     double work = 0, longest = 0;
     for (const Stretch& stretch : tree.stretches) {
@@ -87,23 +103,12 @@ AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int t
         longest = std::max(longest, stretch.cost());
     }
     const double fair = work / (4 * threads);
-    std::vector<std::vector<int64_t>> parts_of(sequences.count);
+    PartsOf parts_of(sequences.count);
     for (const Stretch& stretch : tree.stretches) {
-        const int64_t keys = stretch.end - stretch.begin, number = int64_t(stretch.sequences.size());
-        const int64_t most = threads == 1 || longest <= fair ? keys : std::max(MIN_SPLIT, int64_t(fair / stretch.cost_per_key()));
-        const int64_t pieces = std::max<int64_t>(1, (keys + most - 1) / most);
-        for (int64_t first = 0; first < number; first += tokens) {
-            const int64_t count = std::min(tokens, number - first), s = stretch.sequences[first];
-            const int64_t member = int64_t(members.size());
-            members.insert(members.end(), stretch.sequences.begin() + first, stretch.sequences.begin() + first + count);
-            for (int64_t p = 0; p < pieces; p++) {
-                const bool whole = number == 1 && stretch.begin == 0 && pieces == 1;
-                items.push_back({number == 1 ? Item::DECODE : Item::SHARED, s, sequences.query_start[s], count,
-                                 sequences.context_len[s] - 1, stretch.begin + keys * p / pieces,
-                                 stretch.begin + keys * (p + 1) / pieces, whole ? -1 : parts, member});
-                for (int64_t i = 0; i < count && !whole; i++) parts_of[members[member + i]].push_back(parts++);
-            }
-        }
+        const int64_t keys = stretch.end - stretch.begin;
+        const bool split = threads > 1 && longest > fair;
+        const int64_t most = split ? std::max(MIN_SPLIT, int64_t(fair / stretch.cost_per_key())) : keys;
+        add(stretch, std::max<int64_t>(1, (keys + most - 1) / most), sequences, pool, parts_of);
     }
     for (int64_t s : decodes) {
         const auto& ids = parts_of[s];
@@ -111,15 +116,25 @@ AttentionPlan::AttentionPlan(const Sequences& sequences, const Pool& pool, int t
         merges.push_back({sequences.query_start[s], int64_t(merged.size()), int64_t(ids.size())});
         merged.insert(merged.end(), ids.begin(), ids.end());
     }
-    // Long ones first, so that none is begun last.
-    std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
-        auto cost = [](const Item& i) {
-            const double keys = double(i.key_end - i.key_begin);
-            if (i.kind == Item::CHUNK) return double((i.position + i.count) * i.count);
-            return keys * (1.0 + QUERY_COST * double(i.count - 1));
-        };
-        return cost(a) > cost(b);
-    });
+}
+
+// Items for `pieces` of the stretch's keys, by as many of its sequences at once as an item holds.
+void AttentionPlan::add(const Stretch& stretch, int64_t pieces, const Sequences& sequences, const Pool& pool,
+                        PartsOf& parts_of) {
+    const int64_t keys = stretch.end - stretch.begin, number = int64_t(stretch.sequences.size());
+    const int64_t tokens = tokens_per_item(pool);
+    const bool whole = number == 1 && stretch.begin == 0 && pieces == 1;
+    for (int64_t first = 0; first < number; first += tokens) {
+        const int64_t count = std::min(tokens, number - first), s = stretch.sequences[first];
+        const int64_t member = int64_t(members.size());
+        members.insert(members.end(), stretch.sequences.begin() + first, stretch.sequences.begin() + first + count);
+        for (int64_t p = 0; p < pieces; p++) {
+            items.push_back({number == 1 ? Item::DECODE : Item::SHARED, s, sequences.query_start[s], count,
+                             sequences.context_len[s] - 1, stretch.begin + keys * p / pieces,
+                             stretch.begin + keys * (p + 1) / pieces, whole ? -1 : parts, member});
+            for (int64_t i = 0; i < count && !whole; i++) parts_of[members[member + i]].push_back(parts++);
+        }
+    }
 }
 
 }  // namespace rm
