@@ -321,8 +321,10 @@ class Admission(Part):
     """Prompt, then the `resumed` output tokens of earlier attempts."""
     resumed: Int64 = 0
     """How many of `prompt_ids`, at its end, are output. New tokens are numbered from here."""
-    cached_tokens: Int64 = 0
+    computed_tokens: Int64 = 0
     """How many of `prompt_ids`, at its start, already have their KV in the granted pages."""
+    cached_tokens: Int64 = 0
+    """What usage tells: `computed_tokens` of the first admission. After a retraction there may be more or fewer."""
     params: SamplingParams
     lora: str = ""
     traceparent: str = ""
@@ -334,6 +336,8 @@ class StepPlan(Message):
     A slot may appear in `prefill_slots` or in `decode_slots`, not in both. The chunk that ends a slot's prompt also
     samples its first token. Each decode slot advances by up to `steps` tokens.
     """
+
+    VERSION: ClassVar[int] = 2  # 2: an admission's `computed_tokens`, which `cached_tokens` were before
 
     epoch: Int64
     seq: Int64

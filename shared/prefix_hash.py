@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 def cache_namespace(cache_salt: str, lora: str) -> str:
     """The namespace in which a request's prefixes may be shared: those of the same salt and the same LoRA."""
-    return f"{cache_salt}\x1f{lora}"
+    return f"{len(cache_salt)}:{cache_salt}{len(lora)}:{lora}"  # lengths: what is in a salt cannot pass for a LoRA
 
 
 def block_hashes(

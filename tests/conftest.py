@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import `support` and `checkpoints`
@@ -12,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import `supp
 from support import NatsServer
 
 from radixmesh.shared.config import ServiceSettings
+
+# How long an example takes is the machine's affair: a machine that others use too has failed a test of microseconds.
+hypothesis.settings.register_profile("radixmesh", deadline=None)
+hypothesis.settings.load_profile("radixmesh")
 
 
 @pytest.fixture(scope="session")

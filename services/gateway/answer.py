@@ -44,6 +44,8 @@ class Job:
     prompts: Sequence[Prompt]
     stream: bool
     include_usage: bool
+    timeout: float | None = None
+    """The client's own, seconds."""
     echo: Sequence[str] = ()
     """Empty, or per prompt the text to begin each of its choices with."""
 

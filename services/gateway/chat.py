@@ -60,6 +60,7 @@ def chat_job(data: dict[str, Any]) -> Job:
         n=request.n,
         prompts=[make_prompt(request.model, request, params, None, messages, kwargs)],
         stream=request.stream,
+        timeout=request.timeout,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
     )
 

@@ -63,6 +63,7 @@ def completion_job(data: dict[str, Any]) -> Job:
         n=request.n,
         prompts=[make_prompt(request.model, request, params, prompt) for prompt in prompts],
         stream=request.stream,
+        timeout=request.timeout,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
         echo=echo,
     )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.chat import chat_job
@@ -132,6 +133,9 @@ class HttpFace:
         if request.content_type != "application/json":
             text = f"the body must be application/json, not {request.content_type[:80]!r}: set Content-Type"
             raise _ProtocolError(415, text)
+        # A small body may inflate to any size.
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _ProtocolError(415, "the body must not be compressed: leave out Content-Encoding")
         if request.content_length is not None and request.content_length > self._max_body:
             raise web.HTTPRequestEntityTooLarge(self._max_body, request.content_length)
         try:
@@ -197,6 +201,22 @@ class HttpFace:
         routes = [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource]
         served = sorted({route for route in routes if not route.startswith("HEAD")})
         return web.json_response({"name": "radixmesh gateway", "endpoints": served})
+
+
+class _ClientFaults(logging.Filter):
+    """Bytes that are no HTTP are their sender's fault: worth one line, not aiohttp's traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        log.info("a client sent no HTTP: %s", ascii(str(error))[:200])
+        return False
+
+
+SERVER_LOG = logging.getLogger(f"{__name__}.server")
+"""aiohttp's own, for what happens outside of handlers."""
+SERVER_LOG.addFilter(_ClientFaults())
 
 
 class _ProtocolError(RequestError):

@@ -101,6 +101,8 @@ class OpenAIRequest(Sampling):
     model: str = Field(min_length=1, max_length=256)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    timeout: float | None = Field(None, gt=0, le=86400)
+    """Seconds, in the queue and running, after which the request is given up; the server's own limit holds too."""
 
     @model_validator(mode="after")
     def _options_only_for_streams(self) -> "OpenAIRequest":

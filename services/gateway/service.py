@@ -11,7 +11,7 @@ from radixmesh.services.gateway.caches import flush_caches
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.grpc.server import GrpcFace
-from radixmesh.services.gateway.http import HttpFace
+from radixmesh.services.gateway.http import SERVER_LOG, HttpFace
 from radixmesh.services.gateway.mesh import MeshView
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.ports import Limits
@@ -100,7 +100,9 @@ class Gateway(Actor):
         settings = self._settings
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, key, settings.max_body_bytes)
-        self._runner = web.AppRunner(face.app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(
+            face.app, access_log=None, logger=SERVER_LOG, handler_cancellation=True, shutdown_timeout=0.5
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, settings.http_host, settings.http_port)
         try:

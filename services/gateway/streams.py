@@ -26,7 +26,7 @@ async def answer(request: web.Request, job: Job, desk: Desk) -> web.StreamRespon
         RequestError: the job failed before anything was sent.
     """
     client = _Client(request)
-    lives = desk.open(job.prompts, client.wake, streaming=job.stream, headers=request.headers)
+    lives = desk.open(job.prompts, client.wake, streaming=job.stream, headers=request.headers, timeout=job.timeout)
     client.lives = lives
     try:
         return await (_stream(client, job, desk.client_timeout) if job.stream else _whole(client, job))

@@ -29,13 +29,13 @@ class Slot:
         self.cached_tokens = admission.cached_tokens
         self.prompt_len = len(prompt) - admission.resumed
         self.length = len(prompt)
-        self.computed = admission.cached_tokens
+        self.computed = admission.computed_tokens
         self.ended = False
         self.sampling: SamplingRow
         if self.prompt_len < 1 or self.length >= max_model_len:
             raise ValueError(f"a prompt of {self.length} tokens does not fit a context of {max_model_len}")
-        if not 0 <= self.cached_tokens < self.length:
-            raise ValueError(f"{self.cached_tokens} cached tokens of a prompt of {self.length}")
+        if not 0 <= self.computed < self.length:
+            raise ValueError(f"{self.computed} computed tokens of a prompt of {self.length}")
         budget = max_model_len - self.prompt_len
         self.max_output = budget if self.params.max_tokens is None else min(self.params.max_tokens, budget)
         self.tokens: NDArray[np.int32] = np.empty(

@@ -11,6 +11,7 @@ from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.executor import Executor, TorchExecutor, make_executor
+from radixmesh.services.model_worker.kernels.build import must_be_built
 from radixmesh.services.model_worker.kernels.layers import PackedLinear
 from radixmesh.services.model_worker.kernels.native import Native, native
 from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
@@ -130,7 +131,7 @@ def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native
     """The CPU kernels, compiled now if this machine has not yet; None elsewhere and without a compiler."""
     if platform.name != "cpu":
         return None
-    progress(0.0, "compiling the CPU kernels")
+    progress(0.0, "compiling the CPU kernels" if must_be_built() else "loading the CPU kernels")
     kernels = native()
     if kernels is None:
         return None

@@ -21,6 +21,9 @@ class SchedulerSettings(ServiceSettings):
         0, ge=0, description="Sequences that may run at once; 0: as many as the workers have slots."
     )
     max_queued_requests: int = Field(1024, ge=1, description="Sequences that may wait.")
+    queue_timeout: float = Field(
+        0.0, ge=0, description="Seconds that a request may wait before it begins; 0: until its own deadline."
+    )
     prefill_chunk: int = Field(
         512, ge=1, description="Prompt tokens computed in a step beside decodes, at most (decodes counted in)."
     )

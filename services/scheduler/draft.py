@@ -79,6 +79,7 @@ class Draft:
                 task=seq.task,
                 prompt_ids=seq.prompt,
                 resumed=seq.resumed,
+                computed_tokens=seq.attached,
                 cached_tokens=seq.cached,
                 params=seq.params,
                 lora=seq.lora,

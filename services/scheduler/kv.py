@@ -79,7 +79,7 @@ class KvMemory:
             self.tree.lock(match.node)
             seq.node, seq.pages = match.node, list(match.pages)
         seq.tree_pages = len(seq.pages)
-        seq.planned = seq.computed = seq.cached = seq.tree_pages * self.page_size
+        seq.planned = seq.computed = seq.attached = seq.tree_pages * self.page_size
 
     def extend(self, seq: Sequence, count: int) -> None:
         """`count` more pages of its own."""
@@ -121,6 +121,7 @@ class KvMemory:
 
     def check(self, holders: Iterable[Sequence]) -> list[str]:
         """What is wrong, one sentence each; `holders` are all sequences with pages."""
+        holders = list(holders)
         owned = [page for seq in holders for page in seq.owned_pages()]
         cached = [page for node in self.tree.nodes() for page in node.pages]
-        return self._pages.check(cached, owned) + self.tree.check()
+        return self._pages.check(cached, owned) + self.tree.check(seq.node for seq in holders if seq.node is not None)

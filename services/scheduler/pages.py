@@ -1,7 +1,8 @@
 """KV pages: who has which."""
 
-from collections import Counter
 from collections.abc import Iterable
+
+import numpy as np
 
 
 class PageAllocator:
@@ -41,19 +42,20 @@ class PageAllocator:
 
     def check(self, cached: Iterable[int], owned: Iterable[int]) -> list[str]:
         """What is wrong, one sentence each: every page must be free, cached or owned by a sequence, exactly once."""
-        holders = {"free": Counter(self._free), "cached": Counter(cached), "owned": Counter(owned)}
+        holders = {
+            name: np.fromiter(pages, np.int64)
+            for name, pages in (("free", self._free), ("cached", cached), ("owned", owned))
+        }
+        every = np.concatenate(list(holders.values()))
+        real = (every >= 0) & (every < self.total)
+        counts = np.bincount(every[real], minlength=self.total)
         problems = []
-        seen: Counter[int] = Counter()
-        for counts in holders.values():
-            seen.update(counts)
-        missing = [page for page in range(self.total) if page not in seen]
-        if missing:
-            problems.append(f"{len(missing)} pages belong to nobody: {missing[:8]}")
-        doubled = [page for page, count in seen.items() if count > 1]
-        if doubled:
-            kinds = {page: [name for name, counts in holders.items() if page in counts] for page in doubled[:8]}
-            problems.append(f"{len(doubled)} pages belong to several: {kinds}")
-        strange = [page for page in seen if not 0 <= page < self.total]
-        if strange:
-            problems.append(f"pages that do not exist: {strange[:8]}")
+        missing, doubled = np.flatnonzero(counts == 0), np.flatnonzero(counts > 1)
+        if missing.size:
+            problems.append(f"{missing.size} pages belong to nobody: {missing[:8].tolist()}")
+        if doubled.size:
+            kinds = {page: [name for name, pages in holders.items() if page in pages] for page in doubled[:8].tolist()}
+            problems.append(f"{doubled.size} pages belong to several: {kinds}")
+        if not real.all():
+            problems.append(f"pages that do not exist: {every[~real][:8].tolist()}")
         return problems

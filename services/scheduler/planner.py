@@ -198,6 +198,8 @@ class Planner:
         cached = state.kv.peek(head)
         if state.slots.free and self._fits(head, cached):
             return
+        if not head.promoted and state.warming.shared_soon(head, cached.pages):
+            return  # it waits for a prefix: room made now would go to others
         victims = [seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted]
         gain = sum(len(seq.pages) for seq in victims)
         if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:

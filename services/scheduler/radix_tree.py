@@ -8,7 +8,8 @@ unlocked nodes can be evicted, leaves first.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Literal
 
@@ -180,15 +181,26 @@ class RadixTree:
             yield node
             stack.extend(node.children.values())
 
-    def check(self) -> list[str]:
-        """What is wrong with the tree's own books, one sentence each."""
+    def check(self, held: Iterable[Node]) -> list[str]:
+        """What is wrong with the tree's own books, one sentence each.
+
+        Args:
+            held: the nodes that are locked, as often as they are.
+        """
         problems = []
+        locks: Counter[int] = Counter()
+        for end in held:
+            step: Node | None = end
+            while step is not None:
+                locks[id(step)] += 1
+                step = step.parent
         size = locked = 0
         for node in self.nodes():
             size += len(node.pages)
             locked += len(node.pages) if node.lock else 0
-            if node.lock < sum(child.lock for child in node.children.values()):
-                problems.append(f"a node has {node.lock} locks, fewer than its children")
+            if node.lock != locks[id(node)]:
+                count = locks[id(node)]
+                problems.append(f"a node of {len(node.pages)} pages has {node.lock} locks for {count} holders")
             if len(node.key) != len(node.pages) * self._page_bytes or len(node.hashes) != len(node.pages):
                 problems.append(f"a node of {len(node.pages)} pages has {len(node.key)} bytes of tokens")
         if (size, locked) != (self.size, self.locked):

@@ -114,6 +114,9 @@ class SchedulerCore:
         fail_overruns(self.state, now)
         text = "the request's deadline passed before it was done"
         self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
+        if longest := self.state.settings.queue_timeout:
+            text = f"the request waited {longest:g} s in the queue without being begun"
+            self._fail_where(lambda seqs: _unbegun(seqs, now - longest), ErrorCode.DEADLINE_EXCEEDED, text, now)
 
     def gateway_gone(self, gateway_id: str, now: float) -> None:
         """Nobody waits any more for what that gateway asked for; if it lives after all, it will ask again."""
@@ -190,6 +193,11 @@ class SchedulerCore:
                 self.state.end(seq, now, code)
             first = seqs[0]
             self.state.effects.append(failed(first.gateway_id, first.request_id, first.attempt, code, text))
+
+
+def _unbegun(seqs: list[Sequence], before: float) -> bool:
+    """Whether none of them ever had a slot, though they came `before` then."""
+    return all(seq.admissions == 0 and seq.arrived_at < before for seq in seqs)
 
 
 def _late(seq: Sequence, now: float) -> bool:

@@ -68,8 +68,10 @@ class Sequence:
     """Tokens of `prompt` that are cached or in plans."""
     computed: int = 0
     """Tokens of `prompt` whose KV is known to be written."""
-    cached: int = 0
+    attached: int = 0
     """Tokens of `prompt` that came from the prefix cache at the last admission."""
+    cached: int = 0
+    """The same at the first one: what others had computed. Later ones find the sequence's own work."""
     granted: int = 0
     """How many of `pages` the worker has been told of."""
     pages: list[int] = field(default_factory=list)

@@ -134,6 +134,7 @@ class ReplicaState:
         self.slots.take(seq)
         if seq.admissions == 0:
             seq.waited = max(0.0, now - seq.arrived_at)
+            seq.cached = seq.attached
             seq.traceparent = self.watcher.admitted(seq)
             self.counters.admitted += 1
             self.counters.prompt_tokens += len(seq.prompt)

@@ -49,7 +49,7 @@ def test_neighbour_dependent_tokenizers_take_the_slow_path() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pairs=ids_and_cuts, tail=st.lists(st.integers(0, 399), max_size=4), skip=st.booleans())
 def test_cuts_do_not_matter(kind: str, pairs: list[tuple[int, bool]], tail: list[int], skip: bool) -> None:
     vocabulary = VOCABULARIES[kind]
@@ -58,7 +58,7 @@ def test_cuts_do_not_matter(kind: str, pairs: list[tuple[int, bool]], tail: list
     assert run(vocabulary.decoder(tail, skip), ids, cuts) == one_by_one
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     ids=st.lists(st.integers(0, 400), max_size=40), tail=st.lists(st.integers(4, 400), max_size=6), skip=st.booleans()
 )
@@ -75,7 +75,7 @@ def test_byte_level_is_exactly_decode(ids: list[int], tail: list[int], skip: boo
 
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "metaspace"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     ids=st.lists(st.integers(0, 330), max_size=30), tail=st.lists(st.integers(0, 330), max_size=6), skip=st.booleans()
 )
@@ -87,7 +87,7 @@ def test_sentencepiece_is_exactly_decode_for_valid_text(kind: str, ids: list[int
         assert before + run(vocabulary.decoder(tail, skip), ids) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(max_size=30))
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
 def test_any_text_survives(kind: str, text: str) -> None:
@@ -147,7 +147,7 @@ def test_configured_special_tokens_count_too() -> None:
     assert Vocabulary(tokenizer, ["<tool call｜>", "<not there>"]).is_special(400)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.lists(st.sampled_from(["the", "quick", "foxes", "foxing", ".", "é"]), max_size=12))
 def test_windows_give_decode(text: list[str]) -> None:
     tokenizer, vocabulary = wordpiece(), VOCABULARIES["wordpiece"]
@@ -158,7 +158,7 @@ def test_windows_give_decode(text: list[str]) -> None:
         assert tokenizer.decode(ids[:3]) + got == tokenizer.decode(ids)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(max_size=20))
 def test_windows_agree_with_the_fast_path(text: str) -> None:
     tokenizer, vocabulary = byte_level(), VOCABULARIES["byte_level"]

@@ -29,7 +29,7 @@ def scan(pieces: list[str], stops: list[str]) -> tuple[str, str | None]:
 small_text = st.text(alphabet="ab\n", max_size=8)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     pieces=st.lists(small_text, max_size=8),
     stops=st.lists(st.text(alphabet="ab\n", min_size=1, max_size=5), min_size=1, max_size=4),
@@ -38,7 +38,7 @@ def test_any_cut_gives_the_naive_answer(pieces: list[str], stops: list[str]) -> 
     assert scan(pieces, stops) == naive("".join(pieces), stops)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.text(alphabet="ab", max_size=20),
     stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=6), min_size=1),

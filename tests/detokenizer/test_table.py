@@ -337,7 +337,7 @@ def test_inconsistent_batches_are_refused(columns: dict[str, Any]) -> None:
     assert text_rows(unit.tokens(batch((R1, 0, 0, [70], RUN)), 1.0))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_cut_and_any_resumption_give_the_same_stream(data: st.DataObject) -> None:
     """Text, tokens and end are those of a single batch, wherever attempts break off and batches are cut."""

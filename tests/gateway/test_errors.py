@@ -1,9 +1,10 @@
 """Every way to be refused over HTTP: its status, its code, and the field it names."""
 
 import asyncio
+import gzip
 import io
 import json
-import socket
+import logging
 from typing import Any
 
 import aiohttp
@@ -57,6 +58,7 @@ BAD_FIELDS = [
     (TEXT, text(prompt={"a": 1}), "prompt"),
     (TEXT, text(prompt=[1, 2], echo=True), "echo"),
     (TEXT, text(n=0), "n"),
+    (TEXT, text(timeout=0), "timeout"),
     (TEXT, text(n=129), "n"),
     (TEXT, text(n="2"), "n"),
     (TEXT, text(n=1.5), "n"),
@@ -245,6 +247,18 @@ async def test_deadline(ring: Ring, start_gateway: StartGateway) -> None:
     await ring.until(lambda: len({name for name, _ in ring.cancels}) == 2)
 
 
+async def test_a_client_may_bound_its_own_wait(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    status, error, _ = await post(http, TEXT, text(prompt="silence:2", timeout=0.2))
+    assert (status, error["code"]) == (504, "deadline_exceeded")
+
+
+async def test_compressed_bodies_are_not_inflated(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    headers = {**JSON, "Content-Encoding": "gzip"}
+    async with http.post(TEXT, data=gzip.compress(b" " * 10_000_000), headers=headers) as response:
+        assert response.status == 415
+        assert "Content-Encoding" in (await response.json())["error"]["message"]
+
+
 async def test_a_body_that_does_not_come(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(client_timeout=0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.http_url.rpartition(":")[2]))
@@ -270,9 +284,23 @@ async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:
                 assert response.status == 200
 
 
-async def test_garbage_on_the_socket_harms_nobody(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    port = int(gateway.http_url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as raw:
-        raw.sendall(b"\x00\xff not http\r\n\r\n")
+_POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+GARBAGE = {
+    "no request line": b"\x00\xff not http\r\n\r\n",
+    "a header over the limit": b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+    "a chunk without a size": _POST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", GARBAGE.values(), ids=GARBAGE.keys())
+async def test_garbage_on_the_socket_harms_nobody(
+    gateway: Gateway, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.http_url.rpartition(":")[2]))
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        assert b" 400 " in await reader.readline()
+    writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     async with http.post(TEXT, json=text()) as response:
         assert response.status == 200

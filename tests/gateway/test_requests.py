@@ -498,7 +498,7 @@ def act(world: World, name: str, argument: Any) -> None:
             world.absent()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(n=st.integers(1, 3), steps=st.integers(1, 4), weather=st.lists(ACTIONS, max_size=60))
 def test_whatever_the_weather_the_stream_is_unbroken(n: int, steps: int, weather: list[tuple[Any, ...]]) -> None:
     world = World(n, steps)

@@ -63,7 +63,7 @@ def hold_against_softmax(
     assert relative(got, expected) < BOUNDS[spec.dtype]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     page_size=st.sampled_from([1, 3, 16]),
@@ -89,7 +89,7 @@ def test_mixed_batches(
     hold_against_softmax(spec, lengths, [], kv_heads * group, window)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(
         st.tuples(st.sampled_from([1, 1, 1, 7]), st.integers(0, 400)).map(lambda pair: (pair[0], sum(pair))),

@@ -86,7 +86,7 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> tuple[PagedDriver, Fuse
         return PagedDriver(load(path), 3), FusedDriver(load(path), 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12), threads=st.sampled_from(THREADS))
 def test_any_mix_of_lengths(drivers: tuple[PagedDriver, FusedDriver], lengths: list[int], threads: int) -> None:
     library().set_threads(threads)

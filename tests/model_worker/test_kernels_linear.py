@@ -26,7 +26,7 @@ def group_largest(values: torch.Tensor, form: Format) -> torch.Tensor:
     return padded.unflatten(1, (-1, form.group)).abs().amax(-1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 40),
     n=st.integers(1, 130),
@@ -48,7 +48,7 @@ def test_products_are_exact_to_rounding(
     torch.testing.assert_close(packed.rows(0, n), w.float(), rtol=0, atol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 20),
     n=st.integers(1, 70),

@@ -108,7 +108,7 @@ def test_tokens_follow_the_distribution(params: dict[str, float], vocab: int) ->
     min_p=st.sampled_from([0.0, 0.05, 0.3]),
     scale=st.sampled_from([0.05, 1.0, 4.0]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_filters_equal_a_naive_reference(
     data: st.DataObject,
     vocab: int,

@@ -1,10 +1,14 @@
 """Whatever the scheduler decides, a request's tokens are those of the model run alone.
 
 The real scheduler core plans, the real engine runs: random arrivals, chunk sizes, pages too few for all (evictions and
-retractions), shared prefixes, cancels, several plans ahead, several steps a plan. The reference is the same model with
-no cache, no company and the prompt in one piece, in float32.
+retractions), priorities, shared prefixes, cancels, flushes, several plans ahead, several steps a plan. The reference is
+the same model with no cache, no company and the prompt in one piece, in float32 and in torch; both torch and the fused
+kernels are held against it.
 """
 
+import atexit
+import shutil
+import tempfile
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +23,9 @@ from hypothesis import strategies as st
 from model_worker.paged_driver import PagedDriver
 
 from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.executor import TorchExecutor, make_executor
+from radixmesh.services.model_worker.kernels.fused import FusedDecoder
+from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model
@@ -44,6 +51,7 @@ class Ask:
     arrives: int
     leaves: int | None
     """Step at which the client goes away."""
+    priority: int
     tokens: list[int] = field(default_factory=list)
     finish: Finish = Finish.RUNNING
 
@@ -60,6 +68,7 @@ asks = st.lists(
         max_tokens=st.integers(1, MAX_NEW),
         arrives=st.integers(0, 20),
         leaves=st.one_of(st.none(), st.integers(1, 40)),
+        priority=st.integers(0, 2),
     ),
     min_size=1,
     max_size=8,
@@ -67,12 +76,20 @@ asks = st.lists(
 
 
 @cache
-def model() -> CausalLM:
-    import tempfile
+def checkpoint() -> str:
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory)
+    make_checkpoint(Path(directory), "qwen3", max_position_embeddings=CONTEXT)
+    return directory
 
-    with tempfile.TemporaryDirectory() as directory:
-        make_checkpoint(Path(directory), "qwen3", max_position_embeddings=CONTEXT)
-        return load_model(directory, get_platform("cpu"), max_length=CONTEXT)
+
+def load(kernels: bool) -> CausalLM:
+    return load_model(checkpoint(), get_platform("cpu"), max_length=CONTEXT, kernels=kernels)
+
+
+@cache
+def model() -> CausalLM:
+    return load(kernels=False)
 
 
 @cache
@@ -84,11 +101,14 @@ def alone(prompt: tuple[int, ...]) -> list[int]:
 class Replica:
     """Scheduler core and engine with nothing between them but a pipeline of plans."""
 
-    def __init__(self, page_size: int, num_pages: int, **fields: object) -> None:
+    def __init__(self, fused: bool, page_size: int, num_pages: int, **fields: object) -> None:
         platform = get_platform("cpu")
-        kv = KVCache(model().kv_spec(page_size), num_pages, platform.device)
+        mine = load(kernels=True) if fused else model()  # the fused decoder takes the weights over
+        kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
+        executor = make_executor(mine, kv) if fused else TorchExecutor(mine, kv)
+        assert isinstance(executor, FusedDecoder) == fused
         self.engine = Engine(
-            ModelRunner(model(), kv, platform),
+            ModelRunner(mine, kv, platform, executor),
             max_slots=4,
             max_model_len=CONTEXT,
             page_size=page_size,
@@ -100,7 +120,7 @@ class Replica:
         self.core = SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1)
         self.plans: deque[StepPlan] = deque()
 
-    def run(self, asked: list[Ask]) -> None:
+    def run(self, asked: list[Ask], flush_every: int) -> None:
         step, pending = 0, list(asked)
         while pending or self.plans or not self.core.idle:
             for ask in [ask for ask in pending if ask.arrives <= step]:
@@ -110,6 +130,9 @@ class Replica:
             if leaving:
                 names = [str(i) for i in leaving]
                 self.core.cancel(Cancel(request_ids=names, choices=[-1] * len(names), attempts=[0] * len(names)), step)
+            self.core.tick(step)
+            if step % flush_every == 0:
+                self.core.flush()
             while (plan := self.core.next_plan(step)) is not None:
                 self.plans.append(plan)
             if self.plans:
@@ -142,6 +165,7 @@ class Replica:
             replica_epoch=1,
             prompt_ids=np.array(ask.prompt, np.int32),
             params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens),
+            priority=ask.priority,
             choices=[Choice(index=0)],
             received_at=0.0,
             deadline=1e12,
@@ -157,7 +181,11 @@ def _inference() -> object:
     torch.set_num_threads(threads)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@pytest.mark.parametrize(
+    "executor",
+    ["torch", pytest.param("fused", marks=pytest.mark.skipif(native() is None, reason="there is no C++ compiler"))],
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     asked=asks,
     page_size=st.sampled_from([1, 4, 16]),
@@ -166,9 +194,13 @@ def _inference() -> object:
     depth=st.integers(1, 3),
     multi=st.sampled_from([1, 3]),
     policy=st.sampled_from(["fcfs", "lpm", "dfs-weight", "priority"]),
+    eviction=st.sampled_from(["lru", "lfu"]),
+    starvation=st.sampled_from([3.0, 1000.0]),
+    flush_every=st.sampled_from([5, 10_000]),
     cached=st.booleans(),
 )
 def test_tokens_are_those_of_the_model_alone(
+    executor: str,
     asked: list[Ask],
     page_size: int,
     spare: float,
@@ -176,11 +208,15 @@ def test_tokens_are_those_of_the_model_alone(
     depth: int,
     multi: int,
     policy: str,
+    eviction: str,
+    starvation: float,
+    flush_every: int,
     cached: bool,
 ) -> None:
     longest = max(len(ask.prompt) + ask.max_tokens for ask in asked)
     pages = -(-longest // page_size) + 1
     replica = Replica(
+        executor == "fused",
         page_size,
         num_pages=pages + int(pages * spare),
         prefill_chunk=chunk,
@@ -189,9 +225,11 @@ def test_tokens_are_those_of_the_model_alone(
         max_multi_step=multi,
         multi_step_ms=0,
         policy=policy,
+        eviction=eviction,
+        starvation_seconds=starvation,
         prefix_cache=cached,
     )
-    replica.run(asked)
+    replica.run(asked, flush_every)
     assert replica.core.take_effects() == []
     for ask in asked:
         expected = alone(tuple(ask.prompt))[: ask.max_tokens]

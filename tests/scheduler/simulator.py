@@ -84,7 +84,7 @@ class SimSlot:
         """Fingerprints of all prefixes, up to `length`."""
         self.prints[: len(prompt)] = fingerprints(prompt)
         self.last = int(self.prints[len(prompt) - 1])
-        self.computed = admission.cached_tokens
+        self.computed = admission.computed_tokens
         self.table: list[int] = []
         self.where = np.empty(0, np.int64)
         """Place in memory of each position that has a page."""
@@ -156,7 +156,7 @@ class SimWorker:
         slot = admission.slot
         _check(0 <= slot < self.sizes.max_slots and slot not in self.slots, f"slot {slot} is taken or does not exist")
         prompt = admission.prompt_ids
-        _check(0 <= admission.cached_tokens < len(prompt), "the whole prompt is said to be cached")
+        _check(0 <= admission.computed_tokens < len(prompt), "the whole prompt is said to be cached")
         self.slots[slot] = state = SimSlot(admission, self.sizes)
         _check(admission.resumed < state.most, "nothing is left to generate")
 

@@ -113,6 +113,21 @@ def test_a_deadline_in_the_queue_fails_the_request_once() -> None:
     assert ("late", 0) not in harness.outcomes
 
 
+def test_a_wait_in_the_queue_can_have_a_limit_of_its_own() -> None:
+    harness = Harness(options(queue_timeout=5.0), sizes(max_slots=1))
+    for request_id, seed in (("a", 0), ("b", 1)):
+        harness.admit(admit_message(request_id, prompt(seed, 9), max_tokens=4, ignore_eos=True))
+    harness.pump()
+    harness.core.tick(4.9)
+    assert not harness.failures()
+    harness.core.tick(5.1)
+    harness.effects += harness.core.take_effects()
+    assert [(e.message.request_id, e.message.code) for e in harness.failures()] == [("b", ErrorCode.DEADLINE_EXCEEDED)]
+    assert "5 s in the queue" in harness.failures()[0].message.message
+    harness.run()
+    harness.verify()
+
+
 def test_a_failed_slot_fails_its_choice_and_no_other() -> None:
     harness = Harness()
     harness.admit(admit_message("a", prompt(0, 20), max_tokens=30, ignore_eos=True, n=2))

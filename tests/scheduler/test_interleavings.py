@@ -114,7 +114,7 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("partial", [False, True])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(options=_settings, claimed=_sizes, actions=_actions, seed=st.integers(0, 1000))
 def test_outputs_are_those_of_a_lone_run(
     partial: bool, options: SchedulerSettings, claimed: Any, actions: list[Any], seed: int

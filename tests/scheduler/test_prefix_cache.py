@@ -87,3 +87,26 @@ def test_prompts_whose_kv_depends_on_their_length_share_only_with_their_like() -
         harness.admit(admit_message(name, prompt(0, length), max_tokens=1))
         harness.run()
     assert [harness.outcomes[name, 0].cached[0] for name in "abcde"] == [0, 16, 0, 0, 24]
+
+
+def test_what_a_retracted_prompt_finds_again_is_its_own_and_not_told_as_cached() -> None:
+    harness = Harness(options(prefill_chunk=8, pipeline_depth=1), sizes(num_pages=18))
+    harness.admit(admit_message("a", prompt(0, 8), max_tokens=40, ignore_eos=True))
+    harness.admit(admit_message("b", prompt(1, 60), max_tokens=5, ignore_eos=True))
+    harness.run()
+    assert harness.core.state.counters.retracted == 1
+    assert set(harness.outcomes["b", 0].cached) == {0}
+    harness.verify()
+
+
+def test_a_lock_that_nobody_holds_is_found_and_repaired() -> None:
+    harness = Harness()
+    harness.admit(admit_message("a", prompt(0, 20)))
+    harness.run()
+    kv = harness.core.state.kv
+    kv.tree.lock(kv.tree.match(prompt(0, 20)[:16], "").node)
+    problems = harness.core.check()
+    assert problems
+    assert all("1 locks for 0 holders" in problem for problem in problems)
+    harness.core.repair()
+    assert harness.core.check() == []

@@ -119,8 +119,8 @@ def test_unknown_fields_are_ignored(message: m.Message) -> None:
         (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
-        (msgpack.packb(["StepPlan", 1, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
-        (msgpack.packb(["StepPlan", 1, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+        (msgpack.packb(["StepPlan", 2, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 2, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
     ],
 )
 def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:

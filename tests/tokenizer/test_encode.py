@@ -72,7 +72,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[encode.Encoder
     return [(encode.load(path), AutoTokenizer.from_pretrained(path)) for path in models]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(min_size=1, max_size=40))
 def test_text_as_transformers_encodes_it(pairs: list[tuple[encode.Encoder, Any]], text: str) -> None:
     for encoder, tokenizer in pairs:

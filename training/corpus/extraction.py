@@ -65,6 +65,26 @@ _ASK = wordings(
     Use the keys {k} and answer with a JSON object.
     Please give {k} from [this|the text] as JSON.
     Make this into JSON with {k}.
+    [Could|Can|Will|Would] you [please |]fetch {k} from [this|it|the text] and [send|hand|pass] me [JSON|a JSON object]?
+    [Please |Now |]gather {k} from [this|what I wrote|the lines] and [send|hand|show] [me|us] [JSON|some JSON].
+    [Please |Now |]pull {k} from [this|it|my message], [then|and] [type|print|output] [JSON|plain JSON|one JSON object].
+    [Please |You should |]spot {k} in [this|that|the text] [and|, then] [type|output|deliver] [JSON|valid JSON].
+    [Try to |Please |]note {k} from [this|the words|the note]; [use|speak|type] [JSON|JSON only|nothing but JSON].
+    Grab {k} [off|from|out of] [this|it|the above] [as|in|into] [JSON|a JSON object].
+    [Dig up|Track down|Work out] {k} [here|in the text|from this], [as|in] JSON[, please|].
+    [I would like|We need|My boss wants|They ask for] [JSON|some JSON|an object in JSON] [with|about|that names] {k}.
+    [The program needs|I am after|We look for] {k} [of|from|in] [this|the text], [as|in] JSON.
+    JSON [of|for|about] {k}[, from this text|, taken from the text|, nothing else|].
+    [Build|Form|Create|Produce] [JSON|a JSON object|an answer in JSON] [from this|out of it|] [by|using|holding] {k}.
+    [Compose|Prepare|Print] [JSON|one JSON object] [from the text |]that [holds|has|shows|contains] {k}.
+    [Change|Transform|Map|Rewrite] [this|it|the text|that] [to|into|as] JSON[, keeping|, naming|: keys| with] {k}.
+    [Bring|Turn] the text [below|above|here] [to|into] JSON, [by|with|for] the keys {k}.
+    For [this|the] text, [give|name|note] {k}. [Use|Just|Only] JSON.
+    {k}: [find|take|read] [them|these] [here|in the text] and [use|write|print] JSON.
+    [Keys|Fields|Wanted|Needed]: {k}. [Write|Print|Use|Return] JSON.
+    [Answer|Respond|Reply|Come back] with {k} [in|as|inside] [JSON|a JSON object].
+    [Respond|Answer|Speak] in JSON [holding|about|that has|made of] {k}.
+    [What does the text say|What do you read here|What is said] about {k}? [Use|Answer in|Only] JSON.
     As JSON: {k}.""",
     """Extract the following fields as JSON: {k}.
     Please return {k} from the text as a JSON object.

@@ -39,10 +39,22 @@ class BuildError(Exception):
 def library_path(cache: Path | None = None) -> Path:
     """The library for this machine, built now if it is not in the cache. Raises `BuildError`."""
     compiler = find_compiler()
-    target = (cache or cache_dir()) / _key(compiler) / "kernels.so"
+    target = _target(compiler, cache)
     if not target.exists():
         _build(compiler, target)
     return target
+
+
+def must_be_built() -> bool:
+    """Whether `library_path` would compile now, which takes most of a minute."""
+    try:
+        return not _target(find_compiler(), None).exists()
+    except BuildError:
+        return False
+
+
+def _target(compiler: str, cache: Path | None) -> Path:
+    return (cache or cache_dir()) / _key(compiler) / "kernels.so"
 
 
 def cache_dir() -> Path:
