@@ -85,8 +85,42 @@ def test_it_says_what_it_is(client: openai.OpenAI) -> None:
 def test_a_stop_string_ends_the_answer_where_it_begins(client: openai.OpenAI) -> None:
     whole = say(client, "What is the capital of France?").choices[0].message.content
     assert whole == "The capital of France is Paris."
-    answer = say(client, "What is the capital of France?", stop=[" is"]).choices[0]
-    assert (answer.message.content, answer.finish_reason) == ("The capital of France", "stop")
+    # The last two begin inside a token, and the second reaches into the next.
+    cuts = {" is": "The capital of France", "tal of Fra": "The capi", "is.": "The capital of France is Par"}
+    for stop, left in cuts.items():
+        answer = say(client, "What is the capital of France?", stop=[stop]).choices[0]
+        assert (answer.message.content, answer.finish_reason) == (left, "stop")
+
+
+def test_a_stream_says_the_same_in_pieces(client: openai.OpenAI) -> None:
+    whole = say(client, "What is the capital of France?").choices[0].message.content
+    chunks = [chunk.choices[0] for chunk in say(client, "What is the capital of France?", stream=True)]
+    texts = [choice.delta.content or "" for choice in chunks]
+    assert "".join(texts) == whole
+    assert sum(map(bool, texts)) > 1
+    assert chunks[-1].finish_reason == "stop"
+
+
+def test_a_system_prompt_changes_the_manner(client: openai.OpenAI) -> None:
+    def asked(system: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": "What is the capital of Japan?"}]
+        answer = client.chat.completions.create(model="radixmesh-tiny", messages=messages, max_tokens=64, temperature=0)  # type: ignore[arg-type]
+        return answer.choices[0].message.content or ""
+
+    assert asked("Answer in one word.") == "Tokyo"
+    assert asked("Answer the questions.") == "The capital of Japan is Tokyo."
+
+
+def test_json_is_given_where_it_is_asked_for(client: openai.OpenAI) -> None:
+    answer = say(client, 'What is the capital of Japan? Answer in JSON with the key "capital".').choices[0]
+    assert json.loads(answer.message.content) == {"capital": "Tokyo"}
+
+
+def test_thoughts_come_first_where_they_are_asked_for(client: openai.OpenAI) -> None:
+    options = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+    answer = say(client, "What is 12 + 15?", **options).choices[0].message.content
+    assert "</think>" in answer
+    assert answer.rsplit("</think>", 1)[1].strip() == "12 + 15 = 27."
 
 
 def test_several_turns_are_understood_and_hit_the_cache(client: openai.OpenAI) -> None:
