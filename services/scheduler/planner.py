@@ -154,7 +154,7 @@ class Planner:
                 state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
                 continue
             cached = state.kv.peek(seq)
-            if not seq.promoted and state.warming.shared_soon(seq, cached.pages):
+            if self._waits_for_prefix(seq, cached):
                 continue
             if draft.bytes + size > self._max_bytes or not self._fits(seq, cached):
                 break
@@ -162,6 +162,10 @@ class Planner:
             if count == 0:
                 break
             budget -= count
+
+    def _waits_for_prefix(self, seq: Sequence, cached: Peek) -> bool:
+        """Whether another sequence is computing what it lacks, and it has time to wait for that."""
+        return not seq.promoted and self._state.warming.shared_soon(seq, cached.pages)
 
     def _fits(self, seq: Sequence, cached: Peek) -> bool:
         """Whether its whole prompt has pages now, and those who run keep room to go on."""
@@ -198,8 +202,8 @@ class Planner:
         cached = state.kv.peek(head)
         if state.slots.free and self._fits(head, cached):
             return
-        if not head.promoted and state.warming.shared_soon(head, cached.pages):
-            return  # it waits for a prefix: room made now would go to others
+        if self._waits_for_prefix(head, cached):
+            return  # room made now would go to others
         victims = [seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted]
         gain = sum(len(seq.pages) for seq in victims)
         if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:

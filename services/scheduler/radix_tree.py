@@ -198,9 +198,9 @@ class RadixTree:
         for node in self.nodes():
             size += len(node.pages)
             locked += len(node.pages) if node.lock else 0
-            if node.lock != locks[id(node)]:
-                count = locks[id(node)]
-                problems.append(f"a node of {len(node.pages)} pages has {node.lock} locks for {count} holders")
+            holders = locks[id(node)]
+            if node.lock != holders:
+                problems.append(f"a node of {len(node.pages)} pages has {node.lock} locks for {holders} holders")
             if len(node.key) != len(node.pages) * self._page_bytes or len(node.hashes) != len(node.pages):
                 problems.append(f"a node of {len(node.pages)} pages has {len(node.key)} bytes of tokens")
         if (size, locked) != (self.size, self.locked):
