@@ -118,6 +118,10 @@ class ServeProcess:
         """What it has printed so far, standard output and standard error together."""
         return self._output.read_text(errors="replace")
 
+    def log(self, instance: str) -> str:
+        """What has reached the log of `instance` so far; it comes through the supervisor, a little later."""
+        return (self.log_dir / f"{instance}.log").read_text(errors="replace")
+
     @property
     def state(self) -> dict[str, Any]:
         """The state file's content; empty as long as there is none."""

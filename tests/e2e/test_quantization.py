@@ -12,7 +12,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint, make_tokenizer, settle
 from model_worker.kernel_fixtures import library
-from serving import ServeProcess
+from serving import ServeProcess, wait_for
 from transformers import AutoTokenizer
 
 FLAGS = ("--dtype", "bfloat16", "--max-model-len", "128", "--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
@@ -60,7 +60,7 @@ def test_quantized_weights_serve_nearly_the_same(quantization: str, lead: float,
             members = json.load(answer)["data"]
         (worker,) = [member for member in members if member["service"] == "model_worker"]
         assert worker["attributes"]["quantization"] == quantization
-        assert f"weights in {quantization}" in (mesh.log_dir / "worker-r0-0.log").read_text()
+        wait_for(lambda: f"weights in {quantization}" in mesh.log("worker-r0-0"), 30, "the line about the weights")
         with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none", timeout=60, max_retries=0) as client:
             answers = [
                 client.completions.create(model=mesh.model, prompt=prompt, max_tokens=1, temperature=0)

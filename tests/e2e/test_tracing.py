@@ -90,10 +90,12 @@ def test_logs_carry_the_trace(collector: Collector) -> None:
         trace = "2" * 32
         with pytest.raises(openai.NotFoundError):
             ask(mesh, trace, model="no-such-model")
-        lines = [
-            json.loads(line)
-            for path in mesh.log_dir.glob("gateway*.log")
-            for line in path.read_text().splitlines()
-            if line.startswith("{")
-        ]
-    assert any(line.get("trace_id") == trace for line in lines)
+        wait_for(
+            lambda: any(
+                json.loads(line).get("trace_id") == trace
+                for line in mesh.log("gateway-0").splitlines()
+                if line.startswith("{") and line.endswith("}")
+            ),
+            30,
+            "a log line with the trace of the request",
+        )
