@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
@@ -41,6 +42,16 @@ def now_epoch() -> int:
     return time.time_ns() // 1000
 
 
+def until_beat(now: float, interval: float, host: str) -> float:
+    """Seconds from the Unix time `now` to the next heartbeat: more than 0, at most `interval`.
+
+    All services of one host beat at once, so that each of them is woken once for the beats of all; waking is what
+    costs. Other hosts have other phases, so that a large mesh does not speak all at the same moment.
+    """
+    phase = zlib.crc32(host.encode()) / 2**32 * interval
+    return interval - (now - phase) % interval
+
+
 class Actor:
     """One service process on the bus.
 
@@ -50,8 +61,8 @@ class Actor:
     service: ClassVar[str]
     """Name in presence and traces: gateway, tokenizer, scheduler, model_worker, detokenizer."""
 
-    watches_presence: ClassVar[bool] = True
-    """Whether `members` is kept."""
+    watches: ClassVar[tuple[str, ...]] = ("*",)
+    """Services whose members are kept in `members`; "*" for all. Every heartbeat heard is a process woken."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.instance = settings.instance_name(self.service)
@@ -60,6 +71,7 @@ class Actor:
         self.members = PresenceView()
         self.bus: Bus
         self._base = settings
+        self._host = socket.gethostname()
         self._handlers: dict[type[Message], Handler] = {}
         self._mailbox: asyncio.Queue[Envelope] = asyncio.Queue(settings.mailbox_size)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -178,9 +190,9 @@ class Actor:
         self.on(WhoIsThere, lambda _message, _envelope: self.beat())
         self.bus.on_reconnect.append(self._after_reconnect)
         await self.listen(self.subjects.who)
-        if self.watches_presence:
-            self.on(Presence, lambda beat, _envelope: self.members.update(beat))
-            await self.listen(self.subjects.presence())
+        self.on(Presence, lambda beat, _envelope: self.members.update(beat))
+        for service in self.watches:
+            await self.listen(self.subjects.presence(service))
         self.spawn(self._drain_mailbox(), essential=True)
         self.spawn(self._heartbeat(), essential=True)
         await self.bus.publish(self.subjects.who, WhoIsThere())
@@ -234,7 +246,7 @@ class Actor:
             service=self.service,
             instance=self.instance,
             epoch=self.epoch,
-            host=socket.gethostname(),
+            host=self._host,
             state=state,
             detail=detail,
             model=self.model(),
@@ -246,7 +258,7 @@ class Actor:
         loop = asyncio.get_running_loop()
         interval = self._base.heartbeat_interval
         while True:
-            due = loop.time() + interval
+            due = loop.time() + until_beat(time.time(), interval, self._host)
             if self.bus.connected:
                 await self.beat()
             else:

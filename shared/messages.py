@@ -384,7 +384,7 @@ class StepReport(Message):
 
 
 class TokenBatch(Message):
-    """The tokens of one step for one detokenizer. One row per choice."""
+    """The tokens of some steps of one plan for one detokenizer. One row per choice."""
 
     replica_id: str
     epoch: Int64

@@ -13,7 +13,7 @@ from radixmesh.shared.messages import Presence, State
 
 log = logging.getLogger(__name__)
 
-MISSED_BEATS = 6
+MISSED_BEATS = 4
 """Heartbeats a service may miss before the others take it for dead. On a machine whose cores are all busy a beat
 can come a second late; a dead process is usually announced by its supervisor long before."""
 

@@ -18,15 +18,15 @@ from radixmesh.shared.messages import Cancel, OpenText, TokenBatch
 
 log = logging.getLogger(__name__)
 
-TICK = 0.5
-"""Seconds."""
+TICK = 2.0
+"""Seconds between two looks for what nobody has closed. The gateways keep the clients' deadlines."""
 
 
 class Detokenizer(Actor):
     """Turns the model workers' tokens into text for the gateways."""
 
     service = "detokenizer"
-    watches_presence = False
+    watches = ()
 
     def __init__(self, settings: DetokenizerSettings) -> None:
         super().__init__(settings)

@@ -111,7 +111,7 @@ class Table:
                 self._closed.note(request_id, attempt)
 
     def tick(self, now: float) -> Effects:
-        """Lets time pass: call about twice a second."""
+        """Lets time pass: call every few seconds."""
         effects = Effects()
         for request in [request for request in self._requests.values() if request.opened.deadline <= now]:
             self._close(request, ErrorCode.DEADLINE_EXCEEDED)

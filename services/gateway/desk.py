@@ -42,6 +42,8 @@ class Desk:
     ) -> None:
         self.mesh = mesh
         self.table = RequestTable(limits, mesh, observer)
+        self.changed = asyncio.Event()
+        """The table's clock must look: something may be due earlier than it was."""
         self.closed = False
         """No new requests: the gateway is about to end."""
         self.client_timeout = limits.client_timeout
@@ -102,6 +104,8 @@ class Desk:
 
     def send(self, messages: Outgoing) -> None:
         """Puts messages into the outgoing mail."""
+        if messages:  # someone has come or goes round again
+            self.changed.set()
         for message in messages:
             self._outbox.put_nowait(message)
 

@@ -20,6 +20,9 @@ from radixmesh.shared.messages import Cancel, Finish, RequestFailed, Routed, Sub
 
 Outgoing = list[Submit | Cancel]
 
+_SOON, _LATER = 0.1, 2.0
+"""Seconds between two looks at the requests: while one of them is still on its way to a replica, and otherwise."""
+
 _SETTLE = 4.0
 """Seconds of silence before a running request is looked into."""
 _AFTER_RECONNECT = 0.5
@@ -139,6 +142,14 @@ class RequestTable:
 
     # -- presence and time --
 
+    def pause(self, now: float) -> float:
+        """Seconds until `tick` may have something to do. A look wakes the process, which costs more than the look."""
+        lives = self._live.values()
+        if any(live.phase is not Phase.RUNNING for live in lives):
+            return _SOON
+        first = min((live.deadline for live in lives), default=now + _LATER)
+        return min(max(first - now, 0.0), _LATER)
+
     def gone(self, instance: str, epoch: int, now: float) -> Outgoing:
         """A member left in this epoch. Its requests go round again."""
         self._departed[instance] = max(epoch, self._departed.pop(instance, -1))
@@ -170,7 +181,7 @@ class RequestTable:
         return out
 
     def tick(self, now: float) -> Outgoing:
-        """Acts on deadlines and timeouts. Call some ten times a second."""
+        """Acts on deadlines and timeouts. Call it again after `pause`, or when a request or a member has come."""
         return [sent for live in self for sent in self._tick(live, now)]
 
     def _tick(self, live: LiveRequest, now: float) -> Outgoing:

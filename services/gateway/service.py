@@ -17,13 +17,11 @@ from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.ports import Limits
 from radixmesh.services.gateway.watch import Watch
 from radixmesh.shared.actor import Actor
+from radixmesh.shared.bus import Envelope
 from radixmesh.shared.errors import ErrorCode, RadixMeshError, RequestError
 from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, State, Submit, TextBatch
 
 log = logging.getLogger(__name__)
-
-_TICK = 0.1
-"""Seconds between two looks at deadlines."""
 
 
 class Gateway(Actor):
@@ -51,7 +49,7 @@ class Gateway(Actor):
         table, send, now = self.desk.table, self.desk.send, self.desk.now
         self.on(Routed, lambda message, _: send(table.routed(message, now())))
         self.on(TextBatch, lambda message, _: send(table.text(message, now())))
-        self.on(RequestFailed, lambda message, _: send(table.failed(message, now())))
+        self.on(RequestFailed, self._failed)
         self.on(Cancel, lambda message, _: send(table.cancelled_elsewhere(message, now())))
         self.members.on_change.append(self._presence_changed)
         self.bus.on_reconnect.append(self._reconnected)
@@ -130,6 +128,7 @@ class Gateway(Actor):
 
     def _presence_changed(self, before: Presence | None, member: Presence | None) -> None:
         self._mesh.changed()
+        self.desk.changed.set()
         if before is not None and member is None:
             again = self.desk.table.gone(before.instance, before.epoch, self.desk.now())
             if again:
@@ -141,12 +140,19 @@ class Gateway(Actor):
         if member is not None and member.state is State.READY and (before is None or before.state != member.state):
             self.desk.send(self.desk.table.mesh_changed(self.desk.now()))
 
+    def _failed(self, message: RequestFailed, _envelope: Envelope) -> None:
+        self.desk.send(self.desk.table.failed(message, self.desk.now()))
+        self.desk.changed.set()  # it may have been put off without a word
+
     async def _reconnected(self) -> None:
         self.desk.send(self.desk.table.reconnected(self.desk.now()))
 
     async def _clock(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.desk.table.pause(self.desk.now())):
+                    await self.desk.changed.wait()
+            self.desk.changed.clear()
             self.desk.send(self.desk.table.tick(self.desk.now()))
             await self._tell_health()
 

@@ -1,7 +1,7 @@
-"""What a worker sends out after a step: one `TokenBatch` per detokenizer, one `StepReport` per plan."""
+"""What a worker sends out: one `TokenBatch` per detokenizer for some steps, one `StepReport` per plan."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,11 +35,25 @@ class StepResult:
     failures: list[tuple[int, str]] = field(default_factory=list)
     """Slot and one sentence; these sequences are at their end."""
 
+    @property
+    def urgent(self) -> bool:
+        """Whether someone waits for this very step: a sequence begins or ends with it."""
+        return bool(self.failures) or any(row.index == 0 or row.finish is not Finish.RUNNING for row in self.rows)
+
+
+def by_slot(results: Iterable[StepResult]) -> dict[int, list[Row]]:
+    """The rows of a plan's steps, in which each slot is one sequence: by slot, as slots first appear."""
+    runs: dict[int, list[Row]] = {}
+    for result in results:
+        for row in result.rows:
+            runs.setdefault(row.slot.index, []).append(row)
+    return runs
+
 
 def token_batches(
-    result: StepResult, replica_id: str, epoch: int, traceparents: dict[int, str]
+    results: Sequence[StepResult], replica_id: str, epoch: int, traceparents: dict[int, str]
 ) -> list[tuple[str, TokenBatch]]:
-    """The rows of `result` by detokenizer.
+    """The tokens of some steps of one plan, by detokenizer.
 
     Args:
         traceparents: decode span contexts by slot, for rows whose span has just begun.
@@ -47,31 +61,33 @@ def token_batches(
     Returns:
         (detokenizer id, message) pairs.
     """
-    by_detokenizer: dict[str, list[Row]] = defaultdict(list)
-    for row in result.rows:
-        by_detokenizer[row.slot.detokenizer_id].append(row)
+    by_detokenizer: dict[str, list[list[Row]]] = defaultdict(list)
+    for run in by_slot(results).values():
+        by_detokenizer[run[0].slot.detokenizer_id].append(run)
     return [
-        (detokenizer, _token_batch(rows, replica_id, epoch, traceparents))
-        for detokenizer, rows in by_detokenizer.items()
+        (detokenizer, _token_batch(runs, replica_id, epoch, traceparents))
+        for detokenizer, runs in by_detokenizer.items()
     ]
 
 
-def _token_batch(rows: list[Row], replica_id: str, epoch: int, traceparents: dict[int, str]) -> TokenBatch:
-    contexts = [traceparents.get(row.slot.index, "") for row in rows] if traceparents else []
-    with_logprobs = any(row.slot.params.logprobs is not None for row in rows)
+def _token_batch(runs: list[list[Row]], replica_id: str, epoch: int, traceparents: dict[int, str]) -> TokenBatch:
+    """One row of the message per run: the tokens that a sequence advanced by, in order."""
+    slots, rows = [run[0].slot for run in runs], [row for run in runs for row in run]
+    contexts = [traceparents.get(slot.index, "") for slot in slots] if traceparents else []
+    with_logprobs = any(slot.params.logprobs is not None for slot in slots)
     top = [pair for row in rows for pair in row.top] if with_logprobs else []
     return TokenBatch(
         replica_id=replica_id,
         epoch=epoch,
-        request_ids=[row.slot.request_id for row in rows],
-        choices=np.array([row.slot.choice for row in rows], np.int32),
-        attempts=np.array([row.slot.attempt for row in rows], np.int32),
-        first_index=np.array([row.index for row in rows], np.int32),
-        counts=np.ones(len(rows), np.int32),
+        request_ids=[slot.request_id for slot in slots],
+        choices=np.array([slot.choice for slot in slots], np.int32),
+        attempts=np.array([slot.attempt for slot in slots], np.int32),
+        first_index=np.array([run[0].index for run in runs], np.int32),
+        counts=np.array([len(run) for run in runs], np.int32),
         tokens=np.array([row.token for row in rows], np.int32),
-        finish=np.array([row.finish for row in rows], np.uint8),
-        cached_tokens=np.array([row.slot.cached_tokens for row in rows], np.int32),
-        stop_tokens=np.array([row.stop_token for row in rows], np.int32),
+        finish=np.array([run[-1].finish for run in runs], np.uint8),
+        cached_tokens=np.array([slot.cached_tokens for slot in slots], np.int32),
+        stop_tokens=np.array([run[-1].stop_token for run in runs], np.int32),
         traceparents=contexts if any(contexts) else [],
         logprobs=np.array([row.logprob for row in rows] if with_logprobs else [], np.float32),
         top_counts=np.array([len(row.top) for row in rows] if with_logprobs else [], np.int32),
@@ -82,21 +98,15 @@ def _token_batch(rows: list[Row], replica_id: str, epoch: int, traceparents: dic
 
 def step_report(epoch: int, seq: int, results: Sequence[StepResult], step_us: int, gap_us: int) -> StepReport:
     """One plan's report: its steps' rows joined by slot, in the order in which slots first appear."""
-    tokens: dict[int, list[int]] = {}
-    finish: dict[int, Finish] = {}
-    failures: list[tuple[int, str]] = []
-    for result in results:
-        failures += result.failures
-        for row in result.rows:
-            tokens.setdefault(row.slot.index, []).append(row.token)
-            finish[row.slot.index] = row.finish
+    runs = by_slot(results)
+    failures = [failure for result in results for failure in result.failures]
     return StepReport(
         epoch=epoch,
         seq=seq,
-        slots=np.array(list(tokens), np.int32),
-        counts=np.array([len(run) for run in tokens.values()], np.int32),
-        tokens=np.array([token for run in tokens.values() for token in run], np.int32),
-        finish=np.array([finish[slot] for slot in tokens], np.uint8),
+        slots=np.array(list(runs), np.int32),
+        counts=np.array([len(run) for run in runs.values()], np.int32),
+        tokens=np.array([row.token for run in runs.values() for row in run], np.int32),
+        finish=np.array([run[-1].finish for run in runs.values()], np.uint8),
         failed_slots=np.array([slot for slot, _ in failures], np.int32),
         failures=[reason for _, reason in failures],
         step_us=step_us,

@@ -28,6 +28,7 @@ class ModelWorker(Actor):
     """Loads a slice of a model, then runs the plans of the scheduler that has claimed the group."""
 
     service = "model_worker"
+    watches = ("scheduler",)
 
     def __init__(self, settings: ModelWorkerSettings) -> None:
         super().__init__(settings)
@@ -82,6 +83,7 @@ class ModelWorker(Actor):
             emit=emit,
             failed=failed,
             depth=self._loaded.depth,
+            stream_interval=self.settings.stream_interval_ms / 1000,
         )
         self._loop_thread.start()
         self.on(StepPlan, self._plan)
@@ -162,6 +164,8 @@ class ModelWorker(Actor):
             await self.bus.publish(self.subjects.replica_report(replica), output.report)
         self._spans.released(output.released)
         self._spans.admitted(output.admissions)
-        begun = self._spans.advanced(output.result)
-        for detokenizer, batch in token_batches(output.result, replica, output.epoch, begun):
+        begun: dict[int, str] = {}
+        for result in output.results:
+            begun |= self._spans.advanced(result)
+        for detokenizer, batch in token_batches(output.results, replica, output.epoch, begun):
             await self.bus.publish(self.subjects.detokenizer_inbox(detokenizer), batch)

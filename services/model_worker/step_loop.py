@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.outputs import StepResult, step_report
@@ -24,6 +24,15 @@ class Reset:
 
 
 @dataclass(slots=True)
+class _Collected:
+    """What a plan's steps gave so far; shared by its flights."""
+
+    results: list[StepResult] = field(default_factory=list)
+    told: int = 0
+    """How many of them have been handed out."""
+
+
+@dataclass(slots=True)
 class _Launched:
     plan: StepPlan
     flight: InFlight
@@ -32,16 +41,15 @@ class _Launched:
     gap_us: int
     last: bool
     """Whether this is the plan's last step."""
-    results: list[StepResult]
-    """Results of the plan's earlier steps; shared by its flights."""
+    collected: _Collected
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step gave; `report` comes with a plan's last step."""
+    """What one or more steps of a plan gave; `report` comes with the plan's last step."""
 
     epoch: int
-    result: StepResult
+    results: list[StepResult]
     released: list[int]
     admissions: list[Admission]
     report: StepReport | None
@@ -51,9 +59,11 @@ class StepLoop:
     """Runs an `Engine` on its own thread.
 
     Args:
-        emit: called on this thread with each step's output, in order; must be quick.
+        emit: called on this thread with the steps' output, in order; must be quick.
         failed: called on this thread once, if the loop ends on an error (a dead rank, a lost device).
         depth: steps launched before the oldest is collected: 1 on an accelerator, 0 where launch computes at once.
+        stream_interval: seconds for which tokens may wait for those of the same plan's next steps, so that they go
+            round the mesh together. The first and the last token of a sequence never wait.
     """
 
     def __init__(
@@ -63,12 +73,15 @@ class StepLoop:
         emit: Callable[[StepOutput], None],
         failed: Callable[[Exception], None],
         depth: int,
+        stream_interval: float = 0.0,
     ) -> None:
         self._engine = engine
         self._order = order
         self._emit = emit
         self._failed = failed
         self._depth = depth
+        self._stream_interval = stream_interval
+        self._emitted_at = 0.0
         self._inbox: queue.SimpleQueue[StepPlan | Reset | None] = queue.SimpleQueue()
         self._flights: deque[_Launched] = deque()
         self._epoch = -1
@@ -132,27 +145,32 @@ class StepLoop:
         return True
 
     def _step(self, plan: StepPlan) -> None:
-        results: list[StepResult] = []
+        collected = _Collected()
         began = time.perf_counter()
         gap_us = int((began - self._busy_until) * 1e6) if self._busy_until else 0
         for step in range(max(plan.steps, 1)):
             flight = self._engine.launch(plan, first=step == 0)
-            self._flights.append(_Launched(plan, flight, began, gap_us, step == max(plan.steps, 1) - 1, results))
+            last = step == max(plan.steps, 1) - 1
+            self._flights.append(_Launched(plan, flight, began, gap_us, last, collected))
             while len(self._flights) > self._depth:
                 self._collect()
 
     def _collect(self) -> None:
         launched = self._flights.popleft()
-        plan = launched.plan
+        plan, collected = launched.plan, launched.collected
         result = self._engine.collect(launched.flight)
-        launched.results.append(result)
+        collected.results.append(result)
         ended = time.perf_counter()
         self._busy_until = ended if self._engine.running() else 0.0
         report = None
         if launched.last:
             step_us = int((ended - launched.began) * 1e6)
-            report = step_report(plan.epoch, plan.seq, launched.results, step_us, launched.gap_us)
+            report = step_report(plan.epoch, plan.seq, collected.results, step_us, launched.gap_us)
             self.reported_seq = plan.seq
-        first = len(launched.results) == 1
+        elif not result.urgent and ended - self._emitted_at < self._stream_interval:
+            return
+        self._emitted_at = ended
+        first = collected.told == 0
+        results, collected.told = collected.results[collected.told :], len(collected.results)
         released = plan.releases.tolist() if first else []
-        self._emit(StepOutput(plan.epoch, result, released, plan.admissions if first else [], report))
+        self._emit(StepOutput(plan.epoch, results, released, plan.admissions if first else [], report))

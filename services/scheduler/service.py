@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 CLAIM_TIMEOUT = 3.0
 DRAIN_SECONDS = 3.0
 _PAIRING_PAUSE = 0.5
-_TICK = 0.5
+_TICK = 1.0
 _BEAT_PAUSE = 0.2
 
 
@@ -42,6 +42,7 @@ class Scheduler(Actor):
     """Claims a worker group, then plans its steps until one of the two is gone."""
 
     service = "scheduler"
+    watches = ("model_worker", "gateway")
 
     def __init__(self, settings: SchedulerSettings) -> None:
         super().__init__(settings)

@@ -40,6 +40,7 @@ class Tokenizer(Actor):
     """Turns requests into token ids, and chooses the replica and the detokenizer that serve them."""
 
     service = "tokenizer"
+    watches = ("scheduler", "detokenizer")
 
     def __init__(self, settings: TokenizerSettings) -> None:
         super().__init__(settings)

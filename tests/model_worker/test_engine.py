@@ -185,7 +185,7 @@ def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple
     PlanDriver(make_engine(path)).run(works)
     rows = [row for work in works for row in work.rows]
     rows[0].slot.detokenizer_id = "other"
-    batches = dict(token_batches(StepResult([rows[0], rows[3]]), "r0", 9, {}))
+    batches = dict(token_batches([StepResult([rows[0], rows[3]])], "r0", 9, {}))
     assert batches["other"].tokens.tolist() == [rows[0].token]
     assert batches["d"].first_index.tolist() == [0]
     report = step_report(9, 4, [StepResult([rows[0], rows[3]]), StepResult([rows[1]]), StepResult([rows[2]])], 5, 1)

@@ -13,6 +13,10 @@ from radixmesh.shared.errors import ConfigError
 
 SERVICE = "nats"
 
+THREADS = {"GOMAXPROCS": str(max(1, (os.cpu_count() or 1) // 4))}
+"""Its share of the machine. On a small one a second thread does not send faster: it looks for work on the core that
+the model computes on."""
+
 MAX_PAYLOAD = 8 << 20
 """Bytes. nats-server's default of 1 MiB is less than a long prompt takes."""
 
@@ -49,7 +53,7 @@ class NatsServer:
     def unit(self) -> UnitSpec:
         """The process to run. Raises ConfigError (no binary) or OSError."""
         argv = (find_binary(), "-c", str(self._write_config()))
-        return UnitSpec("nats-server", (ProcessSpec(SERVICE, "nats-server", argv),))
+        return UnitSpec("nats-server", (ProcessSpec(SERVICE, "nats-server", argv, THREADS),))
 
     def learn_port(self) -> bool:
         """Reads the port that the server took, and keeps it for later starts. False if it has not told yet."""
