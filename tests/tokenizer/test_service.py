@@ -159,12 +159,12 @@ async def test_two_tokenizers_share_the_work(
 ) -> None:
     other = await start("t2")
     await mesh.ready("t2")
-    await until(lambda: len(other.members.ready("tokenizer")) == 2)
     for name in ("a", "b"):
         await mesh.beat("scheduler", name, attributes=SIZES)
     for name in ("d1", "d2"):
         await mesh.beat("detokenizer", name)
-    await until(lambda: other.members.ready("scheduler") and other.members.ready("detokenizer"))
+    for unit in (serving, other):
+        await until(lambda unit=unit: all(unit.members.ready(each) for each in ("scheduler", "detokenizer")))  # type: ignore[misc]
     worked: Counter[str] = Counter()
     for unit in (serving, other):
         original = unit._router.choose
