@@ -45,6 +45,6 @@ class ModelWorkerSettings(ServiceSettings):
         0, ge=0, description="Tokens, prompt and output; 0: what the model was made for."
     )
     stream_interval_ms: float = Field(
-        40.0, ge=0, description="Milliseconds for which tokens of a plan with several steps may wait for one another."
+        60.0, ge=0, description="Milliseconds for which tokens of a plan with several steps may wait for one another."
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for the model; 0: all cores.")

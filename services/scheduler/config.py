@@ -37,7 +37,7 @@ class SchedulerSettings(ServiceSettings):
         8, ge=1, le=64, description="Decode steps granted by one plan when nothing waits, at most."
     )
     multi_step_ms: float = Field(
-        40.0, ge=0, description="Milliseconds such a plan may take: who comes meanwhile waits so long. 0: any time."
+        60.0, ge=0, description="Milliseconds such a plan may take: who comes meanwhile waits so long. 0: any time."
     )
     eviction: EvictionName = Field("lru", description="Which cached pages go first when memory is short.")
     prefix_cache: bool = Field(True, description="Keep computed prompts for requests that start the same way.")

@@ -24,6 +24,9 @@ from radixmesh.shared.messages import Admit, Cancel, Claimed, StepPlan, StepRepo
 DEADLINE_GRACE = 1.0
 """Seconds that a running sequence may go on behind its deadline: the gateway, which gives up then, cancels it."""
 
+HEAD_START = 0.02
+"""Seconds before the worker is through with what it has, at which a plan of several steps is followed by the next."""
+
 _PLAN_MARGIN = 32 << 10
 _ROW_BYTES = 32
 
@@ -59,6 +62,8 @@ class SchedulerCore:
         self._planner = Planner(self.state, epoch, max(max_payload - overhead, max_payload // 4))
         self._cancels = CancelLog()
         self._order = 0
+        self._through_at = 0.0
+        """When the worker will be through with the plans in flight, as far as that is known."""
 
     # -- what happened --
 
@@ -107,6 +112,7 @@ class SchedulerCore:
         plan = self.in_flight.popleft()
         check_report(report, plan)
         apply_report(self.state, plan, report, now)
+        self._through_at = now + sum(self.state.seconds(plan.steps) for plan in self.in_flight)
 
     def tick(self, now: float) -> None:
         """Call about once a second: deadlines, and ageing of what waits."""
@@ -133,6 +139,17 @@ class SchedulerCore:
 
     # -- what is to be done --
 
+    def early(self, now: float) -> float:
+        """Seconds by which the next plan would come too early; 0 if it is time.
+
+        A plan of several steps keeps the worker busy for long, and who comes meanwhile waits for all plans that were
+        sent. So the one behind it is made shortly before it is needed, and at once when someone comes.
+        """
+        state, ahead = self.state, len(self.in_flight)
+        if not 0 < ahead < self._depth or self.in_flight[-1].steps < 2 or len(state.queue) or state.prefilling:
+            return 0.0
+        return max(0.0, self._through_at - now - HEAD_START)
+
     def next_plan(self, now: float) -> StepPlan | None:
         """The next plan; None if the pipeline is full or there is nothing to do."""
         if len(self.in_flight) >= self._depth:
@@ -142,6 +159,7 @@ class SchedulerCore:
             return None
         plan, in_flight = made
         self.in_flight.append(in_flight)
+        self._through_at = max(now, self._through_at) + self.state.seconds(plan.steps)
         return plan
 
     def take_effects(self) -> list[Effect]:

@@ -58,6 +58,7 @@ class Scheduler(Actor):
         self._seek = asyncio.Event()
         """The members have changed, or the group was lost: see `_pair`."""
         self._idle = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
         self._beat_load = 0
         self._beat_at = 0.0
         self._checked = False
@@ -249,10 +250,19 @@ class Scheduler(Actor):
 
     async def _send_plans(self) -> None:
         while self.core is not None and self._sizes is not None:
-            plan = self.core.next_plan(time.time())
+            now = time.time()
+            if early := self.core.early(now):
+                self._wake_in(early)
+                return
+            plan = self.core.next_plan(now)
             if plan is None:
                 return
             await self.bus.publish(self.subjects.group_plan(self._sizes.group_id), plan)
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(seconds, self._wake.set)
 
     async def _send_effects(self) -> None:
         if self.core is not None:

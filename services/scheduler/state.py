@@ -108,6 +108,10 @@ class ReplicaState:
         latest = step_us / max(steps, 1)
         self._decode_us = 0.8 * self._decode_us + 0.2 * latest if self._decode_us else latest
 
+    def seconds(self, steps: int) -> float:
+        """What `steps` steps of nothing but decodes will take, as far as that is known."""
+        return steps * self._decode_us / 1e6
+
     def quick_steps(self) -> int:
         """Decode steps that take no longer together than `multi_step_ms`; 1 while that is not known."""
         if not self.settings.multi_step_ms:

@@ -5,6 +5,7 @@ from scheduler.harness import EPOCH, Harness, admit_message, options, prompt, si
 from scheduler.simulator import STEP_US
 
 from radixmesh.services.scheduler.reports import WorkerOutOfStep
+from radixmesh.services.scheduler.scheduler import HEAD_START
 from radixmesh.shared.messages import StepReport
 
 # -- planning --
@@ -75,6 +76,27 @@ def test_several_steps_take_no_longer_than_a_newcomer_may_wait(budget_ms: float,
     if budget_ms:
         assert granted[1] == 1  # how long a step takes is not known yet
     assert granted[3] == max(granted) == steps
+
+
+def test_a_long_plan_is_followed_late_but_not_too_late() -> None:
+    """By when it will be over, less the head start; at once when somebody comes, or when it was over early."""
+    harness = Harness(options(max_multi_step=8, multi_step_ms=40.0))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=200, ignore_eos=True))
+    core = harness.core
+    while not core.in_flight or core.in_flight[-1].steps < 8:
+        if not harness.pump():
+            harness.work()
+            harness.deliver()
+    while len(core.in_flight) > 1:
+        harness.work()
+        harness.deliver()
+    assert core.early(harness.now) == pytest.approx(8 * STEP_US / 1e6 - HEAD_START, abs=0.003)
+    assert core.early(harness.now + 0.03) == 0.0
+    harness.admit(admit_message("b", prompt(1, 6), max_tokens=4))
+    assert core.early(harness.now) == 0.0
+    harness.run()
+    harness.verify()
+    assert core.early(harness.now) == 0.0
 
 
 def test_long_prompts_are_chunked_beside_decodes() -> None:
