@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -14,9 +15,12 @@ from radixmesh.services.model_worker.executor import Executor, TorchExecutor, ma
 from radixmesh.services.model_worker.kernels.build import must_be_built
 from radixmesh.services.model_worker.kernels.layers import PackedLinear
 from radixmesh.services.model_worker.kernels.native import Native, native
+from radixmesh.services.model_worker.kernels.onednn import OneDnnLinear, onednn_is_faster
 from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
 from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.layers.linear import LinearMethod
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
@@ -72,7 +76,8 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     group = ParallelGroup.connect(
         settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
     )
-    fusing = Deferred() if kernels is not None and settings.tp == 1 else None
+    linear = _linear_method(settings, platform, path, kernels)
+    fusing = Deferred() if kernels is not None and linear is None else None
     model = load_model(
         path,
         platform,
@@ -80,7 +85,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         kernels=kernels is not None,
         group=group,
         attention_backend=settings.attention or ("native" if kernels is not None else None),
-        linear_method=PackedLinear(kernels, settings.quantization) if kernels is not None and settings.tp > 1 else None,
+        linear_method=linear,
         load_format="dummy" if settings.load_format == "dummy" else "safetensors",
         max_length=settings.max_model_len or None,
         progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
@@ -90,7 +95,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     kv, max_model_len = _make_kv_cache(settings, model, platform)
     progress(1.0, "packing weights")
     engine = Engine(
-        ModelRunner(model, kv, platform, _executor(settings, model, kv, kernels, fusing)),
+        ModelRunner(model, kv, platform, _executor(settings, model, kv, fusing)),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         page_size=settings.page_size,
@@ -120,11 +125,25 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
 
 
 def _executor(
-    settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, kernels: Native | None, deferred: Deferred | None
+    settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, deferred: Deferred | None
 ) -> Executor:
-    if kernels is None:
+    if deferred is None:
+        log.info("steps run layer by layer")
         return TorchExecutor(model, kv)
     return make_executor(model, kv, settings.quantization, exact=settings.exact_weights, deferred=deferred)
+
+
+def _linear_method(
+    settings: ModelWorkerSettings, platform: Platform, path: Path, kernels: Native | None
+) -> LinearMethod | None:
+    """How linear layers are run, if layer by layer. None: in torch, or all of a step at once by the fused decoder."""
+    if kernels is None:
+        return None
+    dtype = _DTYPES.get(settings.dtype) or platform.serving_dtype(ModelConfig.load(path).dtype, True)
+    if not settings.quantization and onednn_is_faster(kernels, dtype):
+        log.info("linear layers run in oneDNN: on this CPU its products are more than twice as fast")
+        return OneDnnLinear()
+    return PackedLinear(kernels, settings.quantization) if settings.tp > 1 else None
 
 
 def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native | None:

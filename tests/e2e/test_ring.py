@@ -16,8 +16,9 @@ from serving import ServeProcess, wait_for
 from transformers import AutoTokenizer
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "256", "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2")
-HEARTBEAT = 1.5
+TOLD = 1.5
 """Seconds in which every service has told its load at least once."""
+BEATS = {"RADIXMESH_HEARTBEAT_INTERVAL": "0.5"}
 PROMPTS = ["Once upon a time", "def attend(query):", '{"name": "radix"', "The quick brown fox jumps over the lazy dog"]
 
 
@@ -53,7 +54,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 @pytest.fixture(scope="module")
 def mesh(reference: Reference) -> Iterator[ServeProcess]:
     """Two of everything that can be doubled but the replica."""
-    with ServeProcess("--model", str(reference.path), *FLAGS) as mesh:
+    with ServeProcess("--model", str(reference.path), *FLAGS, environ=BEATS) as mesh:
         yield mesh
 
 
@@ -216,10 +217,10 @@ async def test_a_client_that_leaves_gives_everything_back(mesh: ServeProcess) ->
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    await asyncio.sleep(HEARTBEAT)  # load is told by heartbeats: see one from after all that
+    await asyncio.sleep(TOLD)  # load is told by heartbeats: see one from after all that
     wait_for(lambda: idle(mesh), 10, "pages and slots to come back")
     steps = scheduler(mesh)["steps"]
-    await asyncio.sleep(HEARTBEAT)
+    await asyncio.sleep(TOLD)
     assert scheduler(mesh)["steps"] == steps  # nothing runs on unseen
 
 

@@ -10,10 +10,16 @@ from checkpoints import make_checkpoint
 from kernel_fixtures import library
 from paged_driver import PagedDriver
 from parity_cases import COUNT, PROMPTS, reference
+from plans import PlanDriver, Work
 
+from radixmesh.services.model_worker import start
+from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.executor import TorchExecutor
 from radixmesh.services.model_worker.kernels import onednn
+from radixmesh.services.model_worker.kernels.fused import FusedDecoder
 from radixmesh.services.model_worker.models import load_model
 from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.shared.messages import SamplingParams
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
@@ -24,6 +30,31 @@ def test_greedy_tokens_equal_transformers(tied: bool, tmp_path: Path) -> None:
     model = load_model(tmp_path, get_platform("cpu"), dtype=torch.float32, linear_method=onednn.OneDnnLinear())
     assert sum(p.numel() for p in model.parameters() if p.dim() == 2) == 512 * 64  # the embedding
     assert PagedDriver(model, 16).mixed(PROMPTS, COUNT, chunk=6) == expected
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("flags", [{}, {"quantization": "w8a16"}], ids=["plain", "quantized"])
+def test_the_worker_takes_it_where_it_is_faster(
+    flags: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not in place of weights of fewer bits. Through the engine, with attention in the kernels."""
+    library()
+    theirs = make_checkpoint(tmp_path, "llama")
+    monkeypatch.setattr(start, "onednn_is_faster", lambda _native, dtype: dtype is torch.float32)
+    settings = ModelWorkerSettings(
+        model=str(tmp_path), dtype="float32", num_pages=64, page_size=16, max_slots=4, threads=1, **flags
+    )
+    loaded = start.load(settings, lambda _fraction, _what: None)
+    executor = type(loaded.engine.runner._executor)
+    if flags:
+        assert executor is FusedDecoder
+    else:
+        assert executor is TorchExecutor
+        params = SamplingParams(temperature=0.0, max_tokens=COUNT, ignore_eos=True)
+        works = [Work(prompt, params) for prompt in PROMPTS]
+        PlanDriver(loaded.engine, chunk=6).run(works)
+        assert [work.tokens for work in works] == [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
+    loaded.close()
 
 
 def test_float32_is_ours() -> None:
