@@ -95,7 +95,7 @@ async def test_it_hears_those_that_it_watches(settings: ServiceSettings) -> None
         for service in ("gateway", "scheduler", "model_worker"):
             beat = Presence(service=service, instance=f"its-{service}", epoch=1, state=State.READY)
             await running.client.publish(watcher.subjects.presence(service), beat)
-        await until(lambda: watcher.members.get("its-model_worker"))
+        await until(lambda: watcher.members.get("its-scheduler") and watcher.members.get("its-model_worker"))
         assert sorted(member.service for member in watcher.members) == ["model_worker", "scheduler"]
 
 
