@@ -45,11 +45,32 @@ class RequestFailed(Exception):
     """Its text is the error that the record keeps."""
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One sending of a request."""
+
+    reused: bool = False
+    """It went out on a connection that had served another request before."""
+
+
+async def _on_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    if isinstance(context.trace_request_ctx, _Attempt):
+        context.trace_request_ctx.reused = True
+
+
 def open_session(settings: Settings) -> aiohttp.ClientSession:
-    """Connections are kept for 3 s only: servers commonly close idle ones after 5 s."""
+    """Connections are kept for 3 s only: servers commonly close idle ones after 5 s; `_post` sees to the others."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3, ttl_dns_cache=None)
     timeout = aiohttp.ClientTimeout(total=settings.timeout, connect=None)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=settings.headers, auto_decompress=False)
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_on_reuse)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        headers=settings.headers,
+        auto_decompress=False,
+        trace_configs=[trace],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +112,7 @@ def _vocab_size(entry: dict[str, Any]) -> int | None:
 async def send(session: aiohttp.ClientSession, url: str, record: Record) -> None:
     """Fills `record`; failures end up in its `error`. Only a cancellation passes through."""
     try:
-        async with session.post(url, data=record.job.body) as response:
+        async with await _post(session, url, record.job.body) as response:
             await _check_status(response)
             if response.content_type != "text/event-stream":
                 raise RequestFailed(f"the answer is {response.content_type}, not text/event-stream")
@@ -100,6 +121,23 @@ async def send(session: aiohttp.ClientSession, url: str, record: Record) -> None
         record.error = describe(error)
     if record.ended is None:
         record.ended = perf_counter()
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> aiohttp.ClientResponse:
+    """The head of the answer.
+
+    A server may close a connection that it kept, at any moment, also while a request is on its way there (RFC 9112,
+    section 9.3.1). That is no failure of the request: it goes out again, at the latest on a connection of its own.
+    """
+    while True:
+        attempt = _Attempt()
+        try:
+            return await session.post(url, data=body, trace_request_ctx=attempt)
+        except aiohttp.ServerTimeoutError:
+            raise
+        except aiohttp.ClientConnectionError:
+            if not attempt.reused:
+                raise
 
 
 async def _read(content: aiohttp.StreamReader, record: Record) -> None:
