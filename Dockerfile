@@ -5,7 +5,7 @@
 #   docker build --target gateway -t radixmesh-gateway .
 #
 # Dependencies are installed from a skeleton of the package, before the sources come in: a change of the sources does
-# not fetch them again.
+# not fetch them again. Their versions are those of constraints.txt, the build backend's too.
 
 ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
 
@@ -20,31 +20,34 @@ RUN useradd --create-home --uid 10001 radixmesh \
     && install -d -o radixmesh -g radixmesh /home/radixmesh/.cache /home/radixmesh/.cache/huggingface /models
 WORKDIR /home/radixmesh
 
-FROM base AS skeleton
+FROM base AS builder
 WORKDIR /build
+COPY constraints.txt /wheels/
+RUN pip install --no-cache-dir -c /wheels/constraints.txt setuptools
+
+FROM builder AS skeleton
 COPY pyproject.toml LICENSE ./
 RUN touch README.md && mkdir -p src/radixmesh && touch src/radixmesh/__init__.py \
-    && pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+    && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels .
 
-FROM base AS package
-WORKDIR /build
+FROM builder AS package
 COPY pyproject.toml README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY src src
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+RUN pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels .
 
 FROM base AS scheduler-deps
 RUN --mount=type=bind,from=skeleton,source=/wheels,target=/wheels --mount=type=cache,target=/root/.cache/pip \
-    pip install "$(echo /wheels/*.whl)"
+    pip install -c /wheels/constraints.txt "$(echo /wheels/*.whl)"
 
 FROM base AS gateway-deps
 RUN --mount=type=bind,from=skeleton,source=/wheels,target=/wheels --mount=type=cache,target=/root/.cache/pip \
-    pip install "$(echo /wheels/*.whl)[gateway]"
+    pip install -c /wheels/constraints.txt "$(echo /wheels/*.whl)[gateway]"
 
 FROM base AS tokenizer-deps
 RUN --mount=type=bind,from=skeleton,source=/wheels,target=/wheels --mount=type=cache,target=/root/.cache/pip \
-    pip install "$(echo /wheels/*.whl)[tokenizer]"
+    pip install -c /wheels/constraints.txt "$(echo /wheels/*.whl)[tokenizer]"
 
 # g++: the worker compiles its CPU kernels for the very processor it finds.
 FROM base AS compiler
@@ -53,11 +56,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /
 FROM compiler AS model-worker-deps
 ARG TORCH_INDEX_URL=
 RUN --mount=type=bind,from=skeleton,source=/wheels,target=/wheels --mount=type=cache,target=/root/.cache/pip \
-    pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$(echo /wheels/*.whl)[worker]"
+    pip install -c /wheels/constraints.txt ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$(echo /wheels/*.whl)[worker]"
 
 FROM compiler AS model-worker-cuda-deps
 RUN --mount=type=bind,from=skeleton,source=/wheels,target=/wheels --mount=type=cache,target=/root/.cache/pip \
-    pip install "$(echo /wheels/*.whl)[cuda]"
+    pip install -c /wheels/constraints.txt "$(echo /wheels/*.whl)[cuda]"
 
 FROM gateway-deps AS gateway
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels pip install --no-deps --force-reinstall /wheels/*.whl

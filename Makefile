@@ -3,31 +3,49 @@
 #   make serve                       a mesh on http://127.0.0.1:8000 and gRPC 127.0.0.1:50051
 #   make serve ARGS="--model DIR"    ... with flags of `radixmesh serve`
 #   make test                        everything the CI checks: ruff, mypy, import-linter, pytest
+#   make test-latest                 pytest with the newest packages that pyproject.toml allows
 #   make bench ARGS="--requests 64"  load the server that runs
+#   make lock                        write constraints.txt anew: the versions that all of these but test-latest install
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
     $$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.installed
+SERVING := $(VENV)/.serving
+READY := $(VENV)/.ready
+LOCK := constraints.txt
+LOCKED = $(if $(LOCK),-c $(LOCK))
+BACKEND := 'setuptools>=77,<86'
+PIP := -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install serve test check ruff mypy lint-imports pytest test-gpu bench proto clean distclean
+.PHONY: help install serve test check ruff mypy lint-imports pytest test-latest test-gpu bench lock proto clean distclean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
 
-# One environment for all: what serves, and what checks it.
-$(READY): pyproject.toml
+# pip's build isolation would fetch a build backend of its own, which no lock reaches.
+define install
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it by PYTHON=..." >&2; exit 1; }
+	@echo "Installing $(2) into $(VENV), once: a minute or two, of which torch takes most."
+	@echo "An index without a CPU build of torch gives its CUDA build, 3 GB more; name one that has it by PIP_EXTRA_INDEX_URL."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
-	touch $@
+	$(BIN)/python $(PIP) install --quiet $(LOCKED) $(BACKEND)
+	$(BIN)/python $(PIP) install --no-build-isolation $(LOCKED) -e '.[$(1)]'
+endef
+
+$(SERVING): pyproject.toml $(LOCK)
+	$(call install,serve,what serving needs)
+	@touch $@
+
+$(READY): pyproject.toml $(LOCK)
+	$(call install,dev,what serving and its tests need)
+	@touch $(SERVING) $@
 
 install: $(READY)
 
-serve: $(READY)
+serve: $(SERVING)
 	@exec $(BIN)/radixmesh serve $(ARGS)
 
 test: check pytest
@@ -46,13 +64,25 @@ lint-imports: $(READY)
 pytest: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
+# In an environment of its own, without the lock: what somebody gets who installs the package today.
+test-latest:
+	$(MAKE) VENV=build/latest LOCK= pytest
+
 # Needs an accelerator.
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 # Needs a server: start one by `make serve` in another terminal.
-bench: $(READY)
+bench: $(SERVING)
 	$(BIN)/radixmesh bench $(ARGS)
+
+# The newest versions that pyproject.toml allows, resolved without installing them.
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python $(PIP) install --quiet $(BACKEND)
+	build/lock/bin/python $(PIP) install --quiet --dry-run --ignore-installed --no-build-isolation \
+	    --report build/lock/report.json -e '.[dev]' $(BACKEND)
+	build/lock/bin/python .ci/lock.py build/lock/report.json
 
 # Writes services/gateway/grpc/*_pb2* anew from the .proto file beside them. In an environment of its own: the
 # generator is older than what the tests need (see generate.py).
