@@ -57,7 +57,7 @@ def test_dynamic_rope_without_a_length_is_transformers_fed_token_by_token(tmp_pa
     prompt = PROMPTS[2]
     cache = DynamicCache(config=theirs.config)
     for token in prompt:
-        logits = theirs(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits
+        logits = theirs(torch.tensor([[token]]), cache=cache, use_cache=True).logits
     driver = PagedDriver(served(tmp_path), page_size=16)
     sequence = Sequence(prompt[:1])  # a "prompt" of one token sets no length
     sequence.tokens = list(prompt)
