@@ -8,8 +8,9 @@ import asyncio
 import logging
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nats.aio.client import Client
@@ -40,6 +41,8 @@ class Envelope:
     data: bytes
     reply: str
     headers: Mapping[str, str] | None
+    arrived: float = field(default_factory=time.monotonic)
+    """On this process's monotonic clock."""
 
     def unpack(self) -> Message:
         """Raises MessageError."""

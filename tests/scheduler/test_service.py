@@ -210,7 +210,7 @@ async def test_deadlines_are_kept_in_the_queue(settings: ServiceSettings) -> Non
         await held.claimed(scheduler)
         group.paused.clear()
         await held.ask(scheduler, "running")
-        await held.ask(scheduler, "late", deadline=1.0)
+        await held.ask(scheduler, "late", time_left=-1.0)
         assert (await failure(held, "late")).code is ErrorCode.DEADLINE_EXCEEDED
         group.paused.set()
         await ended(group, "running")

@@ -10,9 +10,9 @@ from radixmesh.cli.serve import mesh as mesh_module
 from radixmesh.cli.serve.backoff import Backoff
 from radixmesh.cli.serve.mesh import Mesh
 from radixmesh.cli.serve.plan import ProcessSpec
-from radixmesh.shared.actor import now_epoch
 from radixmesh.shared.bus import Bus, without_credentials
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.epochs import now_epoch
 from radixmesh.shared.messages import Presence, State
 from radixmesh.shared.subjects import Subjects
 

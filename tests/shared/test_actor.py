@@ -38,7 +38,7 @@ class Echo(Actor):
 
 def open_text(request_id: str) -> OpenText:
     return OpenText(
-        request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], deadline=0
+        request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], time_left=0
     )
 
 

@@ -88,7 +88,7 @@ async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> 
         ({"token_ids": [5] * 200}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "200 tokens"),
         ({"text": "x" * 50_000}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "50000 characters"),
         ({"text": "x", "params": SamplingParams(max_tokens=200)}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "201"),
-        ({"text": "x", "deadline": 1.0}, ErrorCode.DEADLINE_EXCEEDED, "deadline"),
+        ({"text": "x", "time_left": 0.0}, ErrorCode.DEADLINE_EXCEEDED, "deadline"),
     ],
 )
 async def test_refusals(mesh: Mesh, serving: Tokenizer, fields: dict[str, Any], code: ErrorCode, words: str) -> None:
