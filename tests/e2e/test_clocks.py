@@ -24,6 +24,9 @@ HOURS = 3600
 SECONDS = 30.0
 """In which a mesh serves again whatever the clock says; restarts on a busy machine take some of it."""
 
+HEARTBEAT = 10.0
+"""Seconds. Beats that are missing show a death only later than `SECONDS`."""
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,7 +45,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> WallClock:
 @pytest.fixture(scope="module")
 def mesh(checkpoint: Path, clock: WallClock) -> Iterator[ServeProcess]:
     flags = ("--model", str(checkpoint), "--dtype", "float32")
-    with ServeProcess(*flags, environ=clock.environ) as mesh:
+    with ServeProcess(*flags, environ={**clock.environ, "RADIXMESH_HEARTBEAT_INTERVAL": str(HEARTBEAT)}) as mesh:
         yield mesh
 
 
@@ -112,6 +115,16 @@ def test_a_service_that_starts_again_behind_its_own_past_is_heeded(
     clock.shift(-2 * HOURS)
     mesh.wait_restarted(stem, mesh.kill(stem))
     wait_for(lambda: serves(mesh.url), SECONDS, f"the mesh to serve with a new {stem}")
+
+
+@pytest.mark.parametrize("stem", ["r0", "detokenizer-0"])
+def test_a_clock_that_goes_to_and_fro(mesh: ServeProcess, clock: WallClock, stem: str) -> None:
+    """One step after another, and deaths of both kinds: a service that ends in order has told its epoch itself."""
+    kill, end = signal.SIGKILL, signal.SIGTERM
+    for seconds, signum in ((HOURS, kill), (-60, end), (-HOURS, kill), (0, end)):
+        clock.shift(seconds)
+        mesh.wait_restarted(stem, mesh.kill(stem, signum))
+        wait_for(lambda: serves(mesh.url), SECONDS, f"the mesh to serve with a new {stem}")
 
 
 SERVICES = ("gateway", "tokenizer", "detokenizer", "scheduler", "model_worker")
