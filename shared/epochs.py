@@ -6,8 +6,8 @@ sender takes one above it:
 
     newcomer ──Presence, epoch 5──▶ all who remember epoch 9 ──Outdated, 9──▶ newcomer ──Presence, epoch 10──▶ all
 
-Two processes that live under one name at once would overtake each other for ever. So of these the one that came to
-the bus last ends, and the other takes its place again.
+Two processes that live under one name at once would overtake each other for ever. So of these the newcomer ends, and
+the one that has been there for long takes its place again; of two newcomers, the one with the lower epoch ends.
 """
 
 import time
@@ -24,8 +24,9 @@ SETTLED = 30.0
 _OVERTAKING_COSTS = 6.0
 """Seconds of its standing that a process loses by overtaking: two that think themselves settled soon come to an end."""
 
-_LATENCY = 1.0
-"""Seconds that a heartbeat, and the news of it, may be on their way: a namesake may have died since it was sent."""
+LATENCY = 5.0
+"""Seconds that a heartbeat, and the news of it, may be on their way between busy processes. A namesake that was heard
+of no later than this after our start may have died before it."""
 
 
 def now_epoch() -> int:
@@ -66,7 +67,7 @@ class Epoch:
             if news.epoch < self.value:
                 return False
         else:
-            if news.epoch <= self.value or now - news.quiet <= self._since + _LATENCY:
+            if news.epoch <= self.value or now - news.quiet <= self._since + LATENCY:
                 return False  # our own beat; or one that may be dead by now, which silence will show
             self._since = max(self._since, now - 2 * SETTLED)
             if now - self._since < SETTLED:

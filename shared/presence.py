@@ -61,7 +61,7 @@ class PresenceView:
         return member is not None and member.epoch == epoch
 
     def update(self, beat: Presence) -> None:
-        """Takes in one heartbeat. Those of an older epoch, or of one already gone, are dropped."""
+        """Takes in one heartbeat. Those of an older epoch, or of one already gone, are dropped: see `on_outdated`."""
         before = self._members.get(beat.instance)
         if before is not None and beat.epoch < before.epoch:
             self._outdated(beat, before.epoch, self._clock() - self._seen[beat.instance])

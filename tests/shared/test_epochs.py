@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.shared.epochs import HIGHEST, SETTLED, Epoch
+from radixmesh.shared.epochs import HIGHEST, LATENCY, SETTLED, Epoch
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import Outdated, Presence, State
 from radixmesh.shared.presence import MISSED_BEATS, PresenceView
@@ -143,7 +143,7 @@ def test_a_settled_process_does_not_give_way_to_a_newcomer_of_its_name(wall: int
     world.pass_time(SETTLED + 10)
     for _ in range(20):  # something starts it again and again
         world.start(wall)
-        world.pass_time(6.0)
+        world.pass_time(LATENCY + 2 * INTERVAL)
     assert world.living == [settled]
     assert world.heeded(settled)
 
@@ -159,7 +159,7 @@ def test_one_that_slept_gives_way_to_its_successor() -> None:
     assert world.heeded(successor)
     sleeper.epoch.was_away()
     world.living.append(sleeper)
-    world.pass_time(10.0)
+    world.pass_time(LATENCY + 2 * INTERVAL)
     assert world.living == [successor]
     assert world.heeded(successor)
 
