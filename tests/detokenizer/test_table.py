@@ -265,14 +265,14 @@ def test_cancel_is_silent_and_lasting() -> None:
 
 def test_deadline_and_bounds() -> None:
     unit = table(max_requests=1)
-    unit.open(opened(time_left=10.0), 0.0)
-    failed = sent(unit.open(opened(R2), 0.0))[SUBJECTS.gateway_inbox("gw")]
+    unit.open(opened(time_left=10.0), 100.0)
+    failed = sent(unit.open(opened(R2), 100.0))[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(failed, RequestFailed)
     assert failed.code is ErrorCode.QUEUE_FULL
     assert failed.retry_after is not None
-    assert sent(unit.tick(9.0)) == {}
+    assert sent(unit.tick(109.0)) == {}
     assert len(unit) == 1
-    assert sent(unit.tick(10.0)) == {}
+    assert sent(unit.tick(110.0)) == {}
     assert len(unit) == 0
     unit.open(opened("3" * 32, choices=[]), 0.0)
     assert len(unit) == 0

@@ -1,6 +1,7 @@
 """A real tokenizer on a real bus, between a scripted gateway, schedulers and detokenizers."""
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
+from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import choose_detokenizer
-from radixmesh.services.tokenizer.service import Tokenizer
+from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus import Bus
 from radixmesh.shared.config import ServiceSettings
@@ -31,9 +33,11 @@ from radixmesh.shared.messages import (
     KvEvents,
     KvSnapshotRequest,
     OpenText,
+    RequestFailed,
     Routed,
     SamplingParams,
     State,
+    Submit,
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from radixmesh.shared.telemetry import Attr
@@ -62,6 +66,29 @@ async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:
     assert admit.detokenizer_id == routed.detokenizer_id == detokenizer.instance
     assert (routed.replica_epoch, routed.detokenizer_epoch, admit.replica_epoch) == (1, 1, 1)
     assert routed.reason == "least_loaded"
+
+
+async def test_the_time_that_encoding_takes_is_the_requests(
+    mesh: Mesh, serving: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is passed on are the seconds left then."""
+    text = "a " * INLINE_BYTES
+
+    def slow(_submit: Submit, _now: Limits) -> Any:
+        time.sleep(0.5)
+        return np.arange(5, dtype=np.int32)
+
+    monkeypatch.setattr(serving._encoder, "encode", slow)
+    await mesh.submit(rid(1), text=text, time_left=30.0)
+    assert isinstance(await mesh.answer(rid(1)), Routed)
+    (_, open_text), (_, admit), (_, _) = mesh.of(rid(1))
+    assert isinstance(open_text, OpenText)
+    assert isinstance(admit, Admit)
+    assert 0.0 < admit.time_left == open_text.time_left < 29.5
+    await mesh.submit(rid(2), text=text, time_left=0.25)
+    failed = await mesh.answer(rid(2))
+    assert isinstance(failed, RequestFailed)
+    assert failed.code is ErrorCode.DEADLINE_EXCEEDED
 
 
 async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> None:
