@@ -20,6 +20,7 @@ from nats.micro.service import Service, ServiceConfig
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.epochs import Epoch
 from radixmesh.shared.errors import (
     BusError,
     ErrorCode,
@@ -27,7 +28,7 @@ from radixmesh.shared.errors import (
     RadixMeshError,
     RequestError,
 )
-from radixmesh.shared.messages import Message, Presence, RequestFailed, State, WhoIsThere
+from radixmesh.shared.messages import Message, Outdated, Presence, RequestFailed, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
@@ -35,11 +36,6 @@ log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, Envelope], Awaitable[None] | None]
-
-
-def now_epoch() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def until_beat(now: float, interval: float, host: str) -> float:
@@ -66,9 +62,9 @@ class Actor:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.instance = settings.instance_name(self.service)
-        self.epoch = now_epoch()
         self.subjects = Subjects(settings.namespace)
         self.members = PresenceView()
+        self._own_epoch = Epoch()
         self.bus: Bus
         self._base = settings
         self._host = socket.gethostname()
@@ -102,6 +98,9 @@ class Actor:
         """Load and limits, told to everyone with each heartbeat. Plain values only."""
         return {}
 
+    def epoch_raised(self) -> None:
+        """Others knew a higher epoch of this name, and count this service as new from now on."""
+
     # -- what services use --
 
     def on(self, kind: type[M], handler: Callable[[M, Envelope], Awaitable[None] | None]) -> None:
@@ -128,6 +127,11 @@ class Actor:
     @property
     def draining(self) -> bool:
         return self._stopping.is_set()
+
+    @property
+    def epoch(self) -> int:
+        """Higher than that of every process that had this name before, as soon as others have told of it."""
+        return self._own_epoch.value
 
     async def reply(self, envelope: Envelope, message: Message) -> None:
         """Answers a request; does nothing if no answer was asked for."""
@@ -189,6 +193,9 @@ class Actor:
         self._state = State.STARTING
         self.on(WhoIsThere, lambda _message, _envelope: self.beat())
         self.bus.on_reconnect.append(self._after_reconnect)
+        self.on(Outdated, self._on_outdated)
+        self.members.on_outdated.append(self._tell_outdated)
+        await self.listen(self.subjects.outdated(self.instance))
         await self.listen(self.subjects.who)
         self.on(Presence, lambda beat, _envelope: self.members.update(beat))
         for service in self.watches:
@@ -266,12 +273,30 @@ class Actor:
             await asyncio.sleep(max(0.0, due - loop.time()))
             if loop.time() - due > interval:  # we were asleep or starved: the others may have spoken meanwhile
                 self.members.forgive()
+                self._own_epoch.was_away()
             self.members.expire()
 
     async def _after_reconnect(self) -> None:
         self.members.doubt()
+        self._own_epoch.was_away()
         await self.bus.publish(self.subjects.who, WhoIsThere())
         await self.beat()
+
+    def _tell_outdated(self, news: Outdated) -> None:
+        self.spawn(self.bus.publish(self.subjects.outdated(news.instance), news))
+
+    async def _on_outdated(self, news: Outdated, _envelope: Envelope) -> None:
+        if self.draining or news.instance != self.instance:
+            return
+        try:
+            raised = self._own_epoch.told(news)
+        except RadixMeshError as error:
+            self.stop(error)
+            return
+        if raised:
+            log.info("a higher epoch of %s was known: it goes on in epoch %d", self.instance, self.epoch)
+            self.epoch_raised()
+            await self.beat()
 
     def _enqueue(self, envelope: Envelope) -> None:
         try:

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import re
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nats.aio.client import Client
@@ -40,6 +41,8 @@ class Envelope:
     data: bytes
     reply: str
     headers: Mapping[str, str] | None
+    arrived: float = field(default_factory=time.monotonic)
+    """On this process's monotonic clock."""
 
     def unpack(self) -> Message:
         """Raises MessageError."""
@@ -47,7 +50,8 @@ class Envelope:
 
 
 class _InOrder(Client):
-    """A client whose PING goes out behind all that was published, subscribed and unsubscribed before it.
+    """A client that can be closed while the server is away, and whose PING goes out behind all that was published,
+    subscribed and unsubscribed before it.
 
     nats-py keeps those until its flusher task runs but writes a PING at once, so the PONG that ends a flush, or the
     draining of a subscription, would say nothing of them: requests could still come to a subscription that has ended.
@@ -59,6 +63,12 @@ class _InOrder(Client):
             self._pending = []
             self._pending_data_size = 0
         await super()._send_ping(future)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_connected:  # what is kept for the server would be written to the broken connection, and raise
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._close(status, do_cbs)
 
 
 class Bus:

@@ -14,7 +14,10 @@ Words used throughout:
     choice       0 <= choice < n; one sequence of a request. -1 stands for all of them.
     attempt      0 for the first trip round the ring, +1 for each re-dispatch. Higher fences off lower.
     index        position in a choice's output: 0 is the first generated token.
-    epoch        microseconds since 1970 at which the owner took office; higher fences off lower.
+    epoch        rises with every process that holds a name, see `epochs`: microseconds since 1970 at its start, or
+                 one more than is known already. Higher fences off lower.
+    time_left    seconds for which the gateway still waits, as of when the message was sent. A receiver counts them down
+                 from the message's arrival on its own monotonic clock: wall clocks jump, and hosts disagree.
 """
 
 from enum import IntEnum, StrEnum
@@ -192,6 +195,8 @@ class Choice(Part):
 class Submit(Message):
     """A request enters the ring. Exactly one of `text`, `token_ids` and `messages` is given."""
 
+    VERSION: ClassVar[int] = 2  # 2: `time_left`, which was a deadline in Unix time before
+
     request_id: str
     attempt: Int64 = 0
     gateway_id: str
@@ -213,10 +218,7 @@ class Submit(Message):
     cache_salt: str = ""
     """Requests share cached prefixes only with the same salt."""
     lora: str = ""
-    received_at: float
-    """Unix time, seconds."""
-    deadline: float
-    """Unix time, seconds, at which the gateway gives up."""
+    time_left: float
 
 
 # -- tokenizer -> gateway, detokenizer, scheduler ---------------------------------------------------------------
@@ -239,6 +241,8 @@ class Routed(Message):
 class OpenText(Message):
     """Tells a detokenizer to expect a request's tokens."""
 
+    VERSION: ClassVar[int] = 2  # 2: `time_left`, which was a deadline in Unix time before
+
     request_id: str
     attempt: Int64
     gateway_id: str
@@ -250,11 +254,13 @@ class OpenText(Message):
     min_tokens: Int64 = 0
     """Stop strings are not looked for in the text of this many first output tokens."""
     skip_special_tokens: bool = True
-    deadline: float
+    time_left: float
 
 
 class Admit(Message):
     """A tokenized request, for the replica that was chosen."""
+
+    VERSION: ClassVar[int] = 2  # 2: `time_left`, which was a deadline in Unix time before
 
     request_id: str
     attempt: Int64
@@ -269,8 +275,7 @@ class Admit(Message):
     priority: Int64 = 0
     cache_salt: str = ""
     lora: str = ""
-    received_at: float
-    deadline: float
+    time_left: float
 
 
 # -- scheduler <-> model worker ---------------------------------------------------------------------------------
@@ -306,6 +311,8 @@ class Refused(Message):
     """The answer to a request that is not granted."""
 
     reason: str
+    epoch: Int64 = -1
+    """A claim with an epoch above this one might be granted; -1: the epoch is not the reason."""
 
 
 class Admission(Part):
@@ -487,6 +494,16 @@ class Presence(Message):
     """Seconds between heartbeats; a receiver gives up after `presence.MISSED_BEATS` of them."""
     attributes: dict[str, Any] = {}
     """Load and limits, by service: see each service's `presence_attributes`."""
+
+
+class Outdated(Message):
+    """Tells the sender of a `Presence` that nobody heeds it: a higher epoch is known under its name."""
+
+    instance: str
+    epoch: Int64
+    """The highest that is known."""
+    quiet: float | None = None
+    """Seconds since that one was last heard of; None if it has gone."""
 
 
 class WhoIsThere(Message):

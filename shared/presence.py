@@ -6,10 +6,11 @@ fills within one round trip, whatever the order in which services start.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 
-from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.messages import Outdated, Presence, State
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +24,18 @@ class PresenceView:
 
     `on_change` callbacks get ``(before, now)``: (None, p) for a newcomer, (p, None) for one that has gone, (p, q) for
     a changed one. A new epoch under an old name is told as gone, then as new, so that listeners drop what they knew.
+    `on_outdated` callbacks get what the sender of a heartbeat that was dropped for its epoch must be told.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._members: dict[str, Presence] = {}
         self._seen: dict[str, float] = {}
+        self._forgiven_at = -math.inf
         self._departed: dict[str, int] = {}
         self._doubted: set[str] = set()
         self.on_change: list[Callable[[Presence | None, Presence | None], None]] = []
+        self.on_outdated: list[Callable[[Outdated], None]] = []
 
     def __iter__(self) -> Iterator[Presence]:
         return iter(list(self._members.values()))
@@ -57,11 +61,14 @@ class PresenceView:
         return member is not None and member.epoch == epoch
 
     def update(self, beat: Presence) -> None:
-        """Takes in one heartbeat. Those of an older epoch, or of one already gone, are dropped."""
+        """Takes in one heartbeat. Those of an older epoch, or of one already gone, are dropped: see `on_outdated`."""
         before = self._members.get(beat.instance)
         if before is not None and beat.epoch < before.epoch:
+            self._outdated(beat, before.epoch, self._clock() - self._seen[beat.instance])
             return
-        if beat.epoch <= self._departed.get(beat.instance, -1):
+        departed = self._departed.get(beat.instance, -1)
+        if beat.epoch <= departed:
+            self._outdated(beat, departed, None)
             return
         if beat.state is State.GONE:
             self._remove(beat.instance, beat.epoch)
@@ -81,7 +88,7 @@ class PresenceView:
         now = self._clock()
         for instance, seen in list(self._seen.items()):
             member = self._members[instance]
-            if now - seen > member.interval * MISSED_BEATS:
+            if now - max(seen, self._forgiven_at) > member.interval * MISSED_BEATS:
                 log.warning("presence: %s has not been heard of for %.1f s", instance, now - seen)
                 self._members.pop(instance)
                 self._seen.pop(instance)
@@ -90,8 +97,7 @@ class PresenceView:
 
     def forgive(self) -> None:
         """Counts everyone as just seen: for a listener that was itself asleep or off the bus."""
-        now = self._clock()
-        self._seen = dict.fromkeys(self._seen, now)
+        self._forgiven_at = self._clock()
 
     def doubt(self) -> None:
         """After one's own reconnect: nobody counts as ready until heard again, for they may not be back yet.
@@ -112,6 +118,11 @@ class PresenceView:
         member = self._members.pop(instance, None)
         if member is not None:
             self._tell(member, None)
+
+    def _outdated(self, beat: Presence, epoch: int, quiet: float | None) -> None:
+        if beat.state is not State.GONE:
+            for callback in self.on_outdated:
+                callback(Outdated(instance=beat.instance, epoch=epoch, quiet=quiet))
 
     def _tell(self, before: Presence | None, now: Presence | None) -> None:
         for callback in self.on_change:

@@ -9,6 +9,7 @@
     {ns}.gateway.{id}.inbox        Routed, TextBatch, RequestFailed
     {ns}.cancel                    Cancel         gateway -> every scheduler and detokenizer
     {ns}.presence.{service}        Presence       everyone -> everyone
+    {ns}.instance.{id}.outdated    Outdated       whoever heard an outdated Presence -> its sender
     {ns}.who                       WhoIsThere
     {ns}.kv_events                 KvEvents       scheduler -> every tokenizer
     {ns}.replica.{id}.control      FlushCache, KvSnapshotRequest
@@ -67,6 +68,9 @@ class Subjects:
 
     def presence(self, service: str = "*") -> str:
         return f"{self.namespace}.presence.{service}"
+
+    def outdated(self, instance: str) -> str:
+        return f"{self.namespace}.instance.{subject_token(instance)}.outdated"
 
     @property
     def who(self) -> str:

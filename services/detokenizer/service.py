@@ -67,11 +67,11 @@ class Detokenizer(Actor):
     def _load(self) -> vocabulary.Vocabulary:
         return vocabulary.load(model_source.resolve(self._settings.model, weights=False))
 
-    async def _open(self, message: OpenText, _envelope: Envelope) -> None:
-        await self._carry_out(self._table.open(message))
+    async def _open(self, message: OpenText, envelope: Envelope) -> None:
+        await self._carry_out(self._table.open(message, envelope.arrived))
 
     async def _tokens(self, message: TokenBatch, _envelope: Envelope) -> None:
-        await self._carry_out(self._table.tokens(message, time.time()))
+        await self._carry_out(self._table.tokens(message, time.monotonic()))
 
     async def _cancel(self, message: Cancel, _envelope: Envelope) -> None:
         self._table.cancel(message)
@@ -80,7 +80,7 @@ class Detokenizer(Actor):
     async def _clock(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            await self._carry_out(self._table.tick(time.time()))
+            await self._carry_out(self._table.tick(time.monotonic()))
 
     async def _carry_out(self, effects: Effects) -> None:
         self._moved.set()

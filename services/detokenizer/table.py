@@ -42,11 +42,12 @@ class _Open:
 @dataclass(slots=True)
 class _Request:
     opened: OpenText
+    deadline: float
     choices: dict[int, _Open]
 
 
 class Table:
-    """Open requests by id. Times are Unix seconds."""
+    """Open requests by id. `now` is any clock that only goes forward, in seconds."""
 
     def __init__(self, vocabulary: Vocabulary, *, max_requests: int = 65536, hold_seconds: float = 2.0) -> None:
         self._vocabulary = vocabulary
@@ -61,8 +62,8 @@ class Table:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def open(self, message: OpenText) -> Effects:
-        """Begins an attempt, and catches up with tokens of it that came early."""
+    def open(self, message: OpenText, now: float) -> Effects:
+        """Begins an attempt that came at `now`, and catches up with tokens of it that came early."""
         effects = Effects()
         request_id, attempt = message.request_id, message.attempt
         known = self._requests.get(request_id)
@@ -80,12 +81,12 @@ class Table:
             self._closed.note(request_id, attempt)
             return effects
         self.opened += 1
-        request = _Request(message, {})
+        request = _Request(message, now + message.time_left, {})
         self._requests[request_id] = request
         for choice in message.choices:
             request.choices[choice.index] = self._begin(message, choice)
         for row in self._held.take(request_id, attempt):
-            self._row(row, effects, 0.0)
+            self._row(row, effects, now)
         return effects
 
     def tokens(self, batch: TokenBatch, now: float) -> Effects:
@@ -113,7 +114,7 @@ class Table:
     def tick(self, now: float) -> Effects:
         """Lets time pass: call every few seconds."""
         effects = Effects()
-        for request in [request for request in self._requests.values() if request.opened.deadline <= now]:
+        for request in [request for request in self._requests.values() if request.deadline <= now]:
             self._close(request, ErrorCode.DEADLINE_EXCEEDED)
         self._drop(self._held.expired(now), effects)
         return effects

@@ -11,12 +11,12 @@ from opentelemetry.trace import SpanKind
 
 from radixmesh.services.gateway.intake import Prompt
 from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.mesh import MeshView
+from radixmesh.services.gateway.mesh import BUS_AWAY, MeshView
 from radixmesh.services.gateway.ports import Limits, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import Cancel, SamplingParams, Submit
+from radixmesh.shared.messages import Cancel, RequestFailed, SamplingParams, Submit
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ class Desk:
             self._outbox.put_nowait(message)
 
     async def mail(self) -> None:
-        """Sends the outgoing mail for ever. A `Submit` that cannot be sent fails its request, and no other."""
+        """Sends the outgoing mail for ever. A `Submit` that cannot be sent fails its request, and no other;
+        one that the bus does not take now waits."""
         while True:
             message = await self._outbox.get()
             try:
@@ -132,7 +133,7 @@ class Desk:
         headers: Mapping[str, str] | None,
         timeout: float,
     ) -> LiveRequest:
-        now, unix = self.now(), time.time()
+        now = self.now()
         submit = Submit(
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
@@ -145,8 +146,7 @@ class Desk:
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,
             cut_to_fit=prompt.cut_to_fit,
-            received_at=unix,
-            deadline=unix + timeout,
+            time_left=timeout,
         )
         span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
         if span.is_recording():
@@ -175,15 +175,26 @@ class Desk:
         if isinstance(message, Cancel):
             log.warning("could not cancel %s: %s", ", ".join(message.request_ids), error)
             return
+        if isinstance(error, BusError):
+            self.send(self.table.failed(_away(message), self.now()))
+            return
         if isinstance(error, PayloadTooLarge):
             text = f"the prompt takes {error.size} bytes on its way, over the limit of {error.limit} bytes"
             failure = RequestError(ErrorCode.REQUEST_TOO_LARGE, text)
-        elif isinstance(error, BusError):
-            failure = RequestError(ErrorCode.NOT_READY, "the mesh's bus is out of reach", retry_after=5.0)
         else:
             log.error("request %s cannot be packed: %s", message.request_id, error)
             failure = RequestError(ErrorCode.INVALID_REQUEST, "the request holds a value that cannot be passed on")
         self.send(self.table.fail(message.request_id, failure, self.now()))
+
+
+def _away(submit: Submit) -> RequestFailed:
+    """What becomes of a `Submit` that the bus does not take: it is tried again, as long as its request may wait."""
+    return RequestFailed(
+        request_id=submit.request_id,
+        attempt=submit.attempt,
+        code=ErrorCode.NOT_READY,
+        message=BUS_AWAY,
+    )
 
 
 def _attributes(prompt: Prompt, submit: Submit) -> dict[str, str | int | float]:

@@ -58,7 +58,7 @@ class LiveRequest:
     Only `RequestTable` changes it; the client's side calls `take` and reads `error`, and is told by `wake`.
 
     Args:
-        submit: attempt 0.
+        submit: attempt 0; `resubmit` sets its `time_left`.
         deadline: on the table's clock.
         wake: called when there is something to take, or the end has come.
         streaming: whether to wake the client for every piece, or only at the end.
@@ -145,16 +145,17 @@ class LiveRequest:
             self.unfinished -= 1
         self._dirty[choice.index] = None
 
-    def resubmit(self) -> Submit:
+    def resubmit(self, now: float) -> Submit:
         """The `Submit` of the present attempt: unfinished choices with all tokens that came so far."""
+        left = {"time_left": self.deadline - now}
         if self.attempt == 0:
-            return self.submit
+            return self.submit.model_copy(update=left)
         choices = [
             Choice(index=choice.index, resumed=np.array(choice.tokens, "<i4"))
             for choice in self.choices
             if choice.finish is Finish.RUNNING
         ]
-        return self.submit.model_copy(update={"attempt": self.attempt, "choices": choices})
+        return self.submit.model_copy(update={"attempt": self.attempt, "choices": choices, **left})
 
     def end(self, error: RequestError | None = None) -> None:
         """Moves to ENDED, once, and wakes the client."""

@@ -1,5 +1,6 @@
 """What presence says, read the way the gateway and its clients want to know it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from radixmesh.shared.messages import Presence, State
@@ -8,11 +9,18 @@ from radixmesh.shared.presence import PresenceView
 NEEDED = ("tokenizer", "scheduler", "detokenizer")
 """Services of which each model needs a ready one."""
 
+BUS_AWAY = "the bus is out of reach"
+
 
 class MeshView:
-    """Answers questions about models and members. Its answers hold until `changed` is called."""
+    """Answers questions about models and members. Its answers hold until `changed` is called.
 
-    def __init__(self, members: PresenceView) -> None:
+    Args:
+        reachable: whether the bus is there now.
+    """
+
+    def __init__(self, members: PresenceView, reachable: Callable[[], bool]) -> None:
+        self.reachable = reachable
         self._members = members
         self._missing: dict[str, str] = {}
 
@@ -26,6 +34,8 @@ class MeshView:
 
     def missing(self, model: str) -> str:
         """What keeps `model` from being served, for people; empty if nothing does."""
+        if not self.reachable():
+            return BUS_AWAY
         known = self._missing.get(model)
         if known is None:
             known = "; ".join(filter(None, (self._lacks(service, model) for service in NEEDED)))
@@ -71,6 +81,8 @@ class MeshView:
 
     def not_ready(self) -> dict[str, str]:
         """By model, what is missing; empty if at least one model is served. Key "" if there are no models."""
+        if not self.reachable():
+            return {"": BUS_AWAY}
         models = self.models()
         if not models:
             return {"": "no tokenizer, scheduler or detokenizer has been heard of"}

@@ -10,6 +10,10 @@ from radixmesh.shared.messages import Routed
 class Mesh(Protocol):
     """What the table asks of presence."""
 
+    def reachable(self) -> bool:
+        """False while the bus is known to be away: nothing can be sent, and nothing will come."""
+        ...
+
     def missing(self, model: str) -> str:
         """What keeps `model` from being served, for people; empty if nothing does."""
         ...

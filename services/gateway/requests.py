@@ -192,6 +192,8 @@ class RequestTable:
             return self._end(live, RequestError(ErrorCode.CANCELLED, "the client does not read its stream"), now)
         if live.phase is Phase.WAITING:
             return self._try(live, now)
+        if not self._mesh.reachable():
+            return []  # silence proves nothing; `reconnected` sees to it
         if live.phase is Phase.ROUTING:
             return self._redispatch(live, "route_timeout", now) if now >= live.due else []
         reason = self._stalled(live, now)
@@ -222,7 +224,7 @@ class RequestTable:
         live.phase, live.routed = Phase.ROUTING, None
         live.due = now + self._limits.route_timeout
         live.tries += 1
-        return [live.resubmit()]
+        return [live.resubmit(now)]
 
     def _not_served(self, live: LiveRequest) -> RequestError:
         model = live.submit.model

@@ -34,7 +34,7 @@ class Gateway(Actor):
         self._settings = settings
         self.http_url = ""
         self.grpc_address = ""
-        self._mesh = MeshView(self.members)
+        self._mesh = MeshView(self.members, lambda: self.bus.connected)
         self._runner: web.AppRunner | None = None
         self._grpc: GrpcFace | None = None
         limits = Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
@@ -88,8 +88,6 @@ class Gateway(Actor):
         """By model, what keeps requests from being served; empty if those for one model would be."""
         if self.desk.closed:
             return {"": "this gateway is shutting down"}
-        if not self.bus.connected:
-            return {"": "the bus is out of reach"}
         return self._mesh.not_ready()
 
     # -- listening --

@@ -18,7 +18,7 @@ class ClaimDesk:
         if self._pinned and claim.replica_id != self._pinned:
             return Refused(reason=f"this group is pinned to replica {self._pinned}")
         if claim.epoch <= self.epoch:
-            return Refused(reason=f"epoch {claim.epoch} is not newer than {self.epoch}")
+            return Refused(reason=f"epoch {claim.epoch} is not newer than {self.epoch}", epoch=self.epoch)
         if self.claimed_by and self.claimed_by != claim.replica_id and members.get(self.claimed_by) is not None:
             return Refused(reason=f"this group works for {self.claimed_by}")
         self.claimed_by, self.epoch = claim.replica_id, claim.epoch

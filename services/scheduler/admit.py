@@ -83,5 +83,5 @@ def new_sequences(
             limit=limit,
             arrived_at=now,
             queued_at=now,
-            deadline=admit.deadline,
+            deadline=now + admit.time_left,
         )

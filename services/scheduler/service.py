@@ -14,7 +14,7 @@ from radixmesh.services.scheduler.reports import WorkerOutOfStep
 from radixmesh.services.scheduler.scheduler import SchedulerCore
 from radixmesh.services.scheduler.tracing import QueueSpans
 from radixmesh.shared import telemetry
-from radixmesh.shared.actor import Actor, now_epoch
+from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, RadixMeshError, RequestError
 from radixmesh.shared.messages import (
@@ -26,6 +26,7 @@ from radixmesh.shared.messages import (
     FlushCache,
     KvSnapshotRequest,
     Presence,
+    Refused,
     StepReport,
 )
 
@@ -93,7 +94,7 @@ class Scheduler(Actor):
     async def drain(self) -> None:
         """Hands back what waits, and lets what runs end if it does so soon."""
         if self.core is not None:
-            self.core.hand_back_waiting("this replica is ending", time.time())
+            self.core.hand_back_waiting("this replica is ending", time.monotonic())
             self._idle.clear()
             self._wake.set()
             try:
@@ -105,6 +106,9 @@ class Scheduler(Actor):
         self._lose("this replica is ending")
         await self._send_effects()
 
+    def epoch_raised(self) -> None:
+        self._lose("others knew a higher epoch of this replica")
+
     # -- messages --
 
     def _on_admit(self, admit: Admit, envelope: Envelope) -> None:
@@ -112,19 +116,19 @@ class Scheduler(Actor):
             raise RequestError(ErrorCode.REPLICA_LOST, "this replica has started anew since it was chosen")
         if telemetry.enabled:
             self._spans.parent = telemetry.context_from(envelope.headers)
-        self.core.admit(admit, time.time())
+        self.core.admit(admit, envelope.arrived)
         self._wake.set()
 
     def _on_cancel(self, cancel: Cancel, _envelope: Envelope) -> None:
         if self.core is not None:
-            self.core.cancel(cancel, time.time())
+            self.core.cancel(cancel, time.monotonic())
             self._wake.set()
 
     def _on_report(self, report: StepReport, _envelope: Envelope) -> None:
         if self.core is None:
             return
         try:
-            self.core.report(report, time.time())
+            self.core.report(report, time.monotonic())
         except WorkerOutOfStep as error:
             self._lose(str(error))
         except Exception:
@@ -160,7 +164,7 @@ class Scheduler(Actor):
             if reason:
                 self._lose(reason)
         elif before.service == "gateway" and now is None:
-            self.core.gateway_gone(before.instance, time.time())
+            self.core.gateway_gone(before.instance, time.monotonic())
             self._wake.set()
 
     # -- the worker group --
@@ -179,16 +183,21 @@ class Scheduler(Actor):
     async def _claim(self, worker: Presence) -> bool:
         """Claims a group under a new epoch, which is told first: a group frees itself of epochs that have ended."""
         group = str(worker.attributes.get("group_id", ""))
-        self._new_epoch()
+        self._own_epoch.renew()
+        claim = Claim(scheduler_id=self.instance, replica_id=self.instance, epoch=self.epoch)
         try:
             await self.beat()
-            claim = Claim(scheduler_id=self.instance, replica_id=self.instance, epoch=self.epoch)
             answer = await self.bus.request(self.subjects.group_claim(group), claim, timeout=CLAIM_TIMEOUT)
         except (BusError, MessageError) as error:
             log.warning("claiming group %s: %s", group, error)
             return False
         if not isinstance(answer, Claimed):
             log.info("group %s is not to be had: %s", group, getattr(answer, "reason", answer.TAG))
+            if isinstance(answer, Refused) and answer.epoch >= self.epoch:
+                self._own_epoch.renew(above=answer.epoch)
+            return False
+        if claim.epoch != self.epoch:
+            log.info("group %s is claimed again: others knew a higher epoch of %s", group, self.instance)
             return False
         if wrong := wrong_sizes(answer):
             log.error("group %s cannot be used: %s", group, wrong)
@@ -219,14 +228,11 @@ class Scheduler(Actor):
         if core is None:
             return
         log.log(logging.INFO if self.draining else logging.WARNING, "gave up the worker group: %s", reason)
-        core.lost(reason, time.time())
+        core.lost(reason, time.monotonic())
         self._outbox += core.take_effects()
-        self._new_epoch()
+        self._own_epoch.renew()
         self._seek.set()
         self._wake.set()
-
-    def _new_epoch(self) -> None:
-        self.epoch = max(now_epoch(), self.epoch + 1)
 
     # -- sending --
 
@@ -250,7 +256,7 @@ class Scheduler(Actor):
 
     async def _send_plans(self) -> None:
         while self.core is not None and self._sizes is not None:
-            now = time.time()
+            now = time.monotonic()
             if early := self.core.early(now):
                 self._wake_in(early)
                 return
@@ -295,7 +301,7 @@ class Scheduler(Actor):
             await asyncio.sleep(_TICK)
             if self.core is None:
                 continue
-            self.core.tick(time.time())
+            self.core.tick(time.monotonic())
             if self.core.idle and not self._checked:
                 self._check_books(self.core)
             self._checked = self.core.idle

@@ -27,8 +27,10 @@ def choices_of(submit: Submit) -> list[Choice]:
     return list(submit.choices) or [Choice(index=index) for index in range(submit.params.n)]
 
 
-def dispatch(submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detokenizer: Presence) -> Dispatch:
-    """Sends `submit` on its way along `route`."""
+def dispatch(
+    submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detokenizer: Presence, time_left: float
+) -> Dispatch:
+    """Sends `submit`, of whose time `time_left` seconds remain now, on its way along `route`."""
     choices = choices_of(submit)
     open_text = OpenText(
         request_id=submit.request_id,
@@ -40,7 +42,7 @@ def dispatch(submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detoke
         stop=submit.params.stop,
         min_tokens=submit.params.min_tokens,
         skip_special_tokens=submit.params.skip_special_tokens,
-        deadline=submit.deadline,
+        time_left=time_left,
     )
     admit = Admit(
         request_id=submit.request_id,
@@ -55,8 +57,7 @@ def dispatch(submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detoke
         priority=submit.priority,
         cache_salt=submit.cache_salt,
         lora=submit.lora,
-        received_at=submit.received_at,
-        deadline=submit.deadline,
+        time_left=time_left,
     )
     routed = Routed(
         request_id=submit.request_id,

@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from radixmesh.services.tokenizer import encode, limits
 from radixmesh.services.tokenizer.config import TokenizerSettings
-from radixmesh.services.tokenizer.dispatch import choices_of, close_text, dispatch
+from radixmesh.services.tokenizer.dispatch import Dispatch, choices_of, close_text, dispatch
 from radixmesh.services.tokenizer.generation import sampling_defaults
 from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
@@ -173,7 +173,7 @@ class Tokenizer(Actor):
             attributes={Attr.REQUEST_ID: submit.request_id, Attr.ATTEMPT: submit.attempt, Attr.MODEL: submit.model},
         )
         try:
-            await self._send_on(submit, span, threaded=threaded)
+            await self._send_on(submit, envelope.arrived + submit.time_left, span, threaded=threaded)
         except Exception as error:  # noqa: BLE001  one request's failure must not be another's
             span.set_attribute(Attr.ERROR, error.code if isinstance(error, RequestError) else type(error).__name__)
             try:
@@ -183,18 +183,19 @@ class Tokenizer(Actor):
         finally:
             span.end()
 
-    async def _send_on(self, submit: Submit, span: Span, *, threaded: bool) -> None:
-        self._check_ready(submit)
+    async def _send_on(self, submit: Submit, deadline: float, span: Span, *, threaded: bool) -> None:
+        self._check_ready(deadline)
         prompt_ids = await self._encode(submit, threaded=threaded)
         if threaded:
-            self._check_ready(submit)
+            self._check_ready(deadline)
         namespace = cache_namespace(submit.cache_salt, submit.lora)
         route = self._router.choose(prompt_ids, namespace, len(choices_of(submit)))
         detokenizer = choose_detokenizer(submit.request_id, self.members.ready("detokenizer", self.model()))
         if route is None or detokenizer is None:
             raise self._not_ready("replica" if route is None else "detokenizer")
         _describe(span, len(prompt_ids), route)
-        await self._publish(submit, prompt_ids, route, detokenizer, telemetry.headers_of(span))
+        sent = dispatch(submit, prompt_ids, route, detokenizer, deadline - time.monotonic())
+        await self._publish(submit, sent, telemetry.headers_of(span))
 
     async def _encode(self, submit: Submit, *, threaded: bool) -> NDArray[np.int32]:
         if self._encoder is None:
@@ -210,31 +211,23 @@ class Tokenizer(Actor):
             raise self._not_ready("tokenizer")
         return encoding.result()
 
-    async def _publish(
-        self,
-        submit: Submit,
-        prompt_ids: NDArray[np.int32],
-        route: Route,
-        detokenizer: Presence,
-        headers: dict[str, str] | None,
-    ) -> None:
+    async def _publish(self, submit: Submit, sent: Dispatch, headers: dict[str, str] | None) -> None:
         """Publishes in this order, which the bus keeps: nobody gets tokens of a request that it has not heard of."""
-        sent = dispatch(submit, prompt_ids, route, detokenizer)
-        detokenizer_inbox = self.subjects.detokenizer_inbox(detokenizer.instance)
+        detokenizer_inbox = self.subjects.detokenizer_inbox(sent.routed.detokenizer_id)
         try:
             await self.bus.publish(detokenizer_inbox, sent.open_text, headers)
-            await self.bus.publish(self.subjects.replica_inbox(route.replica_id), sent.admit, headers)
+            await self.bus.publish(self.subjects.replica_inbox(sent.routed.replica_id), sent.admit, headers)
         except PayloadTooLarge as error:
             await self.bus.publish(detokenizer_inbox, close_text(submit))
             raise RequestError(
                 ErrorCode.REQUEST_TOO_LARGE,
-                f"the request with its {len(prompt_ids)} prompt tokens takes {error.size} bytes, "
+                f"the request with its {sent.routed.prompt_tokens} prompt tokens takes {error.size} bytes, "
                 f"over the limit of {error.limit}",
             ) from error
         await self.bus.publish(self.subjects.gateway_inbox(submit.gateway_id), sent.routed)
 
-    def _check_ready(self, submit: Submit) -> None:
-        if submit.deadline <= time.time():
+    def _check_ready(self, deadline: float) -> None:
+        if deadline <= time.monotonic():
             raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline passed before it was tokenized")
         for service, name in (("scheduler", "replica"), ("detokenizer", "detokenizer")):
             if not self.members.ready(service, self.model()):

@@ -1,6 +1,5 @@
 """A real detokenizer on a real bus, between a scripted tokenizer, worker and gateway."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def opened(**fields: Any) -> OpenText:
         "prompt_tail": byte_level().encode("Say: ").ids,
         "prompt_tokens": 5,
         "choices": [Choice(index=0)],
-        "deadline": time.time() + 60,
+        "time_left": 60,
     }
     return OpenText.model_validate({**defaults, **fields})
 

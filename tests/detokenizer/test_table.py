@@ -49,7 +49,7 @@ def opened(request_id: str = R1, **fields: Any) -> OpenText:
         "prompt_tail": ids_of("Say: "),
         "prompt_tokens": 7,
         "choices": [Choice(index=0)],
-        "deadline": 1000.0,
+        "time_left": 1000.0,
     }
     return OpenText.model_validate({**defaults, **fields})
 
@@ -106,7 +106,7 @@ RUN, STOP, LENGTH = Finish.RUNNING, Finish.STOP, Finish.LENGTH
 
 def test_a_plain_request() -> None:
     unit, ids = table(), ids_of("the quick fox")
-    assert sent(unit.open(opened())) == {}
+    assert sent(unit.open(opened(), 0.0)) == {}
     assert text_rows(unit.tokens(batch((R1, 0, 0, ids[:2], RUN)), 1.0))[0][3] == ids[:2]
     effects = unit.tokens(batch((R1, 0, 2, [*ids[2:], 2], STOP)), 1.0)
     (row,) = text_rows(effects)
@@ -122,7 +122,7 @@ def test_a_plain_request() -> None:
 def test_one_batch_per_gateway() -> None:
     unit = table()
     for request_id, gateway in ((R1, "a"), (R2, "b"), ("3" * 32, "a")):
-        unit.open(opened(request_id, gateway_id=gateway))
+        unit.open(opened(request_id, gateway_id=gateway), 0.0)
     effects = unit.tokens(batch((R1, 0, 0, [70], RUN), (R2, 0, 0, [71], RUN), ("3" * 32, 0, 0, [72, 73], LENGTH)), 1.0)
     assert [row[0] for row in text_rows(effects, "a")] == [R1, "3" * 32]
     assert [row[3] for row in text_rows(effects, "b")] == [[71]]
@@ -130,7 +130,7 @@ def test_one_batch_per_gateway() -> None:
 
 def test_stop_string_ends_the_choice_and_cancels_it_at_the_replica() -> None:
     unit, ids = table(), ids_of("one two three")
-    unit.open(opened(stop=["wo th"], choices=[Choice(index=0), Choice(index=1)]))
+    unit.open(opened(stop=["wo th"], choices=[Choice(index=0), Choice(index=1)]), 0.0)
     effects = unit.tokens(batch((R1, 1, 0, ids, RUN)), 1.0)
     ((_, choice, _, tokens, text, finish),) = text_rows(effects)
     assert (choice, text, finish) == (1, "one t", STOP)
@@ -153,7 +153,7 @@ def test_stop_strings_are_looked_for_after_min_tokens_only() -> None:
     for resumed in (0, 2, len(first)):
         unit = table()
         choice = Choice.model_validate({"index": 0, "resumed": first[:resumed]})
-        unit.open(opened(stop=["STOP"], min_tokens=len(first), choices=[choice]))
+        unit.open(opened(stop=["STOP"], min_tokens=len(first), choices=[choice]), 0.0)
         given = [*first, *more][resumed:]
         ((*_, text, finish),) = text_rows(unit.tokens(batch((R1, 0, resumed, given, RUN)), 1.0))
         shown = byte_level().decode(first[:resumed])
@@ -162,7 +162,7 @@ def test_stop_strings_are_looked_for_after_min_tokens_only() -> None:
 
 def test_held_text_is_flushed_by_the_workers_end() -> None:
     unit, ids = table(), ids_of("maybe ST")
-    unit.open(opened(stop=["STOP"]))
+    unit.open(opened(stop=["STOP"]), 0.0)
     assert text_rows(unit.tokens(batch((R1, 0, 0, ids, RUN)), 1.0))[0][4] == "maybe "
     effects = unit.tokens(batch((R1, 0, len(ids), [], LENGTH)), 1.0)
     assert text_rows(effects) == [(R1, 0, len(ids), [], "ST", LENGTH)]
@@ -171,7 +171,7 @@ def test_held_text_is_flushed_by_the_workers_end() -> None:
 
 def test_a_stop_string_in_the_last_batch_needs_no_cancel() -> None:
     unit = table()
-    unit.open(opened(stop=["STOP"]))
+    unit.open(opened(stop=["STOP"]), 0.0)
     effects = unit.tokens(batch((R1, 0, 0, ids_of("a STOP"), LENGTH)), 1.0)
     assert text_rows(effects)[0][4:] == ("a ", STOP)
     assert SUBJECTS.replica_inbox("rep") not in sent(effects)
@@ -180,7 +180,7 @@ def test_a_stop_string_in_the_last_batch_needs_no_cancel() -> None:
 @pytest.mark.parametrize(("token", "reason"), [(70, 70), (2, 2), (2, -1)])
 def test_the_token_that_ends_the_text_is_not_shown(token: int, reason: int) -> None:
     unit = table()
-    unit.open(opened(skip_special_tokens=False))
+    unit.open(opened(skip_special_tokens=False), 0.0)
     effects = unit.tokens(batch((R1, 0, 0, [*ids_of("end"), token], STOP), stop_tokens=[reason]), 1.0)
     message = sent(effects)[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(message, TextBatch)
@@ -191,7 +191,7 @@ def test_the_token_that_ends_the_text_is_not_shown(token: int, reason: int) -> N
 
 def test_what_was_seen_is_dropped() -> None:
     unit, ids = table(), ids_of("the quick fox jumps")
-    unit.open(opened())
+    unit.open(opened(), 0.0)
     unit.tokens(batch((R1, 0, 0, ids[:3], RUN)), 1.0)
     assert sent(unit.tokens(batch((R1, 0, 0, ids[:3], RUN)), 1.0)) == {}
     ((_, _, first, tokens, text, _),) = text_rows(unit.tokens(batch((R1, 0, 1, ids[1:5], RUN)), 1.0))
@@ -201,7 +201,7 @@ def test_what_was_seen_is_dropped() -> None:
 
 def test_a_gap_fails_the_request() -> None:
     unit = table()
-    unit.open(opened(choices=[Choice(index=0), Choice(index=1)]))
+    unit.open(opened(choices=[Choice(index=0), Choice(index=1)]), 0.0)
     messages = sent(unit.tokens(batch((R1, 0, 2, [70], RUN)), 1.0))
     failed = messages[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(failed, RequestFailed)
@@ -214,11 +214,11 @@ def test_a_gap_fails_the_request() -> None:
 
 def test_attempts_fence() -> None:
     unit, ids = table(), ids_of("the quick")
-    unit.open(opened())
+    unit.open(opened(), 0.0)
     unit.tokens(batch((R1, 0, 0, ids[:1], RUN)), 1.0)
-    unit.open(opened(attempt=1, choices=[Choice(index=0, resumed=ids[:1])]))
+    unit.open(opened(attempt=1, choices=[Choice(index=0, resumed=ids[:1])]), 0.0)
     assert sent(unit.tokens(batch((R1, 0, 1, ids[1:], LENGTH)), 1.0)) == {}
-    unit.open(opened())
+    unit.open(opened(), 0.0)
     ((_, _, first, tokens, text, _),) = text_rows(unit.tokens(batch((R1, 0, 1, ids[1:], LENGTH), attempts=[1]), 1.0))
     assert (first, tokens) == (1, ids[1:])
     assert byte_level().decode(ids[:1]) + text == "the quick"
@@ -229,7 +229,7 @@ def test_tokens_before_their_open_text_wait() -> None:
     unit, ids = table(hold_seconds=2.0), ids_of("early bird")
     assert sent(unit.tokens(batch((R1, 0, 0, ids[:1], RUN)), 1.0)) == {}
     assert sent(unit.tokens(batch((R1, 0, 1, ids[1:], LENGTH)), 1.5)) == {}
-    rows = text_rows(unit.open(opened()))
+    rows = text_rows(unit.open(opened(), 0.0))
     assert "".join(row[4] for row in rows) == "early bird"
     assert len(unit) == 0
 
@@ -240,41 +240,41 @@ def test_tokens_without_an_open_text_are_dropped_and_their_sequence_ended() -> N
     assert sent(unit.tick(2.9)) == {}
     cancel = sent(unit.tick(3.1))[SUBJECTS.replica_inbox("rep")]
     assert cancel == Cancel.model_validate({"request_ids": [R1], "choices": [-1], "attempts": [0]})
-    failed = sent(unit.open(opened()))[SUBJECTS.gateway_inbox("gw")]
+    failed = sent(unit.open(opened(), 0.0))[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(failed, RequestFailed)
     assert failed.code is ErrorCode.REPLICA_LOST
-    assert sent(unit.open(opened(attempt=1))) == {}
+    assert sent(unit.open(opened(attempt=1), 0.0)) == {}
     assert len(unit) == 1
 
 
 def test_cancel_is_silent_and_lasting() -> None:
     unit = table()
-    unit.open(opened(choices=[Choice(index=0), Choice(index=1)]))
+    unit.open(opened(choices=[Choice(index=0), Choice(index=1)]), 0.0)
     unit.cancel(Cancel.model_validate({"request_ids": [R1], "choices": [0], "attempts": [0]}))
     assert [row[1] for row in text_rows(unit.tokens(batch((R1, 0, 0, [70], RUN), (R1, 1, 0, [70], RUN)), 1.0))] == [1]
     unit.cancel(Cancel.model_validate({"request_ids": [R1, R2], "choices": [-1, -1], "attempts": [0, 0]}))
     assert len(unit) == 0
-    unit.open(opened(R2))
+    unit.open(opened(R2), 0.0)
     assert len(unit) == 0
     assert sent(unit.tokens(batch((R2, 0, 0, [70], RUN)), 1.0)) == {}
     assert sent(unit.tick(100.0)) == {}
-    unit.open(opened(R2, attempt=1))
+    unit.open(opened(R2, attempt=1), 0.0)
     unit.cancel(Cancel.model_validate({"request_ids": [R2], "choices": [-1], "attempts": [0]}))
     assert len(unit) == 1
 
 
 def test_deadline_and_bounds() -> None:
     unit = table(max_requests=1)
-    unit.open(opened(deadline=10.0))
-    failed = sent(unit.open(opened(R2)))[SUBJECTS.gateway_inbox("gw")]
+    unit.open(opened(time_left=10.0), 100.0)
+    failed = sent(unit.open(opened(R2), 100.0))[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(failed, RequestFailed)
     assert failed.code is ErrorCode.QUEUE_FULL
     assert failed.retry_after is not None
-    assert sent(unit.tick(9.0)) == {}
+    assert sent(unit.tick(109.0)) == {}
     assert len(unit) == 1
-    assert sent(unit.tick(10.0)) == {}
+    assert sent(unit.tick(110.0)) == {}
     assert len(unit) == 0
-    unit.open(opened("3" * 32, choices=[]))
+    unit.open(opened("3" * 32, choices=[]), 0.0)
     assert len(unit) == 0
 
 
@@ -283,15 +283,15 @@ def test_held_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = table()
     for number in range(5):
         unit.tokens(batch((f"{number:032x}", 0, 0, [70], LENGTH)), 1.0)
-    opens = [sent(unit.open(opened(f"{number:032x}"))) for number in range(5)]
+    opens = [sent(unit.open(opened(f"{number:032x}"), 0.0)) for number in range(5)]
     kinds = [type(message).__name__ for messages in opens for message in messages.values()]
     assert kinds == ["RequestFailed"] * 2 + ["TextBatch"] * 3
 
 
 def test_logprobs_are_passed_through_by_row() -> None:
     unit = table()
-    unit.open(opened(R1, gateway_id="a"))
-    unit.open(opened(R2, gateway_id="b"))
+    unit.open(opened(R1, gateway_id="a"), 0.0)
+    unit.open(opened(R2, gateway_id="b"), 0.0)
     unit.tokens(batch((R2, 0, 0, [70], RUN)), 1.0)
     effects = unit.tokens(
         batch(
@@ -331,7 +331,7 @@ def test_logprobs_are_passed_through_by_row() -> None:
 )
 def test_inconsistent_batches_are_refused(columns: dict[str, Any]) -> None:
     unit = table()
-    unit.open(opened())
+    unit.open(opened(), 0.0)
     with pytest.raises(MessageError, match=r"TokenBatch\."):
         unit.tokens(batch((R1, 0, 0, [70], RUN), **columns), 1.0)
     assert text_rows(unit.tokens(batch((R1, 0, 0, [70], RUN)), 1.0))
@@ -344,17 +344,17 @@ def test_any_cut_and_any_resumption_give_the_same_stream(data: st.DataObject) ->
     ids = data.draw(st.lists(st.integers(3, 399), min_size=1, max_size=24))
     stops = data.draw(st.lists(st.sampled_from(["e", "th", " q", "\n", "ü", "a b"]), max_size=2, unique=True))
     whole = table()
-    whole.open(opened(stop=stops))
+    whole.open(opened(stop=stops), 0.0)
     (wanted,) = text_rows(whole.tokens(batch((R1, 0, 0, ids, LENGTH)), 1.0))
 
     unit, attempt, seen, text, finish = table(), 0, 0, "", RUN
-    unit.open(opened(stop=stops))
+    unit.open(opened(stop=stops), 0.0)
     while finish is RUN:
         if data.draw(st.booleans(), label="attempt lost"):
             attempt += 1
             if data.draw(st.booleans(), label="other detokenizer"):
                 unit = table()
-            unit.open(opened(stop=stops, attempt=attempt, choices=[Choice(index=0, resumed=ids[:seen])]))
+            unit.open(opened(stop=stops, attempt=attempt, choices=[Choice(index=0, resumed=ids[:seen])]), 0.0)
         count = data.draw(st.integers(1, len(ids) - seen), label="count")
         end = LENGTH if seen + count == len(ids) else RUN
         rows = text_rows(unit.tokens(batch((R1, 0, seen, ids[seen : seen + count], end), attempts=[attempt]), 1.0))

@@ -1,7 +1,6 @@
 """A ring of real services in the test's own process, around a scripted gateway that sees every message to it."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -119,8 +118,7 @@ class LocalMesh:
 
     async def ask(self, prompt: list[int], max_tokens: int = 2) -> Answer:
         """Sends a prompt round the ring and waits for its end."""
-        number, now = len(self.answers), time.time()
-        request_id = f"{number:032x}"
+        request_id = f"{len(self.answers):032x}"
         answer = self.answers[request_id] = Answer()
         submit = Submit(
             request_id=request_id,
@@ -128,8 +126,7 @@ class LocalMesh:
             model=self.model,
             token_ids=np.array(prompt, np.int32),
             params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True),
-            received_at=now,
-            deadline=now + 120,
+            time_left=120,
         )
         await self.bus.publish(self.subjects.submit(self.model), submit)
         async with asyncio.timeout(60):

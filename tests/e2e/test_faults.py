@@ -137,6 +137,33 @@ async def test_a_restart_of_nats_under_load_restarts_nobody(
     assert {name.split("-")[0] for name in before} >= {"gateway", "tokenizer", "detokenizer", "r0", "worker"}
 
 
+async def test_a_bus_that_is_away_for_longer_than_all_attempts_take(
+    checkpoint: Path, expected: list[str]
+) -> None:
+    """Streams that run, and requests that come meanwhile: all are served when it is back."""
+    server = NatsServer()
+    server.start()
+    impatient = {"RADIXMESH_ROUTE_TIMEOUT": "1", "RADIXMESH_STALL_TIMEOUT": "1", "RADIXMESH_MAX_ATTEMPTS": "3"}
+    flags = ("--model", str(checkpoint), "--dtype", "float32", "--nats-url", server.url)
+    try:
+        with ServeProcess(*flags, environ={"RADIXMESH_HEARTBEAT_INTERVAL": str(HEARTBEAT), **impatient}) as mesh:
+            pids = mesh.pids()
+            async with client(mesh) as api:
+                streams = [Stream(api, number) for number in range(3)]
+                await asyncio.gather(*(stream.begun() for stream in streams))
+                await asyncio.to_thread(server.stop)
+                for number in range(3, 6):
+                    streams.append(Stream(api, number))
+                    await asyncio.sleep(2.0)
+                assert not any(stream.task.done() for stream in streams)
+                await asyncio.to_thread(server.start)
+                await asyncio.gather(*(stream.task for stream in streams))
+            assert [stream.text for stream in streams] == expected
+            assert mesh.pids() == pids
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("stem", ["r0", "detokenizer-0", "nats"])
 async def test_what_was_asleep_is_fenced_or_taken_back(
     mesh: ServeProcess, expected: list[str], nats_server: NatsServer, stem: str

@@ -36,8 +36,14 @@ class FakeMesh:
         self.replicas = {"r0": 1}
         self.loads: dict[str, tuple[int, int]] = {}
         self.is_unknown = False
+        self.is_reachable = True
+
+    def reachable(self) -> bool:
+        return self.is_reachable
 
     def missing(self, model: str) -> str:
+        if not self.is_reachable:
+            return "the bus is out of reach"
         return "" if self.replicas else "no scheduler is ready"
 
     def unknown(self, model: str) -> bool:
@@ -65,8 +71,7 @@ def make_submit(request_id: str = "a", n: int = 1, **params: Any) -> Submit:
         model="m",
         text="hi",
         params=SamplingParams(n=n, **params),
-        received_at=0,
-        deadline=600,
+        time_left=600,
     )
 
 

@@ -129,6 +129,9 @@ async def test_claim_plan_report(settings: ServiceSettings, checkpoint: Path) ->
         assert isinstance(answer, Claimed)
         assert (answer.page_size, answer.num_pages, answer.max_slots) == (16, 32, 4)
         assert isinstance(await m.ask(claim(11, "r1")), Refused)
+        late = await m.ask(claim(9))
+        assert isinstance(late, Refused)
+        assert late.epoch == 10  # what the next claim must be above
 
         grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
         prefill = {"prefill_slots": [0], "prefill_starts": [0], "prefill_counts": [5]}

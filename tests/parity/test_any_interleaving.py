@@ -167,8 +167,7 @@ class Replica:
             params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens),
             priority=ask.priority,
             choices=[Choice(index=0)],
-            received_at=0.0,
-            deadline=1e12,
+            time_left=1e12,
         )
 
 

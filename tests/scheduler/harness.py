@@ -40,7 +40,7 @@ def admit_message(
     attempt: int = 0,
     priority: int = 0,
     salt: str = "",
-    deadline: float = 1e12,
+    time_left: float = 1e12,
     ignore_eos: bool = False,
     epoch: int = EPOCH,
     gateway: str = "gw",
@@ -58,8 +58,7 @@ def admit_message(
         choices=[Choice(index=i, resumed=np.array(resumed or [], np.int32)) for i in range(n)],
         priority=priority,
         cache_salt=salt,
-        received_at=0.0,
-        deadline=deadline,
+        time_left=time_left,
     )
 
 

@@ -84,7 +84,7 @@ class FakeGroup(Actor):
 
     async def _claim(self, claim: Claim, envelope: Envelope) -> None:
         if self._claimed_by not in ("", claim.replica_id) or claim.epoch <= self._epoch:
-            await self.reply(envelope, Refused(reason="taken"))
+            await self.reply(envelope, Refused(reason="taken", epoch=self._epoch))
             return
         self.claims.append(claim)
         self._claimed_by, self._epoch = claim.replica_id, claim.epoch

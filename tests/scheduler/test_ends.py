@@ -102,7 +102,7 @@ def test_a_deadline_in_the_queue_fails_the_request_once() -> None:
     harness = Harness(claimed=sizes(max_slots=1))
     harness.admit(admit_message("busy", prompt(0, 8), max_tokens=20))
     harness.pump()
-    harness.admit(admit_message("late", prompt(1, 8), deadline=5.0, n=3))
+    harness.admit(admit_message("late", prompt(1, 8), time_left=5.0, n=3))
     harness.core.tick(4.9)
     assert not harness.core.take_effects()
     harness.core.tick(5.1)

@@ -207,7 +207,7 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     core = SchedulerCore(SchedulerSettings(), sizes(), replica_id="r", epoch=EPOCH, watcher=spans)
     spans.parent = telemetry.context_from_traceparent("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01")
     core.admit(admit_message("a", list(range(1, 20)), n=2), 100.0)
-    core.admit(admit_message("b", list(range(1, 20)), deadline=101.0), 100.0)
+    core.admit(admit_message("b", list(range(1, 20)), time_left=1.0), 100.0)
     core.tick(101.5)
     plan = core.next_plan(102.0)
     assert plan is not None

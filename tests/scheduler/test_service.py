@@ -1,19 +1,24 @@
 """The scheduler on a real bus, with a fake worker group and a fake gateway."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from scheduler.harness import sizes
 from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
 from radixmesh.services.scheduler.service import Scheduler
+from radixmesh.shared.bus import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (
     CacheFlushed,
     Cancel,
+    Claim,
     Finish,
     FlushCache,
     KvSnapshotRequest,
+    Outdated,
     Presence,
     RequestFailed,
     State,
@@ -210,7 +215,7 @@ async def test_deadlines_are_kept_in_the_queue(settings: ServiceSettings) -> Non
         await held.claimed(scheduler)
         group.paused.clear()
         await held.ask(scheduler, "running")
-        await held.ask(scheduler, "late", deadline=1.0)
+        await held.ask(scheduler, "late", time_left=-1.0)
         assert (await failure(held, "late")).code is ErrorCode.DEADLINE_EXCEEDED
         group.paused.set()
         await ended(group, "running")
@@ -320,3 +325,62 @@ async def test_a_fault_in_planning_ends_the_epoch_and_not_the_service(
         await held.claimed(scheduler)
         await held.ask(scheduler, "b")
         await ended(group, "b")
+
+
+AHEAD = 7200 * 10**6
+"""Microseconds."""
+
+
+async def test_a_group_that_knows_later_epochs_is_claimed_above_them(settings: ServiceSettings) -> None:
+    """It was claimed by a scheduler of another name, on a host whose clock is two hours ahead."""
+    async with mesh(settings) as held:
+        group = held.group()
+        other = held.scheduler()
+        other._own_epoch.renew(above=other.epoch + AHEAD)
+        past = (await held.claimed(other)).epoch
+        await held.stop(other)
+        scheduler = held.scheduler()
+        assert (await held.claimed(scheduler)).epoch > past
+        await held.ask(scheduler, "a")
+        await ended(group, "a")
+
+
+async def test_a_replica_that_is_told_of_a_higher_epoch_hands_back_what_it_ran(settings: ServiceSettings) -> None:
+    """Someone took it for gone. The group does so too, or the claim of the old epoch would be half alive."""
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(), held.group()
+        before = await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "a")
+        await until(lambda: group.plans)
+        gone = before.model_copy(update={"epoch": before.epoch + AHEAD, "state": State.GONE})
+        await held.bus.publish(held.subjects.presence("scheduler"), gone)
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await until(lambda: len(group.claims) == 2 and group.claims[1].epoch > gone.epoch)
+        group.paused.set()
+        assert (await held.claimed(scheduler)).epoch == group.claims[1].epoch
+        await held.ask(scheduler, "b")
+        await ended(group, "b")
+
+
+async def test_news_of_a_higher_epoch_while_a_claim_is_on_its_way(settings: ServiceSettings) -> None:
+    """The group answers to the claim of the old epoch, under which nothing could be planned for it any more."""
+    async with mesh(settings) as held:
+        scheduler = held.scheduler()
+        told = asyncio.Event()
+
+        class Meddling(FakeGroup):
+            async def _claim(self, claim: Claim, envelope: Envelope) -> None:
+                if not told.is_set():
+                    news = Outdated(instance=claim.replica_id, epoch=claim.epoch + AHEAD)
+                    await self.bus.publish(self.subjects.outdated(claim.replica_id), news)
+                    await until(lambda: scheduler.epoch > claim.epoch + AHEAD)
+                    told.set()
+                await super()._claim(claim, envelope)
+
+        group = Meddling(settings.model_copy(update={"instance": "w"}))
+        held.start(group)
+        await held.claimed(scheduler)
+        assert [claim.epoch for claim in group.claims][-1] == scheduler.epoch
+        await held.ask(scheduler, "a")
+        await ended(group, "a")

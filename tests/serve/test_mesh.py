@@ -10,10 +10,11 @@ from radixmesh.cli.serve import mesh as mesh_module
 from radixmesh.cli.serve.backoff import Backoff
 from radixmesh.cli.serve.mesh import Mesh
 from radixmesh.cli.serve.plan import ProcessSpec
-from radixmesh.shared.actor import now_epoch
-from radixmesh.shared.bus import Bus, without_credentials
+from radixmesh.shared.bus import Bus, Envelope, without_credentials
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.epochs import now_epoch
+from radixmesh.shared.messages import Outdated, Presence, State
+from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 SPEC = ProcessSpec("gateway", "gateway-1", ("true",))
@@ -68,6 +69,32 @@ async def test_the_time_that_one_was_up_is_not_the_next_ones(mesh: Mesh, child: 
     await child.says(State.STARTING)
     await until(lambda: mesh.members.get("gateway-1"))
     assert mesh.up_for("gateway-1") is None
+
+
+async def test_a_death_is_heeded_though_the_clock_was_set_back(
+    mesh: Mesh, child: Child, settings: ServiceSettings
+) -> None:
+    """What the supervisor tells covers its child's last epoch; the next child hears that it must go above that."""
+    others, told = PresenceView(), list[Outdated]()
+
+    def heard(envelope: Envelope) -> None:
+        message = envelope.unpack()
+        others.update(message) if isinstance(message, Presence) else told.append(message)  # type: ignore[arg-type]
+
+    subjects, bus = Subjects(settings.namespace), await Bus.connect(settings, "another")
+    await bus.subscribe(subjects.presence("gateway"), heard)
+    await bus.subscribe(subjects.outdated("gateway-1"), heard)
+    await bus.flush()
+    child.epoch = ahead = now_epoch() + 7200 * 10**6
+    await child.says(State.READY)
+    await until(lambda: mesh.members.get("gateway-1") and others.get("gateway-1"))
+    await mesh.tell_gone(SPEC)
+    await until(lambda: others.get("gateway-1") is None)
+    child.epoch = now_epoch()
+    await child.says(State.STARTING)
+    await until(lambda: told)
+    assert told == [Outdated(instance="gateway-1", epoch=ahead)]
+    await bus.close()
 
 
 async def test_people_are_told_of_a_long_wait_for_the_bus(

@@ -12,7 +12,8 @@ from support import NatsServer, until
 from radixmesh.shared.actor import Actor, until_beat
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
+from radixmesh.shared.epochs import SETTLED, now_epoch
+from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RadixMeshError, RequestError
 from radixmesh.shared.messages import Claim, OpenText, Presence, Refused, RequestFailed, State, WhoIsThere, pack
 from radixmesh.shared.telemetry import JsonFormatter
 
@@ -38,7 +39,7 @@ class Echo(Actor):
 
 def open_text(request_id: str) -> OpenText:
     return OpenText(
-        request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], deadline=0
+        request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], time_left=0
     )
 
 
@@ -85,6 +86,50 @@ async def test_it_answers_when_asked_who_is_there(settings: ServiceSettings) -> 
         await until(lambda: len(running.presence) > before)
 
 
+def in_the_name_of(settings: ServiceSettings, epoch: int, state: State = State.READY) -> Presence:
+    return Presence(service="echo", instance=settings.instance, epoch=epoch, state=state, interval=0.2)
+
+
+async def hears_of(running: "Running", actor: Actor, beat: Presence) -> None:
+    """`actor` takes in `beat`; it hears its own kind."""
+    await running.client.publish(actor.subjects.presence(beat.service), beat)
+
+
+AHEAD = 7200 * 10**6
+"""Microseconds."""
+
+
+async def test_its_epoch_is_above_that_of_one_that_had_its_name(settings: ServiceSettings) -> None:
+    """The clock was set back since; an actor that remembers tells."""
+    named = settings.model_copy(update={"instance": "echo-0"})
+    rememberer = Echo(settings)
+    async with Running(rememberer, settings) as running:
+        past = now_epoch() + AHEAD
+        for state in (State.READY, State.GONE):
+            await hears_of(running, rememberer, in_the_name_of(named, past, state))
+        await running.client.flush()
+        reborn = Echo(named)
+        async with Running(reborn, named):
+            await until(lambda: rememberer.members.alive("echo-0", reborn.epoch))
+            assert reborn.epoch > past
+
+
+async def test_a_newcomer_whose_name_is_taken_ends_and_says_why(settings: ServiceSettings) -> None:
+    """Its clock is ahead, so the others take it for the successor at first; the older one takes its place again."""
+    named = settings.model_copy(update={"instance": "echo-0"})
+    first, witness = Echo(named), Echo(settings)
+    async with Running(first, named), Running(witness, settings):
+        first._own_epoch._since -= SETTLED  # it has been there for long
+        second = Echo(named)
+        second._own_epoch.value += AHEAD
+        async with asyncio.timeout(20):
+            with pytest.raises(RadixMeshError, match="another process lives under the name echo-0"):
+                await second.run()
+        await until(lambda: witness.members.alive("echo-0", first.epoch))
+        assert first.epoch > second.epoch
+        assert not first.draining
+
+
 class Watcher(Echo):
     watches = ("scheduler", "model_worker")
 
@@ -97,6 +142,11 @@ async def test_it_hears_those_that_it_watches(settings: ServiceSettings) -> None
             await running.client.publish(watcher.subjects.presence(service), beat)
         await until(lambda: watcher.members.get("its-scheduler") and watcher.members.get("its-model_worker"))
         assert sorted(member.service for member in watcher.members) == ["model_worker", "scheduler"]
+
+
+@given(st.lists(st.floats(0, 4e9), min_size=1), st.floats(0.05, 60))
+def test_no_jump_of_the_clock_makes_a_pause_longer(looks: list[float], interval: float) -> None:
+    assert all(0 < until_beat(now, interval, "host-a") <= interval for now in looks)
 
 
 @given(now=st.floats(0, 4e9), interval=st.floats(0.05, 60), later=st.floats(0, 100))

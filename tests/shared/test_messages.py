@@ -39,7 +39,7 @@ CHOICES = [m.Choice(index=1, resumed=i32(4, 5))]
 EXAMPLES: list[m.Message] = [
     m.Submit(
         request_id="r", gateway_id="g", model="tiny", messages=[{"role": "user", "content": "hé"}], params=PARAMS,
-        choices=CHOICES, received_at=1.5, deadline=2.5,
+        choices=CHOICES, time_left=2.5,
     ),
     m.Routed(
         request_id="r", attempt=1, replica_id="r0", replica_epoch=9, detokenizer_id="d", detokenizer_epoch=8,
@@ -47,11 +47,11 @@ EXAMPLES: list[m.Message] = [
     ),
     m.OpenText(
         request_id="r", attempt=0, gateway_id="g", prompt_tail=i32(1, 2), prompt_tokens=2, choices=CHOICES, stop=["x"],
-        deadline=2.5,
+        time_left=2.5,
     ),
     m.Admit(
         request_id="r", attempt=0, gateway_id="g", detokenizer_id="d", replica_epoch=9, prompt_ids=i32(1, 2),
-        params=PARAMS, choices=CHOICES, received_at=1.5, deadline=2.5,
+        params=PARAMS, choices=CHOICES, time_left=2.5,
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
     m.Claimed(group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
@@ -82,6 +82,7 @@ EXAMPLES: list[m.Message] = [
     m.RequestFailed(request_id="r", attempt=0, code=ErrorCode.QUEUE_FULL, message="full", retry_after=1.0),
     m.Cancel(request_ids=["r"], choices=i32(-1), attempts=i32(0)),
     m.Presence(service="gateway", instance="g", epoch=9, state=m.State.READY, attributes={"pid": 1}),
+    m.Outdated(instance="g", epoch=9, quiet=0.5),
     m.WhoIsThere(),
     m.KvEvents(replica_id="r0", epoch=9, seq=0, block_size=16, stored=u64(2**64 - 1), removed=u64(1)),
     m.KvSnapshotRequest(),

@@ -1,6 +1,6 @@
 """What a service believes of the others, whatever order heartbeats come in."""
 
-from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.messages import Outdated, Presence, State
 from radixmesh.shared.presence import MISSED_BEATS, PresenceView
 
 
@@ -47,6 +47,22 @@ def test_heartbeats_of_the_past_are_dropped() -> None:
     watched.view.update(beat(epoch=2, state=State.GONE))
     watched.view.update(beat(epoch=2))
     assert watched.view.get("a") is None
+
+
+def test_who_is_dropped_for_its_epoch_can_be_told() -> None:
+    watched = Watched()
+    told: list[Outdated] = []
+    watched.view.on_outdated.append(told.append)
+    watched.view.update(beat(epoch=5))
+    watched.now += 1.5
+    watched.view.forgive()  # what is forgiven was not heard
+    watched.view.update(beat(epoch=4))
+    watched.view.update(beat(epoch=4, state=State.GONE))
+    watched.view.update(beat(epoch=5, state=State.GONE))
+    watched.view.update(beat(epoch=5, state=State.GONE))
+    watched.view.update(beat(epoch=5))
+    watched.view.update(beat(epoch=6))
+    assert told == [Outdated(instance="a", epoch=5, quiet=1.5), Outdated(instance="a", epoch=5)]
 
 
 def test_gone_told_by_a_supervisor_covers_every_older_epoch() -> None:

@@ -1,6 +1,5 @@
 """Everyone around the tokenizers, scripted."""
 
-import time
 from typing import Any
 
 from support import until
@@ -47,9 +46,8 @@ class Mesh:
         await self.bus.publish(self.subjects.presence(service), beat)
 
     async def submit(self, request_id: str, **fields: Any) -> None:
-        now = time.time()
-        known = {"request_id": request_id, "gateway_id": "gw", "model": "small", "received_at": now}
-        message = Submit.model_validate({**known, "deadline": now + 60, **fields})
+        known = {"request_id": request_id, "gateway_id": "gw", "model": "small"}
+        message = Submit.model_validate({**known, "time_left": 60, **fields})
         headers = fields.get("headers")
         await self.bus.publish(self.subjects.submit("small"), message, headers)
 

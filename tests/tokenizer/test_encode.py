@@ -33,7 +33,7 @@ ROOMY = Limits(max_model_len=1000, vocab_size=401)
 
 
 def submit(**fields: Any) -> Submit:
-    defaults = {"request_id": "1" * 32, "gateway_id": "gw", "model": "m", "received_at": 0.0, "deadline": 1e12}
+    defaults = {"request_id": "1" * 32, "gateway_id": "gw", "model": "m", "time_left": 1e12}
     return Submit.model_validate({**defaults, **fields})
 
 

@@ -1,6 +1,7 @@
 """A real tokenizer on a real bus, between a scripted gateway, schedulers and detokenizers."""
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
+from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import choose_detokenizer
-from radixmesh.services.tokenizer.service import Tokenizer
+from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus import Bus
 from radixmesh.shared.config import ServiceSettings
@@ -31,9 +33,11 @@ from radixmesh.shared.messages import (
     KvEvents,
     KvSnapshotRequest,
     OpenText,
+    RequestFailed,
     Routed,
     SamplingParams,
     State,
+    Submit,
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from radixmesh.shared.telemetry import Attr
@@ -64,6 +68,29 @@ async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:
     assert routed.reason == "least_loaded"
 
 
+async def test_the_time_that_encoding_takes_is_the_requests(
+    mesh: Mesh, serving: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is passed on are the seconds left then."""
+    text = "a " * INLINE_BYTES
+
+    def slow(_submit: Submit, _now: Limits) -> Any:
+        time.sleep(0.5)
+        return np.arange(5, dtype=np.int32)
+
+    monkeypatch.setattr(serving._encoder, "encode", slow)
+    await mesh.submit(rid(1), text=text, time_left=30.0)
+    assert isinstance(await mesh.answer(rid(1)), Routed)
+    (_, open_text), (_, admit), (_, _) = mesh.of(rid(1))
+    assert isinstance(open_text, OpenText)
+    assert isinstance(admit, Admit)
+    assert 0.0 < admit.time_left == open_text.time_left < 29.5
+    await mesh.submit(rid(2), text=text, time_left=0.25)
+    failed = await mesh.answer(rid(2))
+    assert isinstance(failed, RequestFailed)
+    assert failed.code is ErrorCode.DEADLINE_EXCEEDED
+
+
 async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> None:
     choices = [Choice(index=1, resumed=[7, 8, 9])]
     await mesh.submit(rid(1), attempt=2, text="the quick", params=SamplingParams(n=2), choices=choices)
@@ -88,7 +115,7 @@ async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> 
         ({"token_ids": [5] * 200}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "200 tokens"),
         ({"text": "x" * 50_000}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "50000 characters"),
         ({"text": "x", "params": SamplingParams(max_tokens=200)}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "201"),
-        ({"text": "x", "deadline": 1.0}, ErrorCode.DEADLINE_EXCEEDED, "deadline"),
+        ({"text": "x", "time_left": 0.0}, ErrorCode.DEADLINE_EXCEEDED, "deadline"),
     ],
 )
 async def test_refusals(mesh: Mesh, serving: Tokenizer, fields: dict[str, Any], code: ErrorCode, words: str) -> None:

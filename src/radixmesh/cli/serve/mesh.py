@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Collection
 
 from radixmesh.cli.serve.plan import ProcessSpec
-from radixmesh.shared.actor import now_epoch
 from radixmesh.shared.bus import Bus, Envelope, without_credentials
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.epochs import now_epoch
 from radixmesh.shared.errors import MessageError
-from radixmesh.shared.messages import Presence, State, WhoIsThere
+from radixmesh.shared.messages import Outdated, Presence, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
@@ -38,6 +38,8 @@ class Mesh:
         self._subjects = subjects
         self._up_since: dict[str, float] = {}
         self.members.on_change.append(self._note)
+        self.members.on_outdated.append(self._tell_outdated)
+        self._telling: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(
@@ -62,7 +64,9 @@ class Mesh:
     async def tell_gone(self, spec: ProcessSpec) -> None:
         """Tells everyone that `spec`'s process has died, and forgets how long it was up. Raises BusError."""
         self._up_since.pop(spec.instance, None)
-        gone = Presence(service=spec.service, instance=spec.instance, epoch=now_epoch(), state=State.GONE)
+        known = self.members.get(spec.instance)
+        epoch = max(now_epoch(), known.epoch if known is not None else 0)
+        gone = Presence(service=spec.service, instance=spec.instance, epoch=epoch, state=State.GONE)
         self.members.update(gone)
         await self._bus.publish(self._subjects.presence(spec.service), gone)
 
@@ -82,6 +86,16 @@ class Mesh:
             return
         if isinstance(message, Presence) and message.instance in self._instances:
             self.members.update(message)
+
+    def _tell_outdated(self, news: Outdated) -> None:
+        telling = asyncio.create_task(self._bus.publish(self._subjects.outdated(news.instance), news))
+        self._telling.add(telling)
+        telling.add_done_callback(self._told)
+
+    def _told(self, telling: asyncio.Task[None]) -> None:
+        self._telling.discard(telling)
+        if not telling.cancelled() and (error := telling.exception()) is not None:
+            log.warning("%s", error)
 
     def _note(self, _before: Presence | None, now: Presence | None) -> None:
         # One that ends in order says that it is gone before its process ends, and only then are we asked `up_for`.
