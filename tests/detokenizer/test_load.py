@@ -20,8 +20,9 @@ def test_special_tokens_come_from_all_files(tmp_path: Path) -> None:
     )
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"unk_token": "Ġthe"}))
     loaded, tokenizer = vocabulary.load(tmp_path), byte_level()
-    wanted = {tokenizer.token_to_id(token) for token in ("the", "Ġ", "Ġthe")} - {None}
-    assert loaded.special == {0, 1, 2} | wanted
+    wanted = {tokenizer.token_to_id(token) for token in ("Ġ", "Ġthe")}
+    assert tokenizer.token_to_id("the") is None
+    assert loaded.special == {0, 1, 2, 401} | wanted
 
 
 def test_sentencepiece_directory(tmp_path: Path) -> None:
@@ -30,7 +31,7 @@ def test_sentencepiece_directory(tmp_path: Path) -> None:
     assert loaded.rule is not None
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
 def test_malformed_files_are_named(tmp_path: Path, name: str) -> None:
     save_model(tmp_path, byte_level())
     (tmp_path / name).write_text("{")
