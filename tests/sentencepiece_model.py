@@ -28,4 +28,9 @@ def train(directory: Path, **options: Any) -> sentencepiece.SentencePieceProcess
     )
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "tokenizer.model").write_bytes(model.getvalue())
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return load(directory)
+
+
+def load(directory: Path) -> sentencepiece.SentencePieceProcessor:
+    """What sentencepiece makes of the ``tokenizer.model`` in `directory`."""
+    return sentencepiece.SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))

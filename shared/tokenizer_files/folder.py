@@ -112,9 +112,8 @@ class Folder:
         found: dict[str, Token] = {}
         path = self.directory / "added_tokens.json"
         for content, number in optional(path).items():
-            is_special = content in special
-            token = Token(content, _id(number, path, content), is_special, normalized=not is_special)
-            found[content] = token
+            # Found in the text as it is: a normalizer that marks words would hide it inside of one.
+            found[content] = Token(content, _id(number, path, content), content in special)
         path = self.directory / "tokenizer_config.json"
         listed = self.config.get("added_tokens_decoder") or {}
         if not isinstance(listed, dict):
