@@ -29,6 +29,12 @@ _SAMPLE = (
     "Ünïcödé: 漢字かな交じり文, Привет, مرحبا, हिन्दी",
     "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467 <|im_end|></s>[INST] <s>x",
 )
+_PACKAGES = {
+    Form.SENTENCEPIECE: {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"},
+    Form.TIKTOKEN: {"tiktoken": "tiktoken"},
+}
+"""Packages that a form takes to read, and the module by which each is known."""
+
 _BOS_FAMILIES = ("llama", "mistral")
 """Values of ``model_type`` whose sentencepiece tokenizers put BOS before every text, unless told otherwise."""
 
@@ -97,16 +103,18 @@ def _sentencepiece(folder: Folder, path: Path) -> "PreTrainedTokenizerBase":
     form = form_of(path)
     if form is Form.OTHER:
         raise ModelLoadError(f"{path} is no sentencepiece model, and there is no tokenizer.json")
-    package = "sentencepiece" if form is Form.SENTENCEPIECE else "tiktoken"
-    if find_spec(package) is None:
-        raise ModelLoadError(
-            f"{path} takes the package {package} to read, which is not installed (a tokenizer.json would not)"
-        )
+    for package, module in _PACKAGES[form].items():
+        if not _installed(module):
+            raise ModelLoadError(
+                f"{path} takes the package {package} to read, which is not installed; a tokenizer.json takes none"
+            )
     try:
         if form is Form.TIKTOKEN:
             return _auto(folder.directory)
+        from sentencepiece import SentencePieceProcessor
         from transformers import PreTrainedTokenizerFast
 
+        SentencePieceProcessor(model_file=str(path))  # whose own word on a broken file is the better one
         by_itself = folder.tokenizer_class or folder.model_type
         adds = by_itself.removesuffix("Tokenizer").removeprefix("Code").lower() in (*_BOS_FAMILIES, "gemma")
         loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
@@ -117,7 +125,17 @@ def _sentencepiece(folder: Folder, path: Path) -> "PreTrainedTokenizerBase":
         )
         return loaded
     except Exception as error:  # transformers and sentencepiece raise many unrelated types
-        raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+        # The last thing that transformers tries, and speaks of, is a form that the file does not have.
+        beside_the_point = form is Form.SENTENCEPIECE and isinstance(error, ImportError)
+        why = "transformers does not understand this sentencepiece model" if beside_the_point else error
+        raise ModelLoadError(f"{path} cannot be converted: {why}") from error
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
 
 
 def heeded(folder: Folder, fields: Collection[str], file: Tokenizer) -> Tokenizer | None:

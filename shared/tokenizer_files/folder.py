@@ -1,7 +1,7 @@
 """What the JSON files of a model directory say about its tokens, as they say it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,10 +248,3 @@ def _early_list(text: str, name: str) -> object | None:
     except ValueError:
         return None
     return value
-
-
-def special_tokens(folder: Folder) -> Iterator[Token]:
-    """Every token that the configuration files call special."""
-    yield from folder.named.values()
-    yield from folder.extra
-    yield from (token for token in folder.declared if token.special)

@@ -97,18 +97,18 @@ def test_a_model_cut_short_is_named(tmp_path: Path) -> None:
         reader.read(tmp_path)
 
 
-@pytest.mark.parametrize("package", ["sentencepiece", "tiktoken"])
+@pytest.mark.parametrize("package", ["sentencepiece", "protobuf", "tiktoken"])
 def test_the_package_that_is_missing_is_the_one_that_is_named(
     tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder(tmp_path, {"tokenizer_class": "LlamaTokenizer"})
-    if package == "sentencepiece":
+    if package != "tiktoken":
         sentencepiece_model.train(tmp_path)
     else:
         lines = [base64.b64encode(bytes([byte])) + f" {byte}\n".encode() for byte in range(256)]
         (tmp_path / "tokenizer.model").write_bytes(b"".join(lines))
     find = importlib.util.find_spec
-    monkeypatch.setattr(conversion, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr(conversion, "find_spec", lambda name: None if name.endswith(package) else find(name))
     with pytest.raises(ModelLoadError, match=rf"takes the package {package} to read"):
         reader.read(tmp_path)
 
