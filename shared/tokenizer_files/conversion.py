@@ -7,7 +7,8 @@ class the configuration names. Those lose leading spaces, normalization and more
 import json
 import logging
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken, Tokenizer
 
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files.folder import Folder
+from radixmesh.shared.tokenizer_files.folder import Folder, optional
 from radixmesh.shared.tokenizer_files.sentencepiece_file import Form, form_of
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _PACKAGES = {
 }
 """Packages that a form takes to read, and the module by which each is known."""
 
-_BOS_FAMILIES = ("llama", "mistral")
-"""Values of ``model_type`` whose sentencepiece tokenizers put BOS before every text, unless told otherwise."""
+_BOS_FAMILIES = ("llama", "mistral", "gemma")
+"""Values of ``model_type``, and classes, whose tokenizers put BOS before every text unless told otherwise."""
 
 
 class PythonTokenizer:
@@ -86,7 +87,7 @@ def convert(folder: Folder) -> Tokenizer | PythonTokenizer:
         loaded = _sentencepiece(folder, model)
     else:
         try:
-            loaded = _auto(folder.directory)
+            loaded = _auto(folder)
         except Exception as error:  # transformers raises many unrelated types for tokenizers it cannot read
             text = f"{folder.directory} has no tokenizer.json, and cannot be converted: {error}"
             raise ModelLoadError(text) from error
@@ -109,26 +110,37 @@ def _sentencepiece(folder: Folder, path: Path) -> "PreTrainedTokenizerBase":
                 f"{path} takes the package {package} to read, which is not installed; a tokenizer.json takes none"
             )
     try:
-        if form is Form.TIKTOKEN:
-            return _auto(folder.directory)
-        from sentencepiece import SentencePieceProcessor
-        from transformers import PreTrainedTokenizerFast
-
-        SentencePieceProcessor(model_file=str(path))  # whose own word on a broken file is the better one
-        by_itself = folder.tokenizer_class or folder.model_type
-        adds = by_itself.removesuffix("Tokenizer").removeprefix("Code").lower() in (*_BOS_FAMILIES, "gemma")
-        loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
-            folder.directory,
-            local_files_only=True,
-            legacy=True,
-            add_bos_token=folder.config.get("add_bos_token", adds),
-        )
-        return loaded
+        return _auto(folder) if form is Form.TIKTOKEN else _by_the_model(folder, path)
     except Exception as error:  # transformers and sentencepiece raise many unrelated types
         # The last thing that transformers tries, and speaks of, is a form that the file does not have.
         beside_the_point = form is Form.SENTENCEPIECE and isinstance(error, ImportError)
         why = "transformers does not understand this sentencepiece model" if beside_the_point else error
         raise ModelLoadError(f"{path} cannot be converted: {why}") from error
+
+
+def _by_the_model(folder: Folder, path: Path) -> "PreTrainedTokenizerBase":
+    from sentencepiece import SentencePieceProcessor
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # protobuf makes it when run
+    from transformers import PreTrainedTokenizerFast
+
+    SentencePieceProcessor(model_file=str(path))  # its own word on a broken file is the better one
+    data = path.read_bytes()
+    prefix = folder.config.get("add_prefix_space")
+    if isinstance(prefix, bool):
+        model = ModelProto.FromString(data)
+        model.normalizer_spec.add_dummy_prefix = prefix
+        data = model.SerializeToString()
+    kind = (folder.tokenizer_class or folder.model_type).removesuffix("Tokenizer").removeprefix("Code").lower()
+    with _copy(folder, folder.config) as directory:
+        (directory / path.name).unlink()
+        (directory / path.name).write_bytes(data)
+        loaded: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+            directory,
+            local_files_only=True,
+            legacy=True,  # as in every tokenizer.json that was made of such a model
+            add_bos_token=folder.config.get("add_bos_token", kind in _BOS_FAMILIES),
+        )
+        return loaded
 
 
 def _installed(module: str) -> bool:
@@ -146,7 +158,7 @@ def heeded(folder: Folder, fields: Collection[str], file: Tokenizer) -> Tokenize
     """
     names = ", ".join(fields)
     try:
-        with_them, without = _inside(_auto(folder.directory)), _inside(_auto_without(folder, fields))
+        with_them, without = _inside(_auto(folder)), _inside(_auto(folder, without=fields))
     except Exception as error:  # noqa: BLE001  whatever transformers raises: tokenizer.json can be read without it
         log.warning("%s: what tokenizer_config.json means by %s is not known: %s", folder.directory, names, error)
         return None
@@ -159,23 +171,35 @@ def heeded(folder: Folder, fields: Collection[str], file: Tokenizer) -> Tokenize
     return with_them
 
 
-def _auto(directory: Path) -> "PreTrainedTokenizerBase":
+def _auto(folder: Folder, *, without: Collection[str] = ()) -> "PreTrainedTokenizerBase":
+    """What `transformers` makes of `folder`, as if the configuration did not have the fields of `without`."""
     from transformers import AutoTokenizer  # here, because it takes two seconds in which the service can be seen
 
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+    kept = {name: value for name, value in folder.config.items() if name not in without}
+    with _copy(folder, kept) as directory:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True
+        )
+        return loaded
 
 
-def _auto_without(folder: Folder, fields: Collection[str]) -> "PreTrainedTokenizerBase":
-    """As if the configuration did not have `fields`."""
+@contextmanager
+def _copy(folder: Folder, config: Mapping[str, Any]) -> Iterator[Path]:
+    """A directory with the files of `folder` but the weights, and another configuration of the tokenizer.
+
+    The JSON files in it are in the one encoding that `transformers` reads.
+    """
     with tempfile.TemporaryDirectory(prefix="radixmesh-tokenizer-") as name:
+        directory = Path(name)
         for path in folder.directory.iterdir():
-            if path.is_file() and path.suffix not in (".safetensors", ".bin"):
-                (Path(name) / path.name).symlink_to(path.resolve())
-        config = Path(name) / "tokenizer_config.json"
-        config.unlink()
-        kept: dict[str, Any] = {field: value for field, value in folder.config.items() if field not in fields}
-        config.write_text(json.dumps(kept), encoding="utf-8")
-        return _auto(Path(name))
+            if path.suffix not in (".safetensors", ".bin", ".pth", ".gguf"):
+                (directory / path.name).symlink_to(path.resolve())
+        files = {"config.json": optional(folder.directory / "config.json"), "tokenizer_config.json": config}
+        for file, fields in files.items():
+            if (folder.directory / file).is_file():
+                (directory / file).unlink()
+                (directory / file).write_text(json.dumps(fields), encoding="utf-8")
+        yield directory
 
 
 def _inside(loaded: "PreTrainedTokenizerBase") -> Tokenizer | None:

@@ -60,8 +60,6 @@ def unknown(folder: Folder) -> list[str]:
 
 def apply(tokenizer: Tokenizer, folder: Folder) -> Tokenizer:
     """`tokenizer`, read from ``tokenizer.json``, as the configuration wants it; it may be changed or replaced."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     tokenizer.encode_special_tokens = bool(folder.config.get("split_special_tokens"))
     prefix = folder.config.get("add_prefix_space")
     if isinstance(prefix, bool) and _heeds_prefix(tokenizer, folder):

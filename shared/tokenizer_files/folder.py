@@ -13,7 +13,9 @@ from radixmesh.shared.tokenizer_files import sentencepiece_file
 
 TEMPLATE_FILE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 
-_EXTRAS = ("additional_special_tokens", "extra_special_tokens")
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Names of special tokens, in the order in which those that the vocabulary lacks get ids."""
+
 _CLASS_NAMES: dict[str, dict[str, str]] = {
     "Qwen2Tokenizer": dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
     "GPT2Tokenizer": dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"),
@@ -76,11 +78,17 @@ class Folder:
         Where the configuration lists its tokens with their ids it outweighs the older ``special_tokens_map.json``,
         else the older file outweighs it. What neither names follows from the class.
         """
-        files = (self._older, self.config) if "added_tokens_decoder" in self.config else (self.config, self._older)
-        fields: dict[str, Any] = {**self.class_names}
+        files = (self._older, self.config) if self._lists else (self.config, self._older)
+        fields: dict[str, Any] = {**dict.fromkeys(_NAMES), **self.class_names}
         for file in files:
             fields |= {name: value for name, value in file.items() if name.endswith("_token")}
+            for extra in _extra_fields(file):
+                fields |= extra if isinstance(extra, dict) else {}
         return {name: token for name, value in fields.items() if (token := _token(value)) is not None}
+
+    @property
+    def _lists(self) -> bool:
+        return "added_tokens_decoder" in self.config
 
     @property
     def ends(self) -> set[str]:
@@ -96,19 +104,19 @@ class Folder:
 
     @cached_property
     def extra(self) -> list[Token]:
-        """Special tokens without a name."""
-        found = []
-        for file in (self.config, self._older):
-            for field in _EXTRAS:
-                value = file.get(field) or []
-                items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-                found += [token for item in items if (token := _token(item)) is not None]
-        return found
+        """Special tokens without a name, where the vocabulary may lack them."""
+        return _extra(self.config) or ([] if self._lists else _extra(self._older))
+
+    @property
+    def special(self) -> list[Token]:
+        """Every token that any file calls special."""
+        declared = [token for token in self.declared if token.special]
+        return [*self.named.values(), *_extra(self.config), *_extra(self._older), *declared]
 
     @cached_property
     def declared(self) -> list[Token]:
         """Tokens that are declared with their ids beside ``tokenizer.json``, by id; each spelling once."""
-        special = {token.content for token in (*self.named.values(), *self.extra)}
+        special = {token.content for token in (*self.named.values(), *_extra(self.config), *_extra(self._older))}
         found: dict[str, Token] = {}
         path = self.directory / "added_tokens.json"
         for content, number in optional(path).items():
@@ -196,6 +204,16 @@ class Folder:
             return {spelling: number for spelling, number in vocab.items() if isinstance(number, int)}
         path = self.directory / "tokenizer.model"
         return {piece: index for index, piece in enumerate(sentencepiece_file.pieces(path))}
+
+
+def _extra(fields: Mapping[str, Any]) -> list[Token]:
+    """Special tokens without a name; those with one of their own are `Folder.named`."""
+    lists = (value for value in _extra_fields(fields) if isinstance(value, list))
+    return [token for value in lists for item in value if (token := _token(item)) is not None]
+
+
+def _extra_fields(fields: Mapping[str, Any]) -> list[Any]:
+    return [fields.get("additional_special_tokens"), fields.get("extra_special_tokens")]
 
 
 def _token(value: object) -> Token | None:

@@ -20,9 +20,6 @@ from radixmesh.shared.tokenizer_files.folder import Folder
 
 log = logging.getLogger(__name__)
 
-SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""What chat templates may know special tokens by."""
-
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
@@ -33,7 +30,7 @@ class TokenizerFiles:
     chat_template: str | dict[str, str] | None
     """Several by name, of which ``tool_use`` is for requests with tools and ``default`` for all others."""
     special_tokens: Mapping[str, str]
-    """By `SPECIAL_NAMES`."""
+    """By name, such as ``bos_token``; chat templates know them by these."""
     special_ids: frozenset[int]
     """Control tokens, which are not shown."""
     vocab_size: int
@@ -48,15 +45,16 @@ def read(directory: Path) -> TokenizerFiles:
     """Reads the files in `directory`; never runs code that comes with them. Raises ModelLoadError."""
     folder = Folder(directory)
     tokenizer = _tokenizer(folder)
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
     vocabulary = tokenizer.get_vocab()
     special = {number for number, entry in tokenizer.get_added_tokens_decoder().items() if entry.special}
-    named = (*folder.named.values(), *folder.extra, *(token for token in folder.declared if token.special))
-    special |= {vocabulary[token.content] for token in named if token.content in vocabulary}
-    names = {name: token.content for name, token in folder.named.items() if name in SPECIAL_NAMES}
+    special |= {vocabulary[token.content] for token in folder.special if token.content in vocabulary}
     return TokenizerFiles(
         tokenizer,
         folder.chat_template,
-        {name: names[name] for name in SPECIAL_NAMES if names.get(name) in vocabulary},
+        {name: token.content for name, token in folder.named.items() if token.content in vocabulary},
         frozenset(special),
         vocab_size=max(vocabulary.values(), default=-1) + 1,
         longest=max(map(len, vocabulary), default=1),

@@ -118,3 +118,26 @@ def test_pieces_are_read_without_the_library(tmp_path: Path) -> None:
     found = sentencepiece_file.pieces(tmp_path / "tokenizer.model")
     assert found == [reference.id_to_piece(number) for number in range(len(reference))]
     assert sentencepiece_file.pieces(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_space_before_the_text_comes_and_goes_by_the_configuration(tmp_path: Path, prefix: bool) -> None:
+    sentencepiece_model.train(tmp_path, add_dummy_prefix=not prefix, remove_extra_whitespaces=False)
+    folder(tmp_path, {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": prefix})
+    found, loaded = reader.read(tmp_path), vocabulary.load(tmp_path)
+    assert isinstance(found.tokenizer, Tokenizer)
+    for text in ("Once upon a time", " the fox"):
+        encoded = found.tokenizer.encode(text, add_special_tokens=False)
+        assert encoded.tokens[0].startswith("▁") == (prefix or text.startswith(" "))
+        decoder = loaded.decoder([1], True)
+        assert "".join(decoder.feed([token]) for token in encoded.ids) + decoder.finish() == text
+
+
+def test_configurations_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    reference = sentencepiece_model.train(tmp_path)
+    folder(tmp_path, {"tokenizer_class": "LlamaTokenizer", "eos_token": "</s>"})
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    found = reader.read(tmp_path)
+    assert isinstance(found.tokenizer, Tokenizer)
+    assert found.tokenizer.encode("the fox").ids == [1, *reference.encode("the fox")]

@@ -84,6 +84,32 @@ ALIKE: dict[str, Make] = {
         path, byte_level(), chat_template=[{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
     ),
     "a token more": lambda path: model(path, byte_level(), eos_token="<eos>"),
+    "many tokens more, in no order": lambda path: model(
+        path,
+        byte_level(),
+        pad_token="<pad>",
+        image_token="<image>",
+        additional_special_tokens=["<z>", {**ADDED, "content": "<a>", "__type": "AddedToken"}],
+        eos_token="<eos>",
+        added_tokens_decoder={**LISTED, "401": {**ADDED, "content": "<listed>"}},
+        bos_token="<|im_end|>",
+    ),
+    "extra tokens by name": lambda path: model(path, byte_level(), extra_special_tokens={"boi_token": "<image>"}),
+    "older extra tokens that do not count": lambda path: write(
+        model(path, byte_level(), added_tokens_decoder=LISTED),
+        "special_tokens_map.json",
+        {"additional_special_tokens": ["<old>"]},
+    ),
+    "older extra tokens that do": lambda path: write(
+        model(path, byte_level()),
+        "special_tokens_map.json",
+        {"additional_special_tokens": ["<old>"], "sep_token": {**ADDED, "content": "<sep>"}},
+    ),
+    "older extra tokens beside newer ones": lambda path: write(
+        model(path, byte_level(), additional_special_tokens=["<new>"]),
+        "special_tokens_map.json",
+        {"additional_special_tokens": ["<old>"]},
+    ),
     "an extra token more": lambda path: model(path, byte_level(), additional_special_tokens=["the"]),
     "a listed token more": lambda path: model(
         path, byte_level(), added_tokens_decoder={**LISTED, "401": {**ADDED, "content": "quick", "special": False}}
