@@ -11,7 +11,7 @@ not count where generation_config.json names others.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from radixmesh.shared.tokenizer_files.folder import Folder, optional
@@ -26,67 +26,61 @@ def end_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
     """Ids of the tokens after which nothing belongs to the answer; ascending, may be empty.
 
     Args:
-        vocab_size: of the model. An id outside is left out with a warning: the model cannot say it.
+        vocab_size: of the model. What is no token of it is left out with a warning: the model cannot say it.
 
     Raises:
         ModelLoadError: a file is malformed; the text names it.
     """
-    found = set()
-    for number, where in _named(Folder(directory)):
-        if 0 <= number < vocab_size:
-            found.add(number)
-        else:
-            log.warning("%s names end token %d, outside the vocabulary of %d: left out", where, number, vocab_size)
-    return tuple(sorted(found))
-
-
-def _named(folder: Folder) -> Iterator[tuple[int, Path]]:
-    recommended = list(_configured(folder, "generation_config.json"))
-    yield from recommended
-    special = {token.id for token in (*folder.declared, *folder.listed) if token.special}
-    for number, path in _configured(folder, "config.json"):
+    folder = Folder(directory)
+    recommended, configured = (
+        _known(folder, vocab_size, _configured(directory / name), f"{directory / name}: eos_token_id")
+        for name in ("generation_config.json", "config.json")
+    )
+    if recommended:
         # Many a config.json has its class's default, which is an ordinary word of the model's own vocabulary.
-        if not recommended or number in special:
-            yield number, path
-    for spelling in folder.ends:
-        yield from _by_spelling(folder, spelling, folder.directory / "tokenizer_config.json")
-    yield from _turn_ends(folder)
+        special = {token.id for token in (*folder.declared, *folder.listed) if token.special}
+        configured &= special
+    named = _known(folder, vocab_size, folder.ends, f"{directory / 'tokenizer_config.json'}: eos_token")
+    return tuple(sorted({*recommended, *configured, *named, *_turn_ends(folder, vocab_size)}))
 
 
-def _configured(folder: Folder, name: str) -> Iterator[tuple[int, Path]]:
-    path = folder.directory / name
+def _configured(path: Path) -> list[object]:
+    """The values of ``eos_token_id`` in a file."""
     fields = optional(path)
     nested = fields.get("text_config")
+    found: list[object] = []
     for part in (fields, nested if isinstance(nested, dict) else {}):
         value = part.get("eos_token_id")
-        for item in value if isinstance(value, list) else [value]:
-            yield from _by_id(folder, item, path)
+        found += value if isinstance(value, list) else [] if value is None else [value]
+    return found
 
 
-def _by_id(folder: Folder, item: object, path: Path) -> Iterator[tuple[int, Path]]:
-    if isinstance(item, float) and item.is_integer():
-        item = int(item)
-    if isinstance(item, str):
-        yield from _by_spelling(folder, item, path)
-    elif isinstance(item, int) and not isinstance(item, bool):
-        yield item, path
-    elif item is not None:
-        log.warning("%s: eos_token_id must be a token id or a list of them, not %.80r: left out", path, item)
+def _known(folder: Folder, vocab_size: int, items: Iterable[object], where: str) -> set[int]:
+    """The ids of `items`, which may be numbers or spellings."""
+    found = set()
+    for item in items:
+        number = folder.id_of(item) if isinstance(item, str) else _whole(item)
+        if number is not None and 0 <= number < vocab_size:
+            found.add(number)
+        elif item not in folder.class_names.values():
+            text = "%s: %.80r is left out: it is no token of the vocabulary (0 to %d)"
+            log.warning(text, where, item, vocab_size - 1)
+    return found
 
 
-def _by_spelling(folder: Folder, spelling: str, path: Path) -> Iterator[tuple[int, Path]]:
-    number = folder.id_of(spelling)
-    if number is not None:
-        yield number, path
-    elif spelling not in folder.class_names.values():
-        log.warning("%s names the end token %.80r, to which no file gives an id: left out", path, spelling)
+def _whole(value: object) -> int | None:
+    """The integer that `value` is; a config written by numpy or JavaScript tools may say 2.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _turn_ends(folder: Folder) -> Iterator[tuple[int, Path]]:
+def _turn_ends(folder: Folder, vocab_size: int) -> set[int]:
     template = folder.chat_template
     text = "".join(template.values()) if isinstance(template, dict) else template or ""
-    if used := [spelling for spelling in TURN_ENDS if spelling in text]:
-        special = {token.content: token.id for token in (*folder.declared, *folder.listed) if token.special}
-        for spelling in used:
-            if (number := special.get(spelling)) is not None:
-                yield number, folder.directory / "tokenizer_config.json"
+    used = [spelling for spelling in TURN_ENDS if spelling in text]
+    if not used:
+        return set()
+    special = {token.content: token.id for token in (*folder.declared, *folder.listed) if token.special}
+    numbers = (special.get(spelling) for spelling in used)
+    return {number for number in numbers if number is not None and number < vocab_size}

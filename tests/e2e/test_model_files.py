@@ -80,7 +80,7 @@ def test_everyone_spells_alike(mixed: ServeProcess) -> None:
     told = {member["service"]: member["attributes"].get("vocabulary") for member in members["data"]}
     assert told["tokenizer"] == told["detokenizer"] != ""
     worker = next(iter(mixed.pids("model_worker")))
-    words = "names end token 4000, outside the vocabulary of 352"
+    words = "generation_config.json: eos_token_id: 4000 is left out"
     wait_for(lambda: words in mixed.log(worker), 10, "the worker's warning")
 
 

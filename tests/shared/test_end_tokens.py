@@ -103,12 +103,16 @@ def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"config": {"eos_token_id": 100}}, r"config\.json names end token 100, outside the vocabulary of 100"),
-        ({"generation_config": {"eos_token_id": [2, -1]}}, r"generation_config\.json names end token -1"),
-        ({"generation_config": {"eos_token_id": [2, {"a": 1}]}}, r"generation_config\.json: eos_token_id must be"),
-        ({"config": {"eos_token_id": True}}, r"config\.json: eos_token_id must be"),
-        ({"tokenizer_config": {"eos_token": "<eos>"}}, "<eos>"),
-        ({"tokenizer_config": {"added_tokens_decoder": {"500": added("<x>")}, "eos_token": "<x>"}}, "500"),
+        ({"config": {"eos_token_id": 100}}, r"/config\.json: eos_token_id: 100 is left out: .* \(0 to 99\)"),
+        ({"generation_config": {"eos_token_id": [2, -1]}}, r"/generation_config\.json: eos_token_id: -1 is left out"),
+        ({"generation_config": {"eos_token_id": [2, {"a": 1}]}}, r"/generation_config\.json: eos_token_id: {'a': 1} is"),
+        ({"config": {"eos_token_id": True}}, r"/config\.json: eos_token_id: True is left out"),
+        ({"config": {"eos_token_id": ["<eos>", 2]}}, r"/config\.json: eos_token_id: '<eos>' is left out"),
+        ({"tokenizer_config": {"eos_token": "<eos>"}}, r"tokenizer_config\.json: eos_token: '<eos>' is left out"),
+        (
+            {"tokenizer_config": {"added_tokens_decoder": {"500": added("<x>")}, "eos_token": "<x>"}},
+            r"tokenizer_config\.json: eos_token: '<x>' is left out",
+        ),
     ],
 )
 def test_what_the_model_cannot_say_is_left_out_and_said(
@@ -118,6 +122,10 @@ def test_what_the_model_cannot_say_is_left_out_and_said(
         assert set(ends(tmp_path, tokenizer=tokenizer_json(), **files)) <= {2}
     (record,) = caplog.records
     assert re.search(words, record.getMessage())
+
+
+def test_an_end_that_does_not_exist_outweighs_none(tmp_path: Path) -> None:
+    assert ends(tmp_path, config={"eos_token_id": 3}, generation_config={"eos_token_id": 4000}) == (3,)
 
 
 def test_malformed_files_are_named(tmp_path: Path) -> None:
