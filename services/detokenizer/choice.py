@@ -1,6 +1,6 @@
 """One choice: its tokens in, its text and its end out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from radixmesh.services.detokenizer.incremental import Decoder
@@ -23,18 +23,14 @@ class ChoiceText:
     """Decoder and stop strings of one choice.
 
     Args:
-        is_special: whether a token is a control token, which is never shown when it is what ended the text.
         min_tokens: stop strings are looked for only in what comes after this many tokens.
     """
 
-    __slots__ = ("_decoder", "_is_special", "_scan", "_unscanned")
+    __slots__ = ("_decoder", "_scan", "_unscanned")
 
-    def __init__(
-        self, decoder: Decoder, stops: StopSet | None, is_special: Callable[[int], bool], min_tokens: int = 0
-    ) -> None:
+    def __init__(self, decoder: Decoder, stops: StopSet | None, min_tokens: int = 0) -> None:
         self._decoder = decoder
         self._scan = StopScan(stops) if stops is not None else None
-        self._is_special = is_special
         self._unscanned = min_tokens
 
     def advance(self, tokens: Sequence[int], finish: Finish = Finish.RUNNING, stop_token: int = -1) -> Advance:
@@ -45,8 +41,7 @@ class ChoiceText:
             stop_token: the stop token id that ended it, or -1.
         """
         shown = tokens
-        ended_by_token = finish is Finish.STOP and len(tokens) > 0
-        if ended_by_token and (tokens[-1] == stop_token or self._is_special(tokens[-1])):
+        if finish is Finish.STOP and len(tokens) > 0:  # by the last of them: the worker knows of no other stop
             shown = tokens[:-1]
         scan = self._scan
         reason = stop_token if finish is Finish.STOP and stop_token >= 0 else None

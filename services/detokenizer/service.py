@@ -32,12 +32,14 @@ class Detokenizer(Actor):
         super().__init__(settings)
         self._settings = settings
         self._table: Table
+        self._fingerprint = ""
         self._moved = asyncio.Event()
         """Set whenever the table may have changed."""
 
     async def setup(self) -> None:
         """Loads the vocabulary, then listens. Raises ModelLoadError."""
         loaded = await asyncio.to_thread(self._load)
+        self._fingerprint = loaded.fingerprint
         self._table = Table(
             loaded, max_requests=self._settings.max_requests, hold_seconds=self._settings.hold_seconds
         )
@@ -60,9 +62,13 @@ class Detokenizer(Actor):
         return self._settings.model_name
 
     def presence_attributes(self) -> dict[str, Any]:
-        """open_requests: requests whose end has not come yet. requests: attempts opened so far."""
+        """open_requests: requests whose end has not come yet. requests: attempts opened so far.
+        vocabulary: the fingerprint of how tokens are spelled, which tokenizers compare with their own.
+        """
         table = getattr(self, "_table", None)
-        return {"open_requests": len(table), "requests": table.opened} if table is not None else {}
+        if table is None:
+            return {}
+        return {"open_requests": len(table), "requests": table.opened, "vocabulary": self._fingerprint}
 
     def _load(self) -> vocabulary.Vocabulary:
         return vocabulary.load(model_source.resolve(self._settings.model, weights=False))

@@ -122,7 +122,7 @@ class Table:
     def _begin(self, opened: OpenText, choice: Choice) -> _Open:
         decoder = self._vocabulary.decoder(opened.prompt_tail.tolist(), opened.skip_special_tokens)
         stops = stop_set(tuple(opened.stop)) if opened.stop else None
-        text = ChoiceText(decoder, stops, self._vocabulary.is_special, opened.min_tokens)
+        text = ChoiceText(decoder, stops, opened.min_tokens)
         resumed = choice.resumed.tolist()
         text.advance(resumed)  # the client has had this text
         return _Open(text, len(resumed))

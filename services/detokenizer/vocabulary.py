@@ -1,10 +1,10 @@
-"""What each token id means as text, read from a model's tokenizer files."""
+"""What each token id means as text."""
 
 import json
 import logging
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from radixmesh.services.detokenizer.incremental import REPLACEMENT, ByteDecoder, Decoder, WindowDecoder
-from radixmesh.shared.errors import ModelLoadError
+from radixmesh.shared.tokenizer_files import reader
+from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +118,17 @@ class Vocabulary:
     """A tokenizer, for decoding only.
 
     Args:
-        special: spellings of control tokens that `tokenizer` itself does not mark as such.
+        special: control tokens beside those that `tokenizer` itself marks as such.
+        fingerprint: see `TokenizerFiles`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, special: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | PythonTokenizer, special: Iterable[int] = (), fingerprint: str = ""
+    ) -> None:
         self._tokenizer = tokenizer
+        self.fingerprint = fingerprint
         added = tokenizer.get_added_tokens_decoder()
-        ids = {token for token, entry in added.items() if entry.special}
-        ids.update(token for spelling in special if (token := tokenizer.token_to_id(spelling)) is not None)
-        self.special = frozenset(ids)
+        self.special = frozenset(special) | {token for token, entry in added.items() if entry.special}
         rule = byte_rule(json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder else None)
         if rule is not None and not self._agrees(rule):
             log.warning("this tokenizer's decoder is not what its description says; decoding by windows")
@@ -174,55 +177,6 @@ class Vocabulary:
 
 
 def load(directory: Path) -> Vocabulary:
-    """Reads ``tokenizer.json``, or what `transformers` can make one from.
-
-    Raises:
-        ModelLoadError: there is no tokenizer, or a file is malformed; the text names it.
-    """
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        return Vocabulary(_convert(directory), list(_special_tokens(directory)))
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exceptions for malformed files
-        raise ModelLoadError(f"{path}: {error}") from error
-    return Vocabulary(tokenizer, list(_special_tokens(directory)))
-
-
-def _convert(directory: Path) -> Tokenizer:
-    try:
-        from transformers import AutoTokenizer
-
-        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # transformers raises many unrelated types for tokenizers it cannot read
-        raise ModelLoadError(f"{directory} has no tokenizer.json, and cannot be converted: {error}") from error
-    tokenizer = getattr(loaded, "backend_tokenizer", None)
-    if not isinstance(tokenizer, Tokenizer):
-        raise ModelLoadError(f"{directory} has no tokenizer.json, and its {type(loaded).__name__} gives none")
-    # Without any tokenizer file, transformers gives an empty tokenizer of the model's family.
-    if not tokenizer.encode("a", add_special_tokens=False).ids:
-        raise ModelLoadError(f"{directory} has no usable tokenizer (tokenizer.json or tokenizer.model)")
-    return tokenizer
-
-
-def _special_tokens(directory: Path) -> Iterator[str]:
-    """Spellings of the control tokens that the configuration files name."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = directory / name
-        if not path.is_file():
-            continue
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelLoadError(f"{path} is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise ModelLoadError(f"{path} is no JSON object")
-        named = [value for key, value in fields.items() if key.endswith("_token")]
-        extra = fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or []
-        named.extend(extra.values() if isinstance(extra, dict) else extra)
-        declared = fields.get("added_tokens_decoder") or {}
-        named.extend(entry for entry in declared.values() if isinstance(entry, dict) and entry.get("special"))
-        for value in named:
-            spelling = value.get("content") if isinstance(value, dict) else value
-            if isinstance(spelling, str) and spelling:
-                yield spelling
+    """Reads the tokenizer files in `directory`. Raises ModelLoadError."""
+    found = reader.read(directory)
+    return Vocabulary(found.tokenizer, found.special_ids, found.fingerprint)

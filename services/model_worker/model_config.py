@@ -11,6 +11,7 @@ import torch
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.fields import Fields, read_json
 from radixmesh.services.model_worker.rope_config import RopeConfig, max_length, parse_rope
+from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -50,7 +51,7 @@ class ModelConfig:
     max_length: int  # the longest sequence, rope scaling counted
     dtype: torch.dtype  # of the checkpoint
     bos_token_id: int | None
-    eos_token_ids: tuple[int, ...]  # any of them ends a sequence; may be empty
+    eos_token_ids: tuple[int, ...]  # any of them ends a sequence; may be empty; the tokenizer's own among them
     sampling: SamplingDefaults
 
     @classmethod
@@ -77,9 +78,8 @@ def _parse(path: Path, config: Fields, generation: Fields) -> ModelConfig:
     max_positions = config.integer("max_position_embeddings")
     rope = parse_rope(config, max_positions)
     vocab = config.integer("vocab_size")
-    eos = generation.ids("eos_token_id") or config.ids("eos_token_id")
     bos = generation.ids("bos_token_id") or config.ids("bos_token_id")
-    _check_ids(config, vocab, {"eos_token_id": eos, "bos_token_id": bos})
+    _check_ids(config, vocab, {"bos_token_id": bos})
     return ModelConfig(
         path=path,
         architecture=architecture,
@@ -100,7 +100,7 @@ def _parse(path: Path, config: Fields, generation: Fields) -> ModelConfig:
         max_length=max_length(rope, max_positions),
         dtype=_dtype(config),
         bos_token_id=bos[0] if bos else None,
-        eos_token_ids=eos,
+        eos_token_ids=end_token_ids(path, vocab),
         sampling=_sampling_defaults(generation),
     )
 

@@ -5,28 +5,25 @@ from pathlib import Path
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from radixmesh.services.tokenizer import files
 from radixmesh.services.tokenizer.chat import ChatRenderer
 from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length, check_token_params
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
+from radixmesh.shared.tokenizer_files import reader
+from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
 
 
 class Encoder:
     """A tokenizer, for encoding only. All methods may be called from several threads."""
 
-    def __init__(self, found: files.TokenizerFiles) -> None:
+    def __init__(self, found: reader.TokenizerFiles) -> None:
         """Raises jinja2.TemplateSyntaxError."""
         self._chat = ChatRenderer(found.chat_template, found.special_tokens)
         self._tokenizer = found.tokenizer
-        if isinstance(self._tokenizer, Tokenizer):
-            self._tokenizer.no_truncation()
-            self._tokenizer.no_padding()
-        vocabulary = self._tokenizer.get_vocab()
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        self._longest = max(map(len, vocabulary), default=1)
+        self.vocab_size = found.vocab_size
+        self.fingerprint = found.fingerprint
+        self._longest = found.longest
 
     @property
     def has_chat_template(self) -> bool:
@@ -87,9 +84,8 @@ class Encoder:
         return np.array(ids, dtype=np.int32)
 
     def _ids(self, text: str, special: bool) -> list[int]:
-        if not isinstance(self._tokenizer, Tokenizer):
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special)
-            return ids
+        if isinstance(self._tokenizer, PythonTokenizer):
+            return self._tokenizer.ids(text, special)
         # `encode` would hold the GIL, and with it the whole service, for as long as it takes; the batch form does not.
         return self._tokenizer.encode_batch_fast([text], add_special_tokens=special)[0].ids
 
@@ -97,7 +93,7 @@ class Encoder:
 def load(directory: Path) -> Encoder:
     """Reads the tokenizer files in `directory`; never runs code that comes with them. Raises ModelLoadError."""
     try:
-        return Encoder(files.read(directory))
+        return Encoder(reader.read(directory))
     except jinja2.TemplateSyntaxError as error:
         text = f"{directory}: the chat template does not parse: {error.message} (line {error.lineno})"
         raise ModelLoadError(text) from error

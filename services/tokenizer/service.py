@@ -71,6 +71,8 @@ class Tokenizer(Actor):
             await self._heard(member, None)
         await self.listen(self.subjects.kv_events)
         self._encoder = await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        for member in self.members:
+            self._compare_spelling(None, member)
         self._submits = await self.listen(self.subjects.submit(self.model()), queue=TOKENIZER_GROUP)
 
     async def drain(self) -> None:
@@ -97,6 +99,7 @@ class Tokenizer(Actor):
     def presence_attributes(self) -> dict[str, Any]:
         """max_model_len and vocab_size (0: not known): what fits every ready replica. chat_template: whether any.
         sampling: what ``generation_config.json`` recommends, for the gateways. requests: taken in so far.
+        vocabulary: the fingerprint of how tokens are spelled.
         """
         now = self._limits_now()
         return {
@@ -105,7 +108,16 @@ class Tokenizer(Actor):
             "chat_template": self._encoder is not None and self._encoder.has_chat_template,
             "sampling": self._defaults,
             "requests": self._requests,
+            "vocabulary": self._encoder.fingerprint if self._encoder is not None else "",
         }
+
+    def readiness(self) -> str:
+        """A tokenizer is of no use where all detokenizers would make other text of its tokens."""
+        ready = self.members.ready("detokenizer", self.model())
+        if not ready or self._detokenizers():
+            return ""
+        names = ", ".join(member.instance for member in ready)
+        return f"{names} spells tokens otherwise than {self.instance}: their model files differ"
 
     def _load(self) -> encode.Encoder:
         directory = model_source.resolve(self._settings.model, weights=False)
@@ -129,7 +141,29 @@ class Tokenizer(Actor):
         elif self._router.seen(beat):
             await self._ask_for_cache(beat.instance)
 
+    def _detokenizers(self) -> list[Presence]:
+        """Those that are ready and spell every token as this tokenizer does."""
+        return [member for member in self.members.ready("detokenizer", self.model()) if self._spells_alike(member)]
+
+    def _spells_alike(self, member: Presence) -> bool:
+        # One of an older release tells nothing.
+        return self._encoder is None or member.attributes.get("vocabulary") in (None, self._encoder.fingerprint)
+
+    def _compare_spelling(self, before: Presence | None, now: Presence) -> None:
+        """Says so, once, if a detokenizer of this model has other files."""
+        if now.service != "detokenizer" or now.model != self.model() or self._spells_alike(now):
+            return
+        if before is None or self._spells_alike(before):
+            log.warning(
+                "%s on %s spells tokens otherwise than this tokenizer, and gets none of its requests: "
+                "the model files of the two differ",
+                now.instance,
+                now.host,
+            )
+
     def _member_changed(self, before: Presence | None, now: Presence | None) -> None:
+        if now is not None:
+            self._compare_spelling(before, now)
         if now is None and before is not None and before.service == "scheduler":
             self._router.gone(before.instance, before.epoch)
 
@@ -190,7 +224,7 @@ class Tokenizer(Actor):
             self._check_ready(deadline)
         namespace = cache_namespace(submit.cache_salt, submit.lora)
         route = self._router.choose(prompt_ids, namespace, len(choices_of(submit)))
-        detokenizer = choose_detokenizer(submit.request_id, self.members.ready("detokenizer", self.model()))
+        detokenizer = choose_detokenizer(submit.request_id, self._detokenizers())
         if route is None or detokenizer is None:
             raise self._not_ready("replica" if route is None else "detokenizer")
         _describe(span, len(prompt_ids), route)
@@ -229,8 +263,11 @@ class Tokenizer(Actor):
     def _check_ready(self, deadline: float) -> None:
         if deadline <= time.monotonic():
             raise RequestError(ErrorCode.DEADLINE_EXCEEDED, "the request's deadline passed before it was tokenized")
-        for service, name in (("scheduler", "replica"), ("detokenizer", "detokenizer")):
-            if not self.members.ready(service, self.model()):
+        for there, name in (
+            (self.members.ready("scheduler", self.model()), "replica"),
+            (self._detokenizers(), "detokenizer"),
+        ):
+            if not there:
                 raise self._not_ready(name)
 
     def _not_ready(self, what: str) -> RequestError:

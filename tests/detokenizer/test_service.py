@@ -21,6 +21,7 @@ from radixmesh.shared.errors import ModelLoadError
 from radixmesh.shared.messages import Cancel, Choice, Finish, Message, OpenText, Presence, State, TextBatch, TokenBatch
 from radixmesh.shared.subjects import Subjects
 from radixmesh.shared.telemetry import Attr
+from radixmesh.shared.tokenizer_files import reader
 
 R1 = "1" * 32
 Start = Callable[..., Awaitable[Detokenizer]]
@@ -105,10 +106,11 @@ def row(first: int, tokens: list[int], finish: Finish = Finish.RUNNING, **column
     return TokenBatch.model_validate({**defaults, **columns})
 
 
-async def test_tokens_become_text(neighbours: Neighbours, start: Start) -> None:
+async def test_tokens_become_text(neighbours: Neighbours, start: Start, tmp_path: Path) -> None:
     await start("d1")
     await ready(neighbours, "d1")
     assert neighbours.presence["d1"].model == "small"
+    assert neighbours.presence["d1"].attributes["vocabulary"] == reader.read(tmp_path / "small").fingerprint
     inbox, ids = neighbours.subjects.detokenizer_inbox("d1"), byte_level().encode("Il était 🙂 une fois").ids
     await neighbours.bus.publish(inbox, opened())
     for position, token in enumerate(ids):

@@ -177,7 +177,7 @@ def test_a_stop_string_in_the_last_batch_needs_no_cancel() -> None:
     assert SUBJECTS.replica_inbox("rep") not in sent(effects)
 
 
-@pytest.mark.parametrize(("token", "reason"), [(70, 70), (2, 2), (2, -1)])
+@pytest.mark.parametrize(("token", "reason"), [(70, 70), (2, 2), (2, -1), (70, -1)])
 def test_the_token_that_ends_the_text_is_not_shown(token: int, reason: int) -> None:
     unit = table()
     unit.open(opened(skip_special_tokens=False), 0.0)

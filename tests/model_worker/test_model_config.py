@@ -145,8 +145,6 @@ def test_generation_config_wins_and_gives_sampling_defaults(tmp_path: Path) -> N
         ({"torch_dtype": "float8_e4m3fn"}, "torch_dtype"),
         ({"rms_norm_eps": -1}, "rms_norm_eps"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-        ({"eos_token_id": [2, "x"]}, "eos_token_id"),
-        ({"eos_token_id": 512}, "eos_token_id"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"rope_scaling": {"type": "longrope"}}, "rope_scaling.rope_type"),

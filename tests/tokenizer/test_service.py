@@ -132,8 +132,9 @@ async def test_not_ready(mesh: Mesh, start: Start) -> None:
     await start("t1")
     await mesh.ready("t1")
     assert mesh.presence["t1"].model == "small"
-    assert {**mesh.presence["t1"].attributes, "pid": 0} == {
+    assert {**mesh.presence["t1"].attributes, "pid": 0, "vocabulary": ""} == {
         "pid": 0, "max_model_len": 64, "vocab_size": 401, "chat_template": True, "sampling": {}, "requests": 0,
+        "vocabulary": "",
     }  # fmt: skip
     await mesh.submit(rid(1), text="x")
     failed = await mesh.refusal(rid(1))
@@ -317,3 +318,34 @@ async def test_span_and_headers(mesh: Mesh, serving: Tokenizer, monkeypatch: pyt
     assert exporter.get_finished_spans()[1].attributes == {
         Attr.REQUEST_ID: rid(2), Attr.ATTEMPT: 0, Attr.MODEL: "small", Attr.ERROR: "invalid_request"
     }  # fmt: skip
+
+
+async def test_detokenizers_that_spell_otherwise_get_nothing(
+    mesh: Mesh, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two hosts with different files of one model: each tokenizer keeps to those who read what it reads."""
+    unit = await start("t1")
+    await mesh.ready("t1")
+    mine = mesh.presence["t1"].attributes["vocabulary"]
+    await mesh.beat("scheduler", "a", attributes=SIZES)
+    await mesh.beat("detokenizer", "odd", host="elsewhere", attributes={"vocabulary": "other"})
+    await until(lambda: unit.readiness())
+    await until(lambda: mesh.presence["t1"].state is State.STARTING)
+    assert mesh.presence["t1"].detail == "odd spells tokens otherwise than t1: their model files differ"
+    await mesh.submit(rid(1), text="the fox")
+    assert (await mesh.refusal(rid(1))).code is ErrorCode.NOT_READY
+
+    await mesh.beat("detokenizer", "alike", attributes={"vocabulary": mine})
+    await mesh.beat("detokenizer", "older", attributes={})
+    await mesh.beat("detokenizer", "odd", host="elsewhere", attributes={"vocabulary": "other", "requests": 3})
+    await until(lambda: len(unit.members.ready("detokenizer")) == 3)
+    await until(lambda: mesh.presence["t1"].state is State.READY)
+    chosen = set()
+    for number in range(2, 34):
+        await mesh.submit(rid(number), text="the fox")
+        answer = await mesh.answer(rid(number))
+        assert isinstance(answer, Routed)
+        chosen.add(answer.detokenizer_id)
+    assert chosen == {"alike", "older"}
+    said = [record for record in caplog.records if "odd on elsewhere spells tokens otherwise" in record.getMessage()]
+    assert len(said) == 1

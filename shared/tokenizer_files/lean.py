@@ -1,4 +1,4 @@
-"""Keeps torch out of a process that only tokenizes."""
+"""Keeps torch out of a process that reads tokenizers."""
 
 import os
 import sys
