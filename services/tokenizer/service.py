@@ -7,9 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from nats.errors import Error as NatsError
-from numpy.typing import NDArray
 from opentelemetry.trace import Span, SpanKind
 
 from radixmesh.services.tokenizer import encode, limits
@@ -111,7 +109,7 @@ class Tokenizer(Actor):
         directory = model_source.resolve(self._settings.model, weights=False)
         told = limits.from_config(directory)
         self._defaults = sampling_defaults(directory)
-        encoder = encode.load(directory)
+        encoder = encode.load(directory, self._settings.reasoning_parser)
         self._limits = Limits(told.max_model_len, told.vocab_size or encoder.vocab_size)
         return encoder
 
@@ -185,18 +183,18 @@ class Tokenizer(Actor):
 
     async def _send_on(self, submit: Submit, span: Span, *, threaded: bool) -> None:
         self._check_ready(submit)
-        prompt_ids = await self._encode(submit, threaded=threaded)
+        encoded = await self._encode(submit, threaded=threaded)
         if threaded:
             self._check_ready(submit)
         namespace = cache_namespace(submit.cache_salt, submit.lora)
-        route = self._router.choose(prompt_ids, namespace, len(choices_of(submit)))
+        route = self._router.choose(encoded.ids, namespace, len(choices_of(submit)))
         detokenizer = choose_detokenizer(submit.request_id, self.members.ready("detokenizer", self.model()))
         if route is None or detokenizer is None:
             raise self._not_ready("replica" if route is None else "detokenizer")
-        _describe(span, len(prompt_ids), route)
-        await self._publish(submit, prompt_ids, route, detokenizer, telemetry.headers_of(span))
+        _describe(span, len(encoded.ids), route)
+        await self._publish(submit, encoded, route, detokenizer, telemetry.headers_of(span))
 
-    async def _encode(self, submit: Submit, *, threaded: bool) -> NDArray[np.int32]:
+    async def _encode(self, submit: Submit, *, threaded: bool) -> encode.Encoded:
         if self._encoder is None:
             raise self._not_ready("tokenizer")
         now = self._limits_now()
@@ -213,13 +211,13 @@ class Tokenizer(Actor):
     async def _publish(
         self,
         submit: Submit,
-        prompt_ids: NDArray[np.int32],
+        encoded: encode.Encoded,
         route: Route,
         detokenizer: Presence,
         headers: dict[str, str] | None,
     ) -> None:
         """Publishes in this order, which the bus keeps: nobody gets tokens of a request that it has not heard of."""
-        sent = dispatch(submit, prompt_ids, route, detokenizer)
+        sent = dispatch(submit, encoded, route, detokenizer)
         detokenizer_inbox = self.subjects.detokenizer_inbox(detokenizer.instance)
         try:
             await self.bus.publish(detokenizer_inbox, sent.open_text, headers)
@@ -228,7 +226,7 @@ class Tokenizer(Actor):
             await self.bus.publish(detokenizer_inbox, close_text(submit))
             raise RequestError(
                 ErrorCode.REQUEST_TOO_LARGE,
-                f"the request with its {len(prompt_ids)} prompt tokens takes {error.size} bytes, "
+                f"the request with its {len(encoded.ids)} prompt tokens takes {error.size} bytes, "
                 f"over the limit of {error.limit}",
             ) from error
         await self.bus.publish(self.subjects.gateway_inbox(submit.gateway_id), sent.routed)
