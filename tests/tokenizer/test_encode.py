@@ -157,6 +157,49 @@ def test_messages_that_cannot_be_plain(chat: encode.Encoder, message: dict[str, 
     assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, param)
 
 
+ASKING = (
+    "{% for m in messages %}{{ m.role }}"
+    "{% for field in ('content', 'name', 'tool_calls', 'reasoning_content') %}"
+    "{% if m[field] is defined %} {{ field }}{% endif %}{% endfor %};{% endfor %}"
+)
+"""Tells which fields its messages have."""
+
+
+@pytest.mark.parametrize(
+    ("message", "there"),
+    [
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, " tool_calls"),
+        ({"role": "assistant", "content": None, "tool_calls": None, "name": None}, ""),
+        ({"role": "user", "content": "", "name": "bob"}, " content name"),
+        ({"role": "assistant", "content": "x", "reasoning_content": ""}, " content reasoning_content"),
+        ({"role": "tool"}, ""),
+    ],
+)
+def test_a_template_sees_the_fields_that_a_message_has(tmp_path: Path, message: dict[str, Any], there: str) -> None:
+    """Neither what the client left out nor what it gave as null; `transformers` says the same."""
+    directory = save_chat_model(tmp_path, ASKING)
+    assert text_of(encode.load(directory), messages=[message]) == f"{message['role']}{there};"
+    told = AutoTokenizer.from_pretrained(directory).apply_chat_template([message], tokenize=False)
+    assert told == f"{message['role']}{there};"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ '<|im_start|>' + m['content'] }}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m.content | trim + '' }}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m.content.strip() }}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_not_ask_gets_empty_content(tmp_path: Path, template: str) -> None:
+    """Messages without content are usual beside tool calls, and many templates concatenate."""
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    encoder = encode.load(save_chat_model(tmp_path, template))
+    assert text_of(encoder, messages=messages) == "<|im_start|>hi<|im_start|>"
+    assert text_of(encoder, messages=[messages[0], {"role": "assistant"}]) == "<|im_start|>hi<|im_start|>"
+
+
 def test_tools(tools: encode.Encoder, chat: encode.Encoder) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
