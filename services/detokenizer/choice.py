@@ -58,6 +58,8 @@ class ChoiceText:
         if finish is Finish.STOP and tokens and (tokens[-1] == stop_token or self._vocabulary.is_special(tokens[-1])):
             shown, end = tokens[:-1], self._vocabulary.spelling(tokens[-1]) or ""
         reason = stop_token if finish is Finish.STOP and stop_token >= 0 else None
+        if self._reasoning is not None and self._reasoning.over:
+            self._reasoning = None
         if self._scan is None and self._reasoning is None:
             text = self._decoder.feed(shown)
             if finish is not Finish.RUNNING:

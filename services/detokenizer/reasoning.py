@@ -53,6 +53,11 @@ class ReasoningSplit:
         self._begun = False
         """Whether the thoughts, and later the content, have more than blanks."""
 
+    @property
+    def over(self) -> bool:
+        """All that comes is content as it stands."""
+        return self._stage is _Stage.CONTENT and self._begun
+
     def feed(self, pieces: Iterable[Piece]) -> Split:
         """Takes in more text."""
         splits = [self._feed(text, shown) for text, shown in pieces]

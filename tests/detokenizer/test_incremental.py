@@ -59,15 +59,15 @@ def test_cuts_do_not_matter(kind: str, pairs: list[tuple[int, bool]], tail: list
     assert run(vocabulary.decoder(tail, skip), ids, cuts) == one_by_one
 
 
+@pytest.mark.parametrize("windowed", [False, True])
 @settings(max_examples=150)
 @given(
     ids=st.lists(st.integers(0, 400), max_size=40), tail=st.lists(st.integers(4, 400), max_size=6), skip=st.booleans()
 )
-def test_byte_level_is_exactly_decode(ids: list[int], tail: list[int], skip: bool) -> None:
+def test_byte_level_is_exactly_decode(windowed: bool, ids: list[int], tail: list[int], skip: bool) -> None:
     """Also where the bytes are no UTF-8: U+FFFD stands where `decode` has it."""
-    tokenizer, vocabulary = byte_level(), VOCABULARIES["byte_level"]
-    whole = tokenizer.decode(tail + ids, skip_special_tokens=skip)
-    before = tokenizer.decode(tail, skip_special_tokens=skip)
+    vocabulary = FORMS["byte level and more" if windowed else "byte_level"]
+    whole, before = vocabulary.decode(tail + ids, skip), vocabulary.decode(tail, skip)
     got = run(vocabulary.decoder(tail, skip), ids)
     assert whole.endswith(got)
     assert whole.startswith(before.rstrip(REPLACEMENT))
@@ -193,15 +193,25 @@ WINDOWED: dict[str, Tokenizer] = {
     "byte level and more": decoded_by(decoders.Sequence([decoders.ByteLevel(), decoders.Strip("#", 1, 0)]), byte_level),
     "wordpiece": wordpiece(),
     "suffixes": suffixed(),
+    "repetitions": decoded_by(decoders.CTC(pad_token="<s>", word_delimiter_token="▁"), byte_level),
     "none": decoded_by(None),
 }
 FORMS = {**VOCABULARIES, **{name: Vocabulary(tokenizer) for name, tokenizer in WINDOWED.items()}}
-WITH_BYTES = [name for name in FORMS if name not in ("wordpiece", "suffixes", "none", "metaspace")]
+WITH_BYTES = [name for name in FORMS if name not in ("wordpiece", "suffixes", "repetitions", "none", "metaspace")]
 
 
 @pytest.mark.parametrize("form", WINDOWED)
 def test_these_are_decoded_by_windows(form: str) -> None:
     assert FORMS[form].rule is None
+
+
+@pytest.mark.parametrize("form", ["wordpiece", "suffixes", "repetitions", "none"])
+@settings(max_examples=150)
+@given(ids=st.lists(st.integers(0, 12), max_size=30), split=st.integers(0, 20), skip=st.booleans())
+def test_forms_without_bytes_are_exactly_decode(form: str, ids: list[int], split: int, skip: bool) -> None:
+    vocabulary = FORMS[form]
+    whole, before = vocabulary.decode(ids, skip), vocabulary.decode(ids[:split], skip)
+    assert run(vocabulary.decoder(ids[:split], skip), ids[split:]) == whole.removeprefix(before)
 
 
 TEXTS = st.lists(

@@ -103,7 +103,7 @@ def test_raw_completions_keep_their_tags(client: openai.OpenAI, model: Path) -> 
 
 
 def test_a_parser_can_be_named_and_switched_off(model: Path) -> None:
-    with ServeProcess("--model", str(model), "--set", "tokenizer.reasoning-parser=none") as mesh:
+    with ServeProcess("--model", str(model), "--reasoning-parser", "none") as mesh:
         client = openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none", timeout=60, max_retries=0)
         message = think(client, model).choices[0].message.model_dump()
     assert (message["reasoning_content"], message["content"]) == (None, "abc</think>xyzw")

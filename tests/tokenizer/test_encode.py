@@ -135,6 +135,13 @@ def test_content_parts_and_tool_arguments_become_plain() -> None:
     (message,) = plain_messages([{"role": "assistant", "content": None, "tool_calls": [call, "odd"]}])
     assert message["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}, "odd"]
     assert call["function"]["arguments"] == '{"x": 1}'  # type: ignore[index]
+    old = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    assert plain_messages([old]) == [
+        {
+            "role": "assistant",
+            "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+        }
+    ]
 
 
 @pytest.mark.parametrize(
