@@ -208,6 +208,8 @@ class Submit(Message):
     """Chat messages, as OpenAI defines them, for the model's chat template."""
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    separate_reasoning: bool = False
+    """Of an answer to `messages`, tell the model's thoughts apart from its text, where its template knows any."""
     params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""
@@ -254,6 +256,10 @@ class OpenText(Message):
     min_tokens: Int64 = 0
     """Stop strings are not looked for in the text of this many first output tokens."""
     skip_special_tokens: bool = True
+    reasoning_tags: tuple[str, str] | None = None
+    """Opening and closing tag of the model's thoughts, if these are to be told apart from its text."""
+    reasoning_open: bool = False
+    """The prompt ends inside of thoughts."""
     time_left: float
 
 
@@ -432,6 +438,8 @@ class TextBatch(Message):
     """Ragged by `counts`: the ids behind the text, for a re-dispatch."""
     texts: list[str]
     """Text to pass on; may be empty while a character or a stop string is incomplete."""
+    reasoning: list[str] = []
+    """Empty, or per row the model's thoughts to pass on, which go before its text."""
     finish: UInt8Column
     stop_reasons: list[str | int | None]
     """The stop string or token id that ended the row, if one did."""

@@ -137,6 +137,7 @@ class TextRows:
     counts: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     finish: list[int] = field(default_factory=list)
     stop_reasons: list[str | int | None] = field(default_factory=list)
     prompt_tokens: list[int] = field(default_factory=list)
@@ -152,6 +153,7 @@ class TextRows:
         self.counts.append(len(row.tokens))
         self.tokens.extend(row.tokens)
         self.texts.append(done.text)
+        self.reasoning.append(done.reasoning)
         self.finish.append(done.finish)
         self.stop_reasons.append(done.stop_reason)
         self.prompt_tokens.append(prompt_tokens)
@@ -180,6 +182,7 @@ class TextRows:
                 "counts": self.counts,
                 "tokens": self.tokens,
                 "texts": self.texts,
+                "reasoning": self.reasoning if any(self.reasoning) else [],
                 "finish": self.finish,
                 "stop_reasons": self.stop_reasons,
                 "prompt_tokens": self.prompt_tokens,

@@ -6,6 +6,14 @@ those complete at the same character the longest. Nothing that may become a stop
 
 from collections import deque
 from functools import lru_cache
+from typing import NamedTuple
+
+
+class Piece(NamedTuple):
+    """Text, and whether the client gets to see it: the spelling of a control token is text that it does not."""
+
+    text: str
+    shown: bool
 
 
 class StopSet:
@@ -65,39 +73,61 @@ def stop_set(stops: tuple[str, ...]) -> StopSet:
     return StopSet(stops)
 
 
-class StopScan:
-    """One choice's text on its way through a `StopSet`."""
+class Scanned(NamedTuple):
+    """What came of some text."""
 
-    __slots__ = ("_held", "_set", "_state")
+    pieces: list[Piece]
+    """What may go out."""
+    stop: str | None = None
+    """The stop string that is now complete, if one is; it and what follows it are dropped."""
+    rest: str = ""
+    """Of the given text, what follows the stop string."""
+
+
+class StopScan:
+    """One choice's text on its way through a `StopSet`: hidden text takes part in it as all other does."""
+
+    __slots__ = ("_held", "_length", "_set", "_state")
 
     def __init__(self, stops: StopSet) -> None:
         self._set = stops
         self._state = 0
-        self._held = ""
+        self._held: deque[Piece] = deque()
+        self._length = 0
+        """Characters in `_held`."""
 
-    def feed(self, text: str) -> tuple[str, str | None]:
-        """Takes in more text.
-
-        Returns:
-            the text that may go out, and the stop string that is now complete, if one is. What follows a match is
-            dropped, and nothing may be fed after it.
-        """
+    def feed(self, text: str, shown: bool = True) -> Scanned:
+        """Takes in more text. Nothing may be fed after a match."""
         stops = self._set
         if not self._state and stops.first.isdisjoint(text):
-            return text, None
+            return Scanned([Piece(text, shown)])
         state = self._state
         for position, char in enumerate(text):
             state = stops.step(state, char)
             if (index := stops.match[state]) >= 0:
-                seen = self._held + text[: position + 1]
-                self._held, self._state = "", 0
-                return seen[: len(seen) - len(stops.stops[index])], stops.stops[index]
-        seen = self._held + text
-        certain = len(seen) - stops.depth[state]
-        self._held, self._state = seen[certain:], state
-        return seen[:certain], None
+                self._hold(Piece(text[: position + 1], shown))
+                stop = stops.stops[index]
+                return Scanned(self._release(len(stop)), stop, text[position + 1 :])
+        self._hold(Piece(text, shown))
+        self._state = state
+        return Scanned(self._release(stops.depth[state]))
 
-    def flush(self) -> str:
+    def flush(self) -> list[Piece]:
         """What was held back, at the end of the text."""
-        held, self._held, self._state = self._held, "", 0
-        return held
+        return self._release(0)
+
+    def _hold(self, piece: Piece) -> None:
+        self._held.append(piece)
+        self._length += len(piece.text)
+
+    def _release(self, keep: int) -> list[Piece]:
+        """All that is held but for the last `keep` characters."""
+        pieces = []
+        while self._length > keep:
+            text, shown = self._held.popleft()
+            if (certain := self._length - keep) < len(text):
+                self._held.appendleft(Piece(text[certain:], shown))
+                text = text[:certain]
+            self._length -= len(text)
+            pieces.append(Piece(text, shown))
+        return pieces

@@ -18,7 +18,6 @@ from radixmesh.services.detokenizer.choice import ChoiceText
 from radixmesh.services.detokenizer.effects import Effects
 from radixmesh.services.detokenizer.holding import AttemptMemory, HeldRows
 from radixmesh.services.detokenizer.rows import Row, split
-from radixmesh.services.detokenizer.stop import stop_set
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import ErrorCode
@@ -120,9 +119,7 @@ class Table:
         return effects
 
     def _begin(self, opened: OpenText, choice: Choice) -> _Open:
-        decoder = self._vocabulary.decoder(opened.prompt_tail.tolist(), opened.skip_special_tokens)
-        stops = stop_set(tuple(opened.stop)) if opened.stop else None
-        text = ChoiceText(decoder, stops, opened.min_tokens)
+        text = ChoiceText(self._vocabulary, opened)
         resumed = choice.resumed.tolist()
         text.advance(resumed)  # the client has had this text
         return _Open(text, len(resumed))

@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from radixmesh.services.detokenizer.incremental import REPLACEMENT, ByteDecoder, Decoder, WindowDecoder
+from radixmesh.services.detokenizer.incremental import (
+    REPLACEMENT,
+    ByteDecoder,
+    Decoder,
+    FallbackDecoder,
+    WindowDecoder,
+)
 from radixmesh.shared.tokenizer_files import reader
 from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
 
@@ -65,11 +71,25 @@ class ByteRule:
         return piece[1:] if self.lead == "space" and piece.startswith(b" ") else piece
 
 
+def _steps(decoder: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if decoder["type"] != "Sequence":
+        return [decoder]
+    return [step for part in decoder["decoders"] for step in _steps(part)]
+
+
+def character_rule(decoder: Mapping[str, Any] | None) -> ByteRule | None:
+    """How to know tokens that may be parts of characters, for decoders that have no rule for their whole text."""
+    kinds = {step["type"] for step in _steps(decoder)} if decoder is not None else set()
+    if "ByteLevel" in kinds:
+        return ByteRule(byte_level=True)
+    return ByteRule(byte_fallback=True) if "ByteFallback" in kinds else None
+
+
 def byte_rule(decoder: Mapping[str, Any] | None) -> ByteRule | None:
     """The rule for a decoder as ``tokenizer.json`` describes it; None if tokens depend on their neighbours."""
     if decoder is None:
         return None
-    steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+    steps = _steps(decoder)
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return ByteRule(byte_level=True)
@@ -129,11 +149,13 @@ class Vocabulary:
         self.fingerprint = fingerprint
         added = tokenizer.get_added_tokens_decoder()
         self.special = frozenset(special) | {token for token, entry in added.items() if entry.special}
-        rule = byte_rule(json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder else None)
+        description = json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder else None
+        rule = byte_rule(description)
         if rule is not None and not self._agrees(rule):
             log.warning("this tokenizer's decoder is not what its description says; decoding by windows")
             rule = None
         self.rule = rule
+        self._characters = character_rule(description)
         if rule is not None:
             self._all = _Pieces(self, rule, frozenset())
             self._shown = _Pieces(self, rule, self.special)
@@ -148,14 +170,32 @@ class Vocabulary:
 
     def decoder(self, tail: Sequence[int], skip_special: bool) -> Decoder:
         """A decoder for one choice behind a prompt that ends in `tail`."""
-        if self.rule is None:
-            return WindowDecoder(lambda ids: self.decode(ids, skip_special), tail)
-        return ByteDecoder(self._shown if skip_special else self._all, self._first, tail)
+        if self.rule is not None:
+            return ByteDecoder(self._shown if skip_special else self._all, self._first, tail)
+
+        def decode(ids: Sequence[int]) -> str:
+            return self.decode(ids, skip_special)
+
+        def raw(token: int) -> bytes | None:
+            return None if skip_special and token in self.special else self._part(token)
+
+        if self._characters is not None and self._characters.byte_fallback:
+            return FallbackDecoder(WindowDecoder(decode, raw, ()), raw, tail)
+        return WindowDecoder(decode, raw, tail)
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """The text of a whole sequence."""
         known = [token for token in ids if token >= 0 and not (skip_special and token in self.special)]
         return self._tokenizer.decode(known, skip_special_tokens=False)
+
+    def _part(self, token: int) -> bytes | None:
+        """What `token` may add to a character that others begin or end; None if it is not in the vocabulary."""
+        spelling, rule = self.spelling(token), self._characters
+        if spelling is None:
+            return None
+        if rule is None or (rule.byte_fallback and not _BYTE_TOKEN.fullmatch(spelling)):
+            return b""
+        return rule.piece(spelling)
 
     def _first(self, token: int) -> bytes:
         spelling = self.spelling(token)

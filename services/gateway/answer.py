@@ -25,12 +25,17 @@ class Style(Protocol):
 
     def chunk_object(self) -> str: ...
 
-    def chunk_body(self, text: str, first: bool) -> str:
-        """JSON members of a chunk's choice that carry `text`; `first` for the choice's first chunk."""
+    def chunk_body(self, text: str, reasoning: str, first: bool) -> str:
+        """JSON members of a chunk's choice, from JSON strings of which one is empty; `first` for its first chunk.
+
+        Args:
+            text: always a JSON string, such as ``""``.
+            reasoning: nothing at all where the chunk carries text.
+        """
         ...
 
-    def whole_body(self, text: str) -> dict[str, Any]:
-        """Members of a whole answer's choice that carry `text`."""
+    def whole_body(self, text: str, reasoning: str) -> dict[str, Any]:
+        """Members of a whole answer's choice that carry `text`, and what the model thought before it."""
         ...
 
 
@@ -78,7 +83,17 @@ class Answer:
         return {"id": self.id, "created": self._created, "model": self._job.model, "system_fingerprint": None}
 
     def chunk(self, prompt: int, delta: Delta) -> str:
-        """A delta as a server-sent event; empty if it has nothing that the client would see."""
+        """A delta as server-sent events; none if it has nothing that the client would see.
+
+        Thoughts come in events of their own: clients look for either, not for both.
+        """
+        if not delta.reasoning:
+            return self._chunk(prompt, delta)
+        thoughts = self._chunk(prompt, delta._replace(text="", finish=Finish.RUNNING))
+        rest = delta._replace(reasoning="")
+        return thoughts + self._chunk(prompt, rest)
+
+    def _chunk(self, prompt: int, delta: Delta) -> str:
         index = prompt * self._job.n + delta.choice
         first = index not in self._started
         text = delta.text
@@ -86,13 +101,14 @@ class Answer:
             self._started.add(index)
             text = self._job.echo[prompt] + text if self._job.echo else text
         if delta.finish is Finish.RUNNING:
-            if not text and not first:
+            if not text and not delta.reasoning and not first:
                 return ""
             end = '"finish_reason": null'
         else:
             reason = json.dumps(delta.stop_reason)
             end = f'"finish_reason": "{FINISH_REASONS[delta.finish]}", "stop_reason": {reason}'
-        body = self._job.style.chunk_body(encode_basestring(text), first)
+        reasoning = encode_basestring(delta.reasoning) if delta.reasoning else ""
+        body = self._job.style.chunk_body(encode_basestring(text), reasoning, first)
         return f'{self._head}{{"index": {index}, {body}, "logprobs": null, {end}}}{self._tail}'
 
     def usage_chunk(self, lives: Sequence[LiveRequest]) -> str:
@@ -114,7 +130,7 @@ class Answer:
         text = self._job.echo[prompt] + delta.text if self._job.echo else delta.text
         return {
             "index": prompt * self._job.n + delta.choice,
-            **self._job.style.whole_body(text),
+            **self._job.style.whole_body(text, delta.reasoning),
             "logprobs": None,
             "finish_reason": FINISH_REASONS[delta.finish],
             "stop_reason": delta.stop_reason,

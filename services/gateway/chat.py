@@ -28,7 +28,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 
 
 class ChatStyle:
-    """Text as the content of the assistant's message."""
+    """Text as the content of the assistant's message, and thoughts as its reasoning."""
 
     prefix = "chatcmpl"
 
@@ -38,13 +38,17 @@ class ChatStyle:
     def chunk_object(self) -> str:
         return "chat.completion.chunk"
 
-    def chunk_body(self, text: str, first: bool) -> str:
-        if first:
-            return f'"delta": {{"role": "assistant", "content": {text}}}'
-        return '"delta": {}' if text == '""' else f'"delta": {{"content": {text}}}'
+    def chunk_body(self, text: str, reasoning: str, first: bool) -> str:
+        role = '"role": "assistant", ' if first else ""
+        if reasoning:
+            return f'"delta": {{{role}"content": null, "reasoning_content": {reasoning}}}'
+        content = f'"content": {text}, ' if first or text != '""' else ""
+        return f'"delta": {{{role}{content}"reasoning_content": null}}'
 
-    def whole_body(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def whole_body(self, text: str, reasoning: str) -> dict[str, Any]:
+        content = None if reasoning and not text else text
+        message = {"role": "assistant", "content": content, "reasoning_content": reasoning or None, "refusal": None}
+        return {"message": message}
 
 
 def chat_job(data: dict[str, Any]) -> Job:
@@ -58,7 +62,7 @@ def chat_job(data: dict[str, Any]) -> Job:
         style=ChatStyle(),
         model=request.model,
         n=request.n,
-        prompts=[make_prompt(request.model, request, params, None, messages, kwargs)],
+        prompts=[make_prompt(request.model, request, params, None, messages, kwargs, request.separate_reasoning)],
         stream=request.stream,
         timeout=request.timeout,
         include_usage=request.stream_options is not None and request.stream_options.include_usage,
@@ -66,19 +70,23 @@ def chat_job(data: dict[str, Any]) -> Job:
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them: `developer` is `system`, and content is one string.
+    """Messages as chat templates expect them: `developer` is `system`, and content is one string, if there is any.
 
     Raises:
         RequestError: a content part is not text.
     """
-    return [
-        {
-            **(message.model_extra or {}),
-            "role": "system" if message.role == "developer" else message.role,
-            "content": _text(message.content, f"messages.{position}.content"),
-        }
-        for position, message in enumerate(messages)
-    ]
+    return [_template_message(message, f"messages.{position}") for position, message in enumerate(messages)]
+
+
+def _template_message(message: ChatMessage, where: str) -> dict[str, Any]:
+    """Nothing is added to what the client has sent, because templates ask what there is."""
+    fields = message.model_extra or {}
+    plain = {**fields, "role": "system" if message.role == "developer" else message.role}
+    if message.content is not None:
+        plain["content"] = _text(message.content, f"{where}.content")
+    elif isinstance(refusal := fields.get("refusal"), str):
+        plain["content"] = refusal  # what the assistant said instead
+    return plain
 
 
 def _text(content: str | list[dict[str, Any]], where: str) -> str:
@@ -86,11 +94,12 @@ def _text(content: str | list[dict[str, Any]], where: str) -> str:
         return content
     texts = []
     for position, part in enumerate(content):
-        kind, text = part.get("type"), part.get("text")
-        if kind != "text":
+        kind = part.get("type")
+        if kind not in ("text", "refusal"):
             name = f"{where}.{position}.type"
             raise invalid(f"{name}: content of type {str(kind)[:40]!r} is not supported yet, only 'text' is", name)
+        text = part.get(kind)
         if not isinstance(text, str):
-            raise invalid(f"{where}.{position}.text: must be a string", f"{where}.{position}.text")
+            raise invalid(f"{where}.{position}.{kind}: must be a string", f"{where}.{position}.{kind}")
         texts.append(text)
     return "\n".join(texts)

@@ -41,10 +41,10 @@ class CompletionStyle:
     def chunk_object(self) -> str:
         return "text_completion"
 
-    def chunk_body(self, text: str, first: bool) -> str:
+    def chunk_body(self, text: str, reasoning: str, first: bool) -> str:
         return f'"text": {text}'
 
-    def whole_body(self, text: str) -> dict[str, Any]:
+    def whole_body(self, text: str, reasoning: str) -> dict[str, Any]:
         return {"text": text}
 
 

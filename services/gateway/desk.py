@@ -142,6 +142,7 @@ class Desk:
             token_ids=prompt.token_ids,
             messages=prompt.messages,
             chat_template_kwargs=prompt.chat_template_kwargs,
+            separate_reasoning=prompt.separate_reasoning,
             params=self._with_defaults(prompt),
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,

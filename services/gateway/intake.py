@@ -40,6 +40,7 @@ class Prompt:
     token_ids: NDArray[np.int32] | None = None
     messages: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    separate_reasoning: bool = False
     priority: int = 0
     cache_salt: str = ""
 
@@ -61,6 +62,7 @@ def make_prompt(
     prompt: str | list[int] | None = None,
     messages: list[dict[str, Any]] | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
+    separate_reasoning: bool = False,
 ) -> Prompt:
     """A prompt in one of its forms."""
     return Prompt(
@@ -71,6 +73,7 @@ def make_prompt(
         token_ids=np.array(prompt, "<i4") if isinstance(prompt, list) else None,
         messages=messages,
         chat_template_kwargs=chat_template_kwargs or {},
+        separate_reasoning=separate_reasoning,
         priority=fields.priority,
         cache_salt=fields.cache_salt,
     )

@@ -34,6 +34,8 @@ class Delta(NamedTuple):
     finish: Finish
     """Not RUNNING on the choice's last delta, and on no other."""
     stop_reason: str | int | None
+    reasoning: str = ""
+    """Thoughts, which come before `text`."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class ChoiceState:
     read: int = 0
     """How many of `tokens` the client has."""
     texts: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    """Thoughts that the client has not read yet."""
     finish: Finish = Finish.RUNNING
     stop_reason: str | int | None = None
     cached_tokens: int = -1
@@ -128,18 +132,30 @@ class LiveRequest:
         for index in dirty:
             choice = self.choices[index]
             texts, choice.texts = choice.texts, []
+            reasoning, choice.reasoning = choice.reasoning, []
             tokens = choice.tokens[choice.read :]
             choice.read = len(choice.tokens)
-            yield Delta(index, "".join(texts), tokens, choice.finish, choice.stop_reason)
+            yield Delta(index, "".join(texts), tokens, choice.finish, choice.stop_reason, "".join(reasoning))
 
     # -- for RequestTable --
 
-    def add(self, choice: ChoiceState, tokens: list[int], text: str, finish: Finish, reason: str | int | None) -> None:
+    def add(
+        self,
+        choice: ChoiceState,
+        tokens: list[int],
+        text: str,
+        finish: Finish,
+        reason: str | int | None,
+        reasoning: str = "",
+    ) -> None:
         """Appends to an unfinished choice what is to reach the client."""
         choice.tokens.extend(tokens)
         if text:
             choice.texts.append(text)
             self.pending_chars += len(text)
+        if reasoning:
+            choice.reasoning.append(reasoning)
+            self.pending_chars += len(reasoning)
         if finish is not Finish.RUNNING:
             choice.finish, choice.stop_reason = finish, reason
             self.unfinished -= 1
@@ -177,13 +193,14 @@ class Row(NamedTuple):
     stop_reason: str | int | None
     prompt_tokens: int
     cached_tokens: int
+    reasoning: str
 
 
 def rows_of(batch: TextBatch) -> Iterator[Row]:
     """The rows of a batch. Raises ValueError or KeyError, at the row at fault, for columns that do not fit."""
     tokens = batch.tokens.tolist()
     end = 0
-    for request_id, choice, attempt, first, count, text, finish, reason, prompt, cached in zip(
+    for request_id, choice, attempt, first, count, text, finish, reason, prompt, cached, reasoning in zip(
         batch.request_ids,
         batch.choices.tolist(),
         batch.attempts.tolist(),
@@ -194,9 +211,20 @@ def rows_of(batch: TextBatch) -> Iterator[Row]:
         batch.stop_reasons,
         batch.prompt_tokens.tolist(),
         batch.cached_tokens.tolist(),
+        batch.reasoning or [""] * len(batch.texts),
         strict=True,
     ):
         start, end = end, end + count
         yield Row(
-            request_id, choice, attempt, first, tokens[start:end], text, _FINISH[finish], reason, prompt, cached
+            request_id,
+            choice,
+            attempt,
+            first,
+            tokens[start:end],
+            text,
+            _FINISH[finish],
+            reason,
+            prompt,
+            cached,
+            reasoning,
         )

@@ -169,7 +169,8 @@ class ChatMessage(Fields):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] = ""
+    content: str | list[dict[str, Any]] | None = None
+    """None if it was left out; so it is for the chat template."""
 
 
 class ChatRequest(OpenAIRequest):
@@ -178,3 +179,5 @@ class ChatRequest(OpenAIRequest):
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
     chat_template_kwargs: dict[str, Any] = Field({}, max_length=64)
+    separate_reasoning: bool = True
+    """Thoughts go to ``reasoning_content``, and not with their tags to ``content``, if the model has tags for them."""

@@ -255,7 +255,7 @@ class RequestTable:
             if choice.last_at:
                 self._observer.gap(live, now - choice.last_at)
             choice.last_at = now
-        live.add(choice, row.tokens, row.text, row.finish, row.stop_reason)
+        live.add(choice, row.tokens, row.text, row.finish, row.stop_reason, row.reasoning)
         if not live.unfinished:
             return self._end(live, None, now)
         if live.streaming:

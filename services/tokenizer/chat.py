@@ -1,8 +1,10 @@
 """Chat messages to text, by the model's own chat template.
 
-Messages come as OpenAI defines them; templates expect two things in another form, which `plain_messages` sees to:
-content parts (templates for text models want a string) and the arguments of tool calls (templates want an object,
-OpenAI's clients send JSON text).
+Messages come as OpenAI defines them; templates expect some things in another form, which `plain_messages` sees to:
+content parts (templates for text models want a string), the arguments of tool calls (templates want an object, OpenAI's
+clients send JSON text), and the one call of the old ``function_call``. Nothing is added: a template may ask whether a
+message has content, or a name, and what the client left out, or gave as null, is not there. Only where a template fails
+over content that is not there (many just concatenate it) do such messages get an empty one.
 """
 
 import json
@@ -11,7 +13,8 @@ from typing import Any
 
 import jinja2
 
-from radixmesh.services.tokenizer.template import ChatTemplate
+from radixmesh.services.tokenizer.reasoning import AUTO, ReasoningTags, reasoning_tags
+from radixmesh.services.tokenizer.template import REASONING_FIELDS, ChatTemplate
 from radixmesh.shared.errors import ErrorCode, RequestError
 
 _RESERVED = frozenset(
@@ -35,11 +38,14 @@ def _refused(message: str, param: str) -> RequestError:
 class ChatRenderer:
     """The chat template of one tokenizer, or several by name."""
 
-    def __init__(self, source: str | Mapping[str, str] | None, special_tokens: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: str | Mapping[str, str] | None, special_tokens: Mapping[str, str], reasoning_parser: str = AUTO
+    ) -> None:
         """
         Args:
             source: with several, ``tool_use`` is for requests with tools, ``default`` for all others.
             special_tokens: see `ChatTemplate`.
+            reasoning_parser: see `reasoning_tags`.
 
         Raises:
             jinja2.TemplateSyntaxError: a template does not parse.
@@ -47,6 +53,7 @@ class ChatRenderer:
         sources = {"default": source} if isinstance(source, str) else dict(source or {})
         self._templates = {name: ChatTemplate(text, special_tokens) for name, text in sources.items() if text}
         self._takes_tools = any("tools" in text for text in sources.values())
+        self.reasoning_tags = reasoning_tags(reasoning_parser, sources.values())
 
     @property
     def has_template(self) -> bool:
@@ -84,13 +91,30 @@ class ChatRenderer:
             raise _refused("the model has chat templates for other purposes only", "messages")
         plain = plain_messages(messages)
         try:
-            return template.render(plain, tools=tools or None, **options)
+            try:
+                return template.render(plain, tools=tools or None, **options)
+            except (jinja2.UndefinedError, TypeError):
+                if all(message.get("content") is not None for message in plain):
+                    raise
+            filled = [{**message, "content": message.get("content") or ""} for message in plain]
+            return template.render(filled, tools=tools or None, **options)
         except jinja2.TemplateError as error:
             words = (error.message or type(error).__name__)[:MAX_ERROR]
             raise _refused(f"the chat template refuses these messages: {words}", "messages") from error
         except Exception as error:  # a template is a program: whatever its input makes it raise is about the input
             words = f"{type(error).__name__}: {error}"[:MAX_ERROR]
             raise _refused(f"the chat template fails on these messages: {words}", "messages") from error
+
+
+def begun_answer(messages: Sequence[dict[str, Any]], kwargs: dict[str, Any], tags: ReasoningTags) -> str:
+    """What the model is to go on with, if ``continue_final_message`` says so; the template writes the tags."""
+    name = kwargs.get("continue_final_message", False)
+    if not name:
+        return ""
+    if name in REASONING_FIELDS:
+        return tags.begin
+    (last,) = plain_messages(messages[-1:])
+    return str(last.get("content", ""))
 
 
 def plain_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,6 +132,9 @@ def _plain_message(message: dict[str, Any], where: str) -> dict[str, Any]:
         plain["content"] = "\n".join(
             _part_text(part, f"{where}.content.{index}") for index, part in enumerate(plain["content"])
         )
+    if isinstance(call := plain.get("function_call"), dict) and not plain.get("tool_calls"):
+        del plain["function_call"]
+        plain["tool_calls"] = [{"type": "function", "function": call}]
     if isinstance(plain.get("tool_calls"), list):
         plain["tool_calls"] = [
             _plain_call(call, f"{where}.tool_calls.{index}") for index, call in enumerate(plain["tool_calls"])

@@ -1,7 +1,10 @@
 """Settings of the tokenizer."""
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from radixmesh.services.tokenizer.reasoning import AUTO, NONE, TAGS, parser_name
 from radixmesh.shared import model_source
 from radixmesh.shared.config import ServiceSettings
 
@@ -11,6 +14,10 @@ class TokenizerSettings(ServiceSettings):
 
     model: str = Field(min_length=1, description="Model directory, or Hugging Face hub id.")
     served_model_name: str = Field("", description="Name of the model in the mesh; default: last part of --model.")
+    reasoning_parser: Annotated[str, AfterValidator(parser_name)] = Field(
+        AUTO,
+        description=f"How the model marks its thoughts: {AUTO} (as its chat template does), {NONE}, {', '.join(TAGS)}.",
+    )
     threads: int = Field(2, ge=1, le=64, description="Threads that encode long texts.")
     max_pending: int = Field(2048, ge=1, description="Requests that may be in work at once.")
     max_pending_bytes: int = Field(64 << 20, ge=1, description="Bytes of requests that may be in work at once.")

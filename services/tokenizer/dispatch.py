@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from radixmesh.services.tokenizer.encode import Encoded
 from radixmesh.services.tokenizer.routing import Route
 from radixmesh.shared.messages import Admit, Cancel, Choice, OpenText, Presence, Routed, Submit
 
@@ -27,21 +25,21 @@ def choices_of(submit: Submit) -> list[Choice]:
     return list(submit.choices) or [Choice(index=index) for index in range(submit.params.n)]
 
 
-def dispatch(
-    submit: Submit, prompt_ids: NDArray[np.int32], route: Route, detokenizer: Presence, time_left: float
-) -> Dispatch:
+def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presence, time_left: float) -> Dispatch:
     """Sends `submit`, of whose time `time_left` seconds remain now, on its way along `route`."""
     choices = choices_of(submit)
     open_text = OpenText(
         request_id=submit.request_id,
         attempt=submit.attempt,
         gateway_id=submit.gateway_id,
-        prompt_tail=prompt_ids[-TAIL:],
-        prompt_tokens=len(prompt_ids),
+        prompt_tail=encoded.ids[-TAIL:],
+        prompt_tokens=len(encoded.ids),
         choices=choices,
         stop=submit.params.stop,
         min_tokens=submit.params.min_tokens,
         skip_special_tokens=submit.params.skip_special_tokens,
+        reasoning_tags=encoded.reasoning_tags,
+        reasoning_open=encoded.reasoning_open,
         time_left=time_left,
     )
     admit = Admit(
@@ -51,7 +49,7 @@ def dispatch(
         detokenizer_id=detokenizer.instance,
         replica_epoch=route.epoch,
         task=submit.task,
-        prompt_ids=prompt_ids,
+        prompt_ids=encoded.ids,
         params=submit.params,
         choices=choices,
         priority=submit.priority,
@@ -66,7 +64,7 @@ def dispatch(
         replica_epoch=route.epoch,
         detokenizer_id=detokenizer.instance,
         detokenizer_epoch=detokenizer.epoch,
-        prompt_tokens=len(prompt_ids),
+        prompt_tokens=len(encoded.ids),
         reason=route.reason,
     )
     return Dispatch(open_text, admit, routed)

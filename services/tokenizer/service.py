@@ -7,9 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from nats.errors import Error as NatsError
-from numpy.typing import NDArray
 from opentelemetry.trace import Span, SpanKind
 
 from radixmesh.services.tokenizer import encode, limits
@@ -123,7 +121,7 @@ class Tokenizer(Actor):
         directory = model_source.resolve(self._settings.model, weights=False)
         told = limits.from_config(directory)
         self._defaults = sampling_defaults(directory)
-        encoder = encode.load(directory)
+        encoder = encode.load(directory, self._settings.reasoning_parser)
         self._limits = Limits(told.max_model_len, told.vocab_size or encoder.vocab_size)
         return encoder
 
@@ -219,19 +217,19 @@ class Tokenizer(Actor):
 
     async def _send_on(self, submit: Submit, deadline: float, span: Span, *, threaded: bool) -> None:
         self._check_ready(deadline)
-        prompt_ids = await self._encode(submit, threaded=threaded)
+        encoded = await self._encode(submit, threaded=threaded)
         if threaded:
             self._check_ready(deadline)
         namespace = cache_namespace(submit.cache_salt, submit.lora)
-        route = self._router.choose(prompt_ids, namespace, len(choices_of(submit)))
+        route = self._router.choose(encoded.ids, namespace, len(choices_of(submit)))
         detokenizer = choose_detokenizer(submit.request_id, self._detokenizers())
         if route is None or detokenizer is None:
             raise self._not_ready("replica" if route is None else "detokenizer")
-        _describe(span, len(prompt_ids), route)
-        sent = dispatch(submit, prompt_ids, route, detokenizer, deadline - time.monotonic())
+        _describe(span, len(encoded.ids), route)
+        sent = dispatch(submit, encoded, route, detokenizer, deadline - time.monotonic())
         await self._publish(submit, sent, telemetry.headers_of(span))
 
-    async def _encode(self, submit: Submit, *, threaded: bool) -> NDArray[np.int32]:
+    async def _encode(self, submit: Submit, *, threaded: bool) -> encode.Encoded:
         if self._encoder is None:
             raise self._not_ready("tokenizer")
         now = self._limits_now()

@@ -17,7 +17,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Names that a message's reasoning goes by, the one that most templates read first."""
 
 _MARK = "\ue000continue here\ue000 "
@@ -153,7 +153,7 @@ class ChatTemplate:
         if not isinstance(final, str):
             raise ValueError(f"the last message has no {name!r} to continue")
         # Reasoning goes by several names, of which the template reads one.
-        same = [other for other in _REASONING if last.get(other) == final] if name in _REASONING else [name]
+        same = [other for other in REASONING_FIELDS if last.get(other) == final] if name in REASONING_FIELDS else [name]
         if not any(other in self._source for other in same):
             raise ValueError(f"the chat template does not use {name!r}, so it cannot be continued")
         last.update(dict.fromkeys(same, final + _MARK))
@@ -165,7 +165,7 @@ def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise TypeError("messages must be objects")
     plain = {key: value for key, value in message.items() if value is not None}
-    thought = next((plain[name] for name in _REASONING if name in plain), None)
+    thought = next((plain[name] for name in REASONING_FIELDS if name in plain), None)
     return plain if thought is None else {"thinking": thought, **plain, "reasoning_content": thought}
 
 

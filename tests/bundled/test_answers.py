@@ -120,9 +120,17 @@ def test_json_is_given_where_it_is_asked_for(client: openai.OpenAI) -> None:
 
 def test_thoughts_come_first_where_they_are_asked_for(client: openai.OpenAI) -> None:
     options = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
-    answer = say(client, "What is 12 + 15?", **options).choices[0].message.content
-    assert "</think>" in answer
-    assert answer.rsplit("</think>", 1)[1].strip() == "12 + 15 = 27."
+    message = say(client, "What is 12 + 15?", **options).choices[0].message
+    assert message.content == "12 + 15 = 27."
+    assert message.reasoning_content
+    assert "think>" not in message.reasoning_content
+    deltas = [chunk.choices[0].delta for chunk in say(client, "What is 12 + 15?", stream=True, **options)]
+    assert "".join(delta.reasoning_content or "" for delta in deltas) == message.reasoning_content
+    assert "".join(delta.content or "" for delta in deltas) == message.content
+    options["extra_body"]["separate_reasoning"] = False
+    whole = say(client, "What is 12 + 15?", **options).choices[0].message
+    assert whole.reasoning_content is None
+    assert [part.strip() for part in whole.content.split("</think>")] == [message.reasoning_content, message.content]
 
 
 def test_several_turns_are_understood_and_hit_the_cache(client: openai.OpenAI) -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer.small_tokenizers import byte_level, metaspace, sentencepiece, wordpiece
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer, decoders, models
 
-from radixmesh.services.detokenizer.incremental import REPLACEMENT, Decoder, WindowDecoder
+from radixmesh.services.detokenizer import vocabulary as vocabulary_module
+from radixmesh.services.detokenizer.incremental import REPLACEMENT, Decoder
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
@@ -24,12 +25,12 @@ FAST = ("byte_level", "sentencepiece", "metaspace")
 ids_and_cuts = st.lists(st.tuples(st.integers(0, 399), st.booleans()), max_size=40)
 
 
-def run(decoder: Decoder, ids: Sequence[int], cuts: Sequence[bool] | None = None) -> str:
-    """All text of `ids`, fed in pieces that end where `cuts` is true."""
+def run(decoder: Decoder, ids: Sequence[int], cuts: Sequence[bool] | int = 1) -> str:
+    """All text of `ids`, fed in pieces that end where `cuts` is true, or of so many tokens."""
     text, piece = "", []
     for position, token in enumerate(ids):
         piece.append(token)
-        if cuts is None or cuts[position]:
+        if len(piece) == cuts if isinstance(cuts, int) else cuts[position]:
             text += decoder.feed(piece)
             piece = []
     return text + decoder.feed(piece) + decoder.finish()
@@ -58,15 +59,15 @@ def test_cuts_do_not_matter(kind: str, pairs: list[tuple[int, bool]], tail: list
     assert run(vocabulary.decoder(tail, skip), ids, cuts) == one_by_one
 
 
+@pytest.mark.parametrize("windowed", [False, True])
 @settings(max_examples=150)
 @given(
     ids=st.lists(st.integers(0, 400), max_size=40), tail=st.lists(st.integers(4, 400), max_size=6), skip=st.booleans()
 )
-def test_byte_level_is_exactly_decode(ids: list[int], tail: list[int], skip: bool) -> None:
+def test_byte_level_is_exactly_decode(windowed: bool, ids: list[int], tail: list[int], skip: bool) -> None:
     """Also where the bytes are no UTF-8: U+FFFD stands where `decode` has it."""
-    tokenizer, vocabulary = byte_level(), VOCABULARIES["byte_level"]
-    whole = tokenizer.decode(tail + ids, skip_special_tokens=skip)
-    before = tokenizer.decode(tail, skip_special_tokens=skip)
+    vocabulary = FORMS["byte level and more" if windowed else "byte_level"]
+    whole, before = vocabulary.decode(tail + ids, skip), vocabulary.decode(tail, skip)
     got = run(vocabulary.decoder(tail, skip), ids)
     assert whole.endswith(got)
     assert whole.startswith(before.rstrip(REPLACEMENT))
@@ -158,19 +159,165 @@ def test_windows_give_decode(text: list[str]) -> None:
         assert tokenizer.decode(ids[:3]) + got == tokenizer.decode(ids)
 
 
-@settings(max_examples=60)
-@given(text=st.text(max_size=20))
-def test_windows_agree_with_the_fast_path(text: str) -> None:
-    tokenizer, vocabulary = byte_level(), VOCABULARIES["byte_level"]
-    ids = tokenizer.encode(text).ids
-    assert run(WindowDecoder(lambda some: vocabulary.decode(some, True), []), ids) == text
+# -- decoders that no byte rule describes --
 
 
-def test_windows_do_not_wait_for_ever() -> None:
-    """A real U+FFFD, or endless broken bytes, must not stall the text."""
-    broken = next(token for token in range(400) if byte_level().id_to_token(token) == "ÿ")
-    decoder = WindowDecoder(lambda some: VOCABULARIES["byte_level"].decode(some, True), [])
-    assert len("".join(decoder.feed([broken]) for _ in range(100))) > 80
+def decoded_by(decoder: decoders.Decoder | None, base: Callable[[], Tokenizer] = sentencepiece) -> Tokenizer:
+    """The tokenizer of `base`, with another decoder."""
+    tokenizer = Tokenizer.from_str(base().to_str())
+    tokenizer.decoder = decoder
+    return tokenizer
+
+
+def suffixed() -> Tokenizer:
+    """The kind that marks the ends of words."""
+    words = ["the</w>", "qu", "ick</w>", "fox</w>", "é", "日</w>"]
+    tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=[]))
+    tokenizer.decoder = decoders.BPEDecoder()
+    return tokenizer
+
+
+WINDOWED: dict[str, Tokenizer] = {
+    "two leading spaces": decoded_by(
+        decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 2, 0)]
+        )
+    ),
+    "fallback and metaspace": decoded_by(decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])),
+    "fallback, fused first": decoded_by(
+        decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " ")])
+    ),
+    "fallback alone, nested": decoded_by(
+        decoders.Sequence([decoders.Sequence([decoders.ByteFallback()]), decoders.Strip("_", 1, 0)])
+    ),
+    "byte level and more": decoded_by(decoders.Sequence([decoders.ByteLevel(), decoders.Strip("#", 1, 0)]), byte_level),
+    "wordpiece": wordpiece(),
+    "suffixes": suffixed(),
+    "repetitions": decoded_by(decoders.CTC(pad_token="<s>", word_delimiter_token="▁"), byte_level),
+    "none": decoded_by(None),
+}
+FORMS = {**VOCABULARIES, **{name: Vocabulary(tokenizer) for name, tokenizer in WINDOWED.items()}}
+WITH_BYTES = [name for name in FORMS if name not in ("wordpiece", "suffixes", "repetitions", "none", "metaspace")]
+
+
+@pytest.mark.parametrize("form", WINDOWED)
+def test_these_are_decoded_by_windows(form: str) -> None:
+    assert FORMS[form].rule is None
+
+
+@pytest.mark.parametrize("form", ["wordpiece", "suffixes", "repetitions", "none"])
+@settings(max_examples=150)
+@given(ids=st.lists(st.integers(0, 12), max_size=30), split=st.integers(0, 20), skip=st.booleans())
+def test_forms_without_bytes_are_exactly_decode(form: str, ids: list[int], split: int, skip: bool) -> None:
+    vocabulary = FORMS[form]
+    whole, before = vocabulary.decode(ids, skip), vocabulary.decode(ids[:split], skip)
+    assert run(vocabulary.decoder(ids[:split], skip), ids[split:]) == whole.removeprefix(before)
+
+
+TEXTS = st.lists(
+    st.one_of(st.text(max_size=6), st.sampled_from(["the quick", "  fox", "日本語", "🙂🙂🙂", "é" * 9, "\ufffd", "▁"])),
+    max_size=5,
+).map("".join)
+
+
+@pytest.mark.parametrize("form", WITH_BYTES)
+@settings(max_examples=120)
+@given(asked=TEXTS, said=TEXTS, skip=st.booleans(), size=st.integers(1, 4))
+def test_every_form_gives_valid_text_as_it_is(form: str, asked: str, said: str, skip: bool, size: int) -> None:
+    """Behind any prompt, however far the tail of it that is known reaches back into a character."""
+    vocabulary, tokenizer = FORMS[form], (byte_level() if "byte" in form else sentencepiece())
+    prompt, answer = (tokenizer.encode(text, add_special_tokens=False).ids for text in (asked, said))
+    before, whole = vocabulary.decode(prompt, skip), vocabulary.decode(prompt + answer, skip)
+    assert whole.startswith(before)
+    assert run(vocabulary.decoder(prompt, skip), answer, size) == whole[len(before) :]
+    if before.strip():
+        assert run(vocabulary.decoder(prompt[-16:], skip), answer, size) == whole[len(before) :]
+
+
+def bytes_of(form: str, data: bytes) -> list[int]:
+    """One token a byte."""
+    if "byte level" not in form and form != "byte_level":
+        return [3 + byte for byte in data]
+    alphabet = {byte: char for char, byte in vocabulary_module._ALPHABET.items()}
+    ids = [byte_level().token_to_id(alphabet[byte]) for byte in data]
+    return [token for token in ids if token is not None]
+
+
+BROKEN = st.lists(
+    st.one_of(
+        st.binary(max_size=3),
+        st.sampled_from(["日".encode(), "🙂".encode(), b"\xe6\x97", b"\xf0\x9f\x99", b"\xff", "é".encode(), b"ab"]),
+    ),
+    max_size=12,
+).map(lambda parts: b"x" + b"".join(parts))  # not at the very start, where some decoders drop characters
+
+
+@pytest.mark.parametrize("form", WITH_BYTES)
+@settings(max_examples=120)
+@given(
+    data=BROKEN,
+    split=st.integers(0, 40),
+    size=st.integers(1, 4),
+)
+def test_every_form_keeps_valid_characters_among_broken_bytes(form: str, data: bytes, split: int, size: int) -> None:
+    """One U+FFFD for each maximal invalid part; but none for one that the prompt began."""
+    vocabulary, ids = FORMS[form], bytes_of(form, data)
+    whole = data.decode("utf-8", "replace")
+    assert run(vocabulary.decoder([], True), ids, size) == whole
+    prompt, tail = data[:split], ids[:split]
+    incremental = codecs.getincrementaldecoder("utf-8")("replace")
+    before = incremental.decode(prompt)
+    answer = whole[len(before) :]
+    opened = incremental.getstate()[0]
+    if opened and answer.startswith(REPLACEMENT) and not data[len(prompt) - len(opened) :].startswith(b"\xef\xbf\xbd"):
+        answer = answer[1:]
+    assert run(vocabulary.decoder(tail, True), ids[split:], size) == answer
+
+
+@pytest.mark.parametrize("form", WITH_BYTES)
+def test_a_prompt_that_ends_inside_of_a_character(form: str) -> None:
+    vocabulary = FORMS[form]
+    first, second = bytes_of(form, "日".encode()), bytes_of(form, "本".encode())
+    for known in (1, 2):
+        tail = [*bytes_of(form, b"ab"), *second, *first[:known]]
+        assert run(vocabulary.decoder(tail, True), [*first[known:], *second]) == "日本"
+        assert run(vocabulary.decoder(tail, True), second) == "本"
+        assert run(vocabulary.decoder(tail, True), bytes_of(form, b"a\xff")) == "a" + REPLACEMENT
+        assert run(vocabulary.decoder(tail, True), [2, *second]) == "本"
+        assert run(vocabulary.decoder(tail, True), []) == ""
+    assert run(vocabulary.decoder(first[:1], True), first[1:2]) == ""
+    assert run(vocabulary.decoder(first[:1], True), [first[1], *bytes_of(form, b"x")]) == "x"
+
+
+@pytest.mark.parametrize("form", WITH_BYTES)
+def test_a_character_as_long_as_a_window_and_longer(form: str) -> None:
+    """Every border of a window falls somewhere into a character of four bytes."""
+    text = "🙂日é" * 40
+    ids = bytes_of(form, text.encode())
+    assert run(FORMS[form].decoder([], True), ids) == text
+    for start in range(1, 12):
+        whole = text.encode()[start + 16 :].decode("utf-8", "ignore")
+        assert run(FORMS[form].decoder(ids[start : start + 16], True), ids[start + 16 :]).endswith(whole)
+
+
+def test_hidden_tokens_do_not_use_up_a_window() -> None:
+    vocabulary = FORMS["wordpiece"]
+    fox, quick = (wordpiece().token_to_id(word) for word in ("fox", "quick"))
+    hidden = Vocabulary(wordpiece(), ["[UNK]"])
+    assert run(hidden.decoder([], True), [fox, *[0] * 20, quick]) == "fox quick"
+    assert run(vocabulary.decoder([], True), [fox, *[10**6] * 20, quick]) == "fox quick"
+
+
+def test_a_real_replacement_character_is_shown_at_once() -> None:
+    for form in WITH_BYTES:
+        decoder = FORMS[form].decoder([], True)
+        assert decoder.feed(bytes_of(form, f"a{REPLACEMENT}".encode())) == f"a{REPLACEMENT}"
+
+
+@pytest.mark.parametrize("form", WITH_BYTES)
+def test_broken_bytes_do_not_wait_for_ever(form: str) -> None:
+    decoder, (broken,) = FORMS[form].decoder([], True), bytes_of(form, b"\xff")
+    assert "".join(decoder.feed([broken]) for _ in range(100)) == REPLACEMENT * 100
 
 
 def test_an_unexpected_decoder_is_noticed(caplog: pytest.LogCaptureFixture) -> None:

@@ -177,6 +177,7 @@ class Ring:
         finish: Finish = Finish.RUNNING,
         reason: str | int | None = None,
         text: str | None = None,
+        reasoning: str = "",
     ) -> None:
         said = "".join(word(choice, index) for index in range(first, first + count)) if text is None else text
         batch = TextBatch(
@@ -188,6 +189,7 @@ class Ring:
             counts=np.array([count]),
             tokens=np.array([token(choice, index) for index in range(first, first + count)]),
             texts=[said],
+            reasoning=[reasoning] if reasoning else [],
             finish=np.array([finish]),
             stop_reasons=[reason],
             prompt_tokens=np.array([PROMPT_TOKENS]),
@@ -292,6 +294,26 @@ class Ring:
         await self._routed(submit)
         await self._say(submit, 0, 0, 2)
         await self._say(submit, 0, 2, 1, Finish.STOP, reason="END", text="")
+
+    async def _play_think(self, submit: Submit, _argument: str) -> None:
+        """Thoughts, their end together with the first word, and another word. The first attempt dies on the way."""
+        self._check_resumed(submit)
+        await self._routed(submit)
+        for choice in self._choices(submit):
+            index = choice.index
+            if len(choice.resumed) == 0:
+                await self._say(submit, index, 0, 1, text="")
+                await self._say(submit, index, 1, 1, text="", reasoning="hm, ")
+            if submit.attempt > 0:
+                await self._say(submit, index, 2, 1, text=word(index, 0), reasoning='"so"')
+                await self._say(submit, index, 3, 1, Finish.STOP, text=word(index, 1))
+        if submit.attempt == 0:
+            await self._fail(submit, ErrorCode.REPLICA_LOST)
+
+    async def _play_muse(self, submit: Submit, _argument: str) -> None:
+        """Thoughts and no end of them."""
+        await self._routed(submit)
+        await self._say(submit, 0, 0, 3, Finish.LENGTH, text="", reasoning="hm, hm")
 
     async def _play_unicode(self, submit: Submit, _argument: str) -> None:
         """A character in two tokens: the first has no text yet."""

@@ -142,6 +142,75 @@ async def test_stop_string_is_told(client: openai.AsyncOpenAI, ring: Ring) -> No
     assert answer.usage.completion_tokens == 3
 
 
+async def test_thoughts_have_a_place_of_their_own(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    """Across a lost replica, with choices; no chunk has both, and none is said twice."""
+    answer = await client.chat.completions.create(model=MODEL, messages=user("think"), n=2)
+    for choice in answer.choices:
+        told = choice.message.model_dump()
+        assert (told["reasoning_content"], told["content"]) == ('hm, "so"', words(2, choice.index))
+    assert {submit.separate_reasoning for submit in ring.submits} == {True}
+    assert len(ring.submits) == 2
+    thoughts, texts, last = ["", ""], ["", ""], [False, False]
+    first: set[int] = set()
+    async for chunk in await client.chat.completions.create(model=MODEL, messages=user("think"), n=2, stream=True):
+        (choice,) = chunk.choices
+        delta = choice.delta.model_dump(exclude_unset=True)
+        assert (delta.get("role") == "assistant") == (choice.index not in first)
+        first.add(choice.index)
+        assert not (delta["reasoning_content"] and delta.get("content"))
+        assert not (delta["reasoning_content"] and texts[choice.index])
+        thoughts[choice.index] += delta["reasoning_content"] or ""
+        texts[choice.index] += delta.get("content") or ""
+        last[choice.index] = choice.finish_reason == "stop"
+    assert (thoughts, texts, last) == (['hm, "so"'] * 2, [words(2), words(2, 1)], [True, True])
+
+
+async def test_an_answer_may_be_thoughts_alone_or_none(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    for text, reasoning, content in (("muse", "hm, hm", None), ("echo:1", None, words(1))):
+        answer = await client.chat.completions.create(model=MODEL, messages=user(text))
+        told = answer.choices[0].message.model_dump()
+        assert (told["reasoning_content"], told["content"]) == (reasoning, content)
+    chunks = [
+        chunk.choices[0].delta.model_dump(exclude_unset=True)
+        async for chunk in await client.chat.completions.create(model=MODEL, messages=user("echo:3"), stream=True)
+    ]
+    assert all(delta["reasoning_content"] is None for delta in chunks)
+
+
+async def test_thoughts_may_be_left_where_they_are(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    await client.chat.completions.create(
+        model=MODEL, messages=user("echo:1"), extra_body={"separate_reasoning": False}
+    )
+    await client.completions.create(model=MODEL, prompt="echo:1")
+    assert [submit.separate_reasoning for submit in ring.submits] == [False, False]
+    with pytest.raises(openai.BadRequestError) as wrong:
+        await client.chat.completions.create(
+            model=MODEL, messages=user("hi"), extra_body={"separate_reasoning": "yes"}
+        )
+    assert wrong.value.param == "separate_reasoning"
+
+
+async def test_nothing_is_added_to_messages(client: openai.AsyncOpenAI, ring: Ring) -> None:
+    call: Any = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    chat: Any = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "content": None, "tool_calls": [call], "name": None, "audio": None},
+        {"role": "assistant", "content": None, "refusal": "I cannot."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}, {"type": "text", "text": "Sorry."}]},
+        {"role": "assistant", "content": "", "reasoning_content": "hm"},
+        {"role": "user", "content": "echo:1", "name": "bob"},
+    ]
+    await client.chat.completions.create(model=MODEL, messages=chat)
+    assert ring.submits[0].messages == [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "content": "I cannot.", "refusal": "I cannot."},
+        {"role": "assistant", "content": "No.\nSorry."},
+        {"role": "assistant", "content": "", "reasoning_content": "hm"},
+        {"role": "user", "content": "echo:1", "name": "bob"},
+    ]
+
+
 async def test_a_seed_is_drawn_once(client: openai.AsyncOpenAI, ring: Ring) -> None:
     await client.completions.create(model=MODEL, prompt="lost:2")
     await client.completions.create(model=MODEL, prompt="echo:1")

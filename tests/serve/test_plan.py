@@ -136,6 +136,13 @@ def test_set_passes_any_flag_to_one_service() -> None:
     assert "--max-queued" not in units["gateway-0"].processes[0].argv
 
 
+def test_the_reasoning_parser_is_the_tokenizers() -> None:
+    units = planned("--reasoning-parser", "qwen3")
+    assert flag(units["tokenizer-0"].processes[0], "--reasoning-parser") == "qwen3"
+    assert "--reasoning-parser" not in units["detokenizer-0"].processes[0].argv
+    assert "--reasoning-parser" not in planned()["tokenizer-0"].processes[0].argv
+
+
 def test_the_api_key_is_on_no_command_line() -> None:
     units = planned("--api-key", "hush")
     assert units["gateway-0"].processes[0].environ["RADIXMESH_API_KEY"] == "hush"

@@ -60,7 +60,7 @@ def refused(encoder: encode.Encoder, request: Submit, limits: Limits = ROOMY) ->
 
 
 def text_of(encoder: encode.Encoder, **fields: Any) -> str:
-    decoded: str = byte_level().decode(encoder.encode(submit(**fields), ROOMY).tolist(), skip_special_tokens=False)
+    decoded: str = byte_level().decode(encoder.encode(submit(**fields), ROOMY).ids.tolist(), skip_special_tokens=False)
     return decoded
 
 
@@ -76,13 +76,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[encode.Encoder
 @given(text=st.text(min_size=1, max_size=40))
 def test_text_as_transformers_encodes_it(pairs: list[tuple[encode.Encoder, Any]], text: str) -> None:
     for encoder, tokenizer in pairs:
-        assert encoder.encode(submit(text=text), ROOMY).tolist() == tokenizer(text)["input_ids"]
+        assert encoder.encode(submit(text=text), ROOMY).ids.tolist() == tokenizer(text)["input_ids"]
 
 
 def test_bos_is_the_tokenizers_own_business(plain: encode.Encoder, chat: encode.Encoder) -> None:
-    assert plain.encode(submit(text="the fox"), ROOMY)[0] == 1
-    assert plain.encode(submit(text=""), ROOMY).tolist() == [1]
-    assert chat.encode(submit(text="the"), ROOMY).tolist() == byte_level().encode("the").ids
+    assert plain.encode(submit(text="the fox"), ROOMY).ids[0] == 1
+    assert plain.encode(submit(text=""), ROOMY).ids.tolist() == [1]
+    assert chat.encode(submit(text="the"), ROOMY).ids.tolist() == byte_level().encode("the").ids
     assert refused(chat, submit(text="")).message == "the prompt is empty: it has no tokens"
 
 
@@ -95,7 +95,7 @@ def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
         "pad_token": "<|endoftext|>",
     }  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(fields))
-    ids = encode.load(tmp_path).encode(submit(text="the quick brown fox jumps"), ROOMY)
+    ids = encode.load(tmp_path).encode(submit(text="the quick brown fox jumps"), ROOMY).ids
     assert ids.tolist() == byte_level().encode("the quick brown fox jumps").ids
 
 
@@ -103,7 +103,7 @@ def test_chat_as_transformers_renders_it(chat: encode.Encoder, tmp_path: Path) -
     messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "Ça va? 🙂"}]
     tokenizer = AutoTokenizer.from_pretrained(save_chat_model(tmp_path))
     wanted = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    assert chat.encode(submit(messages=messages), ROOMY).tolist() == wanted
+    assert chat.encode(submit(messages=messages), ROOMY).ids.tolist() == wanted
 
 
 def test_chat_template_kwargs(chat: encode.Encoder) -> None:
@@ -135,6 +135,13 @@ def test_content_parts_and_tool_arguments_become_plain() -> None:
     (message,) = plain_messages([{"role": "assistant", "content": None, "tool_calls": [call, "odd"]}])
     assert message["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}, "odd"]
     assert call["function"]["arguments"] == '{"x": 1}'  # type: ignore[index]
+    old = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    assert plain_messages([old]) == [
+        {
+            "role": "assistant",
+            "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+        }
+    ]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,49 @@ def test_messages_that_cannot_be_plain(chat: encode.Encoder, message: dict[str, 
     assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, param)
 
 
+ASKING = (
+    "{% for m in messages %}{{ m.role }}"
+    "{% for field in ('content', 'name', 'tool_calls', 'reasoning_content') %}"
+    "{% if m[field] is defined %} {{ field }}{% endif %}{% endfor %};{% endfor %}"
+)
+"""Tells which fields its messages have."""
+
+
+@pytest.mark.parametrize(
+    ("message", "there"),
+    [
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, " tool_calls"),
+        ({"role": "assistant", "content": None, "tool_calls": None, "name": None}, ""),
+        ({"role": "user", "content": "", "name": "bob"}, " content name"),
+        ({"role": "assistant", "content": "x", "reasoning_content": ""}, " content reasoning_content"),
+        ({"role": "tool"}, ""),
+    ],
+)
+def test_a_template_sees_the_fields_that_a_message_has(tmp_path: Path, message: dict[str, Any], there: str) -> None:
+    """Neither what the client left out nor what it gave as null; `transformers` says the same."""
+    directory = save_chat_model(tmp_path, ASKING)
+    assert text_of(encode.load(directory), messages=[message]) == f"{message['role']}{there};"
+    told = AutoTokenizer.from_pretrained(directory).apply_chat_template([message], tokenize=False)
+    assert told == f"{message['role']}{there};"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ '<|im_start|>' + m['content'] }}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m.content | trim + '' }}{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m.content.strip() }}{% endfor %}",
+    ],
+)
+def test_a_template_that_does_not_ask_gets_empty_content(tmp_path: Path, template: str) -> None:
+    """Messages without content are usual beside tool calls, and many templates concatenate."""
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    encoder = encode.load(save_chat_model(tmp_path, template))
+    assert text_of(encoder, messages=messages) == "<|im_start|>hi<|im_start|>"
+    assert text_of(encoder, messages=[messages[0], {"role": "assistant"}]) == "<|im_start|>hi<|im_start|>"
+
+
 def test_tools(tools: encode.Encoder, chat: encode.Encoder) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
@@ -164,7 +214,7 @@ def test_tools(tools: encode.Encoder, chat: encode.Encoder) -> None:
     assert text_of(tools, messages=messages, tools=[tool]) == "weather;<|im_start|>x<|im_start|>yBern"
     error = refused(chat, submit(messages=messages[:1], tools=[tool]))
     assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "tools")
-    assert chat.encode(submit(messages=messages[:1], tools=[]), ROOMY).size
+    assert chat.encode(submit(messages=messages[:1], tools=[]), ROOMY).ids.size
 
 
 def test_template_errors_are_told(chat: encode.Encoder, plain: encode.Encoder, tmp_path: Path) -> None:
@@ -180,7 +230,7 @@ def test_template_errors_are_told(chat: encode.Encoder, plain: encode.Encoder, t
 
 
 def test_token_ids_pass_through(chat: encode.Encoder) -> None:
-    assert chat.encode(submit(token_ids=[5, 400, 0]), ROOMY).tolist() == [5, 400, 0]
+    assert chat.encode(submit(token_ids=[5, 400, 0]), ROOMY).ids.tolist() == [5, 400, 0]
     for ids, wrong in (([5, 401], "401"), ([-1, 3], "-1")):
         error = refused(chat, submit(token_ids=ids))
         assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, "prompt")
@@ -188,7 +238,7 @@ def test_token_ids_pass_through(chat: encode.Encoder) -> None:
         assert "0 to 400" in error.message
     assert "empty" in refused(chat, submit(token_ids=[])).message
     assert "-2" in refused(chat, submit(token_ids=[-2]), Limits()).message
-    assert chat.encode(submit(token_ids=[10**6]), Limits()).tolist() == [10**6]
+    assert chat.encode(submit(token_ids=[10**6]), Limits()).ids.tolist() == [10**6]
 
 
 def test_encoded_text_must_fit_the_models_vocabulary(chat: encode.Encoder) -> None:
@@ -232,7 +282,7 @@ IDS = list(range(10, 20))
 def test_lengths(chat: encode.Encoder, limit: int, fields: dict[str, Any], words: list[str] | None) -> None:
     request = submit(token_ids=IDS, **fields)
     if words is None:
-        assert chat.encode(request, Limits(limit, 401)).tolist() == IDS
+        assert chat.encode(request, Limits(limit, 401)).ids.tolist() == IDS
     else:
         error = refused(chat, request, Limits(limit, 401))
         assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
@@ -296,7 +346,7 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
     assert (chat.vocab_size, chat.has_chat_template, plain.has_chat_template) == (401, True, False)
-    assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).dtype
+    assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).ids.dtype
 
 
 def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", metavar="PATH_OR_HUB_ID", help="Hugging Face directory or hub id (default: a bundled one)")
     add("--served-model-name", metavar="NAME", help="default: the last path component of --model")
+    add("--reasoning-parser", metavar="NAME", help="how it marks thoughts (default: as its chat template does)")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
     add("--quantization", choices=["w8a16", "w4a16"], help="weights in 8 or 4 bits, rounded at load")
     add("--max-model-len", type=int, metavar="TOKENS", help="prompt and output (default: the model's)")
@@ -114,6 +115,7 @@ def from_args(args: argparse.Namespace) -> Options:
     _within("port", args.port, 0, 65536 - args.gateways)
     _within("grpc_port", args.grpc_port, GRPC_OFF, 65536 - args.gateways)
     given = {name: getattr(args, name) for name in _WORKER_FLAGS}
+    parser = [("tokenizer", "reasoning-parser", args.reasoning_parser)] if args.reasoning_parser else []
     return Options(
         model=args.model,
         served_model_name=args.served_model_name,
@@ -127,7 +129,7 @@ def from_args(args: argparse.Namespace) -> Options:
         tp=args.tp,
         threads=args.threads,
         worker_flags=tuple((name, str(value)) for name, value in given.items() if value is not None),
-        settings=tuple(_setting(text) for text in args.settings),
+        settings=(*parser, *(_setting(text) for text in args.settings)),
         nats_url=args.nats_url,
         namespace=args.namespace,
         api_key=args.api_key,
