@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import aiohttp
@@ -13,6 +15,7 @@ from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.errors import FACES
+from radixmesh.services.gateway.grpc.statuses import STATUSES
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.errors import ErrorCode
 
@@ -39,7 +42,13 @@ def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
 
 
 def test_every_code_has_a_face() -> None:
-    assert set(FACES) == set(ErrorCode)
+    assert set(FACES) == set(STATUSES) == set(ErrorCode)
+
+
+def test_the_http_face_does_not_need_grpc() -> None:
+    loaded = "import sys, radixmesh.services.gateway.http; print([name for name in sys.modules if 'grpc' in name])"
+    done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 BAD_FIELDS = [

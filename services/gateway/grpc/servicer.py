@@ -10,9 +10,10 @@ import grpc
 
 from radixmesh.services.gateway.chat import template_messages
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.errors import FACES, invalid, retry_after
+from radixmesh.services.gateway.errors import invalid, retry_after
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
+from radixmesh.services.gateway.grpc.statuses import STATUSES
 from radixmesh.services.gateway.http import key_matches
 from radixmesh.services.gateway.intake import Prompt, make_prompt, validate
 from radixmesh.services.gateway.live import Delta, LiveRequest
@@ -77,17 +78,17 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
             status = grpc.StatusCode.OK
             return result
         except RequestError as error:
-            failure, status = error, FACES[error.code].grpc
+            failure, status = error, STATUSES[error.code]
         except Exception:
             log.exception("%s failed", name)
             failure = RequestError(ErrorCode.INTERNAL, "the gateway failed on this request")
-            status = FACES[failure.code].grpc
+            status = STATUSES[failure.code]
         finally:
             self._metrics.requests.labels(f"grpc/{name}", status.name).inc()
         return await self._refuse(context, failure)
 
     async def _refuse(self, context: Context, failure: RequestError) -> NoReturn:
-        await context.abort(FACES[failure.code].grpc, failure.message, _trailer(failure))
+        await context.abort(STATUSES[failure.code], failure.message, _trailer(failure))
 
     async def _generate(self, request: pb.GenerateRequest, context: Context, headers: dict[str, str]) -> None:
         news = asyncio.Event()
