@@ -20,8 +20,8 @@ MAX_DEPTH = 64
 
 M = TypeVar("M", bound=BaseModel)
 
-_NOT_FINITE = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}")
-"""What a number that is not finite looks like; also found in harmless strings."""
+_NOT_FINITE = re.compile(rb"NaN|Infinity|\d[eE]\+?\d\d|\d{299}")
+"""What a number may look like that is not finite as a float; most that do are, and harmless strings do too."""
 _JSON_NAMES: dict[type, str] = {
     list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null",
 }  # fmt: skip

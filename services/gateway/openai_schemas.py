@@ -18,6 +18,8 @@ MAX_SEQUENCES = 1024
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
+MIN_REPETITION_PENALTY = 1e-6
+"""Scores are divided by it, as 32-bit floats: by much less than this they would not stay finite."""
 _INT32 = 2**31
 _INT64 = 2**63
 
@@ -61,7 +63,7 @@ class Sampling(Fields):
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    repetition_penalty: float = Field(1.0, ge=MIN_REPETITION_PENALTY, le=2)
     logit_bias: dict[BiasKey, Bias] = Field({}, max_length=1024)
     seed: int | None = Field(None, ge=-_INT64, le=2 * _INT64 - 1)
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)

@@ -80,6 +80,11 @@ BAD_FIELDS = [
     (TEXT, text(presence_penalty=3), "presence_penalty"),
     (TEXT, text(frequency_penalty=-3), "frequency_penalty"),
     (TEXT, text(repetition_penalty=0), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=1e-320), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=1e-37), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=10**400), "repetition_penalty"),
+    (TEXT, text(temperature=-1e-320), "temperature"),
+    (TEXT, text(logit_bias={"5": 10**400}), "logit_bias.5"),
     (TEXT, text(max_tokens=0), "max_tokens"),
     (TEXT, text(max_tokens=10**30), "max_tokens"),
     (TEXT, text(min_tokens=17), "min_tokens"),
@@ -153,8 +158,33 @@ async def test_bad_bodies_are_explained(http: aiohttp.ClientSession) -> None:
         status, error, _ = await post(http, TEXT, body)
         assert (status, error["code"]) == (400, "invalid_request"), body[:40]
         assert word in error["message"]
-    status, error, _ = await post(http, TEXT, b'{"model": "toy/model", "prompt": "x", "temperature": 1e999}')
-    assert (status, error["param"]) == (400, "temperature")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+0400", "1" + "0" * 309 + ".0", "1" + "0" * 250 + "e60", "NaN"])
+async def test_numbers_that_are_not_finite_are_named(http: aiohttp.ClientSession, ring: Ring, number: str) -> None:
+    """Also where no schema looks: in what only a chat template sees."""
+    for path, param in ((TEXT, "temperature"), (CHAT, "chat_template_kwargs.a.0")):
+        fields = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": [0.5]}}
+        body = json.dumps(
+            {"model": MODEL, "prompt": "x", "temperature": 0.5} if path == TEXT else {"model": MODEL, **fields}
+        )
+        status, error, _ = await post(http, path, body.replace("0.5", number).encode())
+        assert (status, error["param"]) == (400, param)
+        assert "finite" in error["message"]
+    assert ring.submits == []
+
+
+async def test_numbers_at_the_edge_of_what_is_finite_are_served(http: aiohttp.ClientSession) -> None:
+    for name, value in (
+        ("temperature", 1e-320),
+        ("temperature", 1e-6),
+        ("top_p", 1e-320),
+        ("min_p", 1e-320),
+        ("repetition_penalty", 1e-6),
+        ("presence_penalty", 1e-320),
+    ):
+        async with http.post(TEXT, json=text(**{name: value})) as response:
+            assert response.status == 200, name
 
 
 async def test_surrogate_pairs_are_fine(http: aiohttp.ClientSession, ring: Ring) -> None:

@@ -89,6 +89,8 @@ async def test_the_stream_is_unbroken_and_tells_stops(stub: Any) -> None:
     [
         (generate_request(n=0), Code.INVALID_ARGUMENT, "n"),
         (generate_request(temperature=float("nan")), Code.INVALID_ARGUMENT, "temperature"),
+        (generate_request(repetition_penalty=1e-320), Code.INVALID_ARGUMENT, "repetition_penalty"),
+        (generate_request(logit_bias={1: float("inf")}), Code.INVALID_ARGUMENT, "logit_bias.1"),
         (generate_request(max_tokens=2, min_tokens=3), Code.INVALID_ARGUMENT, "min_tokens"),
         (generate_request(""), Code.INVALID_ARGUMENT, "text"),
         (pb.GenerateRequest(model=MODEL), Code.INVALID_ARGUMENT, "prompt"),
