@@ -14,6 +14,14 @@ from radixmesh.shared.messages import Finish
 FINISH_REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.CANCELLED: "abort"}
 DONE = b"data: [DONE]\n\n"
 
+_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+"""JSON may hold these as they are, but clients that split events at Unicode's line ends would cut it there."""
+
+
+def on_the_wire(text: str) -> bytes:
+    """JSON, or events of it, as UTF-8 with no line end inside a string, whatever a client takes for one."""
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode()
+
 
 class Style(Protocol):
     """How one endpoint writes an answer."""

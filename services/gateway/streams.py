@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from radixmesh.services.gateway.answer import DONE, Answer, Job
+from radixmesh.services.gateway.answer import DONE, Answer, Job, on_the_wire
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import error_body
 from radixmesh.services.gateway.live import LiveRequest
@@ -89,7 +89,7 @@ async def _whole(client: _Client, job: Job) -> web.Response:
     if client.error is not None:
         raise client.error
     reply = Answer(job, client.lives[0].request_id)
-    body = json.dumps(reply.whole(client.lives), ensure_ascii=False).encode()
+    body = on_the_wire(json.dumps(reply.whole(client.lives), ensure_ascii=False))
     return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": reply.id})
 
 
@@ -100,7 +100,7 @@ async def _stream(client: _Client, job: Job, client_timeout: float) -> web.Strea
         await client.news()
         error, ended = client.error, client.ended
         chunks = [reply.chunk(prompt, delta) for prompt, live in enumerate(client.lives) for delta in live.take()]
-        data = "".join(chunks).encode()
+        data = on_the_wire("".join(chunks))
         if error is not None and not data and not response.prepared:
             raise error
         if not response.prepared and (data or ended):

@@ -293,6 +293,13 @@ class Ring:
         await self._say(submit, 0, 0, 2)
         await self._say(submit, 0, 2, 1, Finish.STOP, reason="END", text="")
 
+    async def _play_say(self, submit: Submit, argument: str) -> None:
+        """`say:TEXT`: that text, character by character."""
+        await self._routed(submit)
+        for index, character in enumerate(argument):
+            await self._say(submit, 0, index, 1, text=character)
+        await self._say(submit, 0, len(argument), 1, Finish.STOP, reason=argument, text="")
+
     async def _play_unicode(self, submit: Submit, _argument: str) -> None:
         """A character in two tokens: the first has no text yet."""
         await self._routed(submit)
