@@ -5,6 +5,7 @@ import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp.http import HttpProcessingError
 from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.chat import chat_job
 from radixmesh.services.gateway.completions import completion_job
+from radixmesh.services.gateway.connection import Connection
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import FACES, error_body, invalid, retry_after
 from radixmesh.services.gateway.intake import parse_object
@@ -74,7 +76,11 @@ class HttpFace:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks the key, counts the request, and gives every error OpenAI's shape."""
-        with telemetry.current(telemetry.context_from(request.headers)):
+        connection = Connection.of(request)
+        with (
+            telemetry.current(telemetry.context_from(request.headers)),
+            connection.serving(request) if connection is not None else nullcontext(),
+        ):
             return await self._answered(request, handler)
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
