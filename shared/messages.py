@@ -203,6 +203,8 @@ class Submit(Message):
     """Chat messages, as OpenAI defines them, for the model's chat template."""
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    add_special_tokens: bool | None = None
+    """Whether the encoded text gets what the tokenizer adds around texts; None: for `text` yes, for `messages` no."""
     params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""

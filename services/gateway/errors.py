@@ -35,15 +35,20 @@ FACES: dict[ErrorCode, Face] = {
 }
 
 
-def error_object(error: RequestError) -> dict[str, Any]:
-    """OpenAI's error object."""
-    body = {"message": error.message, "type": FACES[error.code].kind, "param": error.param, "code": error.code.value}
-    return {"error": body}
+def error_object(error: RequestError, status: int | None = None) -> dict[str, Any]:
+    """OpenAI's error object, and beside it the flat form that clients of other servers read.
+
+    Args:
+        status: HTTP's, where it is not the code's own.
+    """
+    told = {"message": error.message, "type": FACES[error.code].kind, "param": error.param}
+    flat = {"object": "error", **told, "code": FACES[error.code].http if status is None else status}
+    return {"error": {**told, "code": error.code.value}, **flat}
 
 
-def error_body(error: RequestError) -> bytes:
+def error_body(error: RequestError, status: int | None = None) -> bytes:
     """`error_object` as JSON."""
-    return json.dumps(error_object(error)).encode()
+    return json.dumps(error_object(error, status)).encode()
 
 
 def retry_after(error: RequestError) -> dict[str, str]:

@@ -10,6 +10,10 @@ from radixmesh.shared.messages import Routed
 class Mesh(Protocol):
     """What the table asks of presence."""
 
+    def named(self, model: str) -> str:
+        """The model that a client means by a name, or by none (empty); `model` itself where nobody knows."""
+        ...
+
     def missing(self, model: str) -> str:
         """What keeps `model` from being served, for people; empty if nothing does."""
         ...

@@ -38,7 +38,7 @@ class Gateway(Actor):
         self._settings = settings
         self.http_url = ""
         self.grpc_address = ""
-        self._mesh = MeshView(self.members)
+        self._mesh = MeshView(self.members, settings.strict_model_names)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._grpc: GrpcFace | None = None
@@ -103,8 +103,7 @@ class Gateway(Actor):
 
     async def _open_http(self) -> None:
         settings = self._settings
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
-        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, key, settings.max_body_bytes)
+        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, settings)
         self._runner = web.AppRunner(
             face.app, access_log=None, logger=SERVER_LOG, handler_cancellation=True, shutdown_timeout=0.5
         )

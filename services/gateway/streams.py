@@ -112,16 +112,16 @@ async def _whole(client: _Client, job: Job) -> web.Response:
         await client.news()
     if client.error is not None:
         raise client.error
-    reply = Answer(job, client.lives[0].request_id)
-    body = on_the_wire(json.dumps(reply.whole(client.lives), ensure_ascii=False))
+    reply = Answer(job, client.lives)
+    body = on_the_wire(json.dumps(reply.whole(), ensure_ascii=False))
     return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": reply.id})
 
 
 async def _stream(client: _Client, job: Job, client_timeout: float) -> web.StreamResponse:
-    reply = Answer(job, client.lives[0].request_id)
+    await client.news()
+    reply = Answer(job, client.lives)  # by now, the model that was meant is known
     response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Request-Id": reply.id})
     while True:
-        await client.news()
         error, ended = client.error, client.ended
         chunks = [reply.chunk(prompt, delta) for prompt, live in enumerate(client.lives) for delta in live.take()]
         data = client.probed(on_the_wire("".join(chunks)))
@@ -133,9 +133,7 @@ async def _stream(client: _Client, job: Job, client_timeout: float) -> web.Strea
             break
         if data:
             await client.write(response, data)
-    if error is not None:
-        end = b"data: " + error_body(error) + b"\n\n"
-    else:
-        end = (reply.usage_chunk(client.lives).encode() if job.include_usage else b"") + DONE
+        await client.news()
+    end = reply.end().encode() + DONE if error is None else b"data: " + error_body(error) + b"\n\n"
     await client.finish(response, data + end, client_timeout)
     return response

@@ -23,11 +23,14 @@ JSON = {"Content-Type": "application/json"}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
-async def post(http: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
-    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+async def post(http: aiohttp.ClientSession, path: str, sent: Any) -> tuple[int, dict[str, Any], Any]:
+    data = io.BytesIO(sent if isinstance(sent, bytes) else json.dumps(sent).encode())
     async with http.post(path, data=data, headers=JSON) as response:
-        error = (await response.json())["error"]
+        body = await response.json()
+        error = body["error"]
         assert set(error) == {"message", "type", "param", "code"}
+        flat = {"object": "error", **error, "code": response.status}
+        assert {name: body[name] for name in flat} == flat  # the form of servers other than OpenAI's
         assert error["message"]
         return response.status, error, response.headers
 
@@ -52,9 +55,9 @@ def test_the_http_face_does_not_need_grpc() -> None:
 
 
 BAD_FIELDS = [
-    (TEXT, {"prompt": "x"}, "model"),
+    (TEXT, text(model="m" * 257), "model"),
+    (TEXT, text(model=5), "model"),
     (TEXT, {"model": MODEL}, "prompt"),
-    (TEXT, text(model=""), "model"),
     (TEXT, text(prompt=""), "prompt"),
     (TEXT, text(prompt=[]), "prompt"),
     (TEXT, text(prompt=["a", 1]), "prompt"),
@@ -206,9 +209,43 @@ async def test_protocol_errors(http: aiohttp.ClientSession) -> None:
         assert "error" in await response.json()
 
 
-async def test_unknown_model(http: aiohttp.ClientSession) -> None:
+async def test_unknown_model_where_names_are_strict(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(strict_model_names=True)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        status, error, _ = await post(http, TEXT, text(model="nobody"))
+        assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        for left_out in ({}, {"model": None}, {"model": ""}, {"model": MODEL}):
+            async with http.post(TEXT, json={"prompt": "echo:1", **left_out}) as response:
+                assert response.status == 200
+
+
+async def test_the_only_model_goes_by_any_name(http: aiohttp.ClientSession, ring: Ring) -> None:
+    for given in ({}, {"model": None}, {"model": ""}, {"model": "gpt-17"}, {"model": MODEL.upper()}):
+        for path, body in ((TEXT, {"prompt": "echo:1"}), (CHAT, {"messages": [{"role": "user", "content": "echo:1"}]})):
+            async with http.post(path, json={**body, **given}) as response:
+                assert (response.status, (await response.json())["model"]) == (200, MODEL)
+            async with http.post(path, json={**body, **given, "stream": True}) as response:
+                first = json.loads((await response.content.readline()).removeprefix(b"data: "))
+                assert first["model"] == MODEL
+    assert {submit.model for submit in ring.submits} == {MODEL}
+
+
+async def test_several_models_go_by_their_names(http: aiohttp.ClientSession, ring: Ring, gateway: Gateway) -> None:
+    await ring.bus.publish(
+        ring._subjects.presence("scheduler"),
+        ring.scheduler.beat().model_copy(update={"instance": "other", "model": "toy/other", "interval": 60.0}),
+    )
+    await ring.until(lambda: len(gateway.desk.mesh.models()) == 2)
     status, error, _ = await post(http, TEXT, text(model="nobody"))
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    status, error, _ = await post(http, TEXT, {"prompt": "x"})
+    assert (status, error["code"], error["param"]) == (400, "invalid_request", "model")
+    async with http.post(TEXT, json=text()) as response:
+        assert response.status == 200
+
+
+async def test_an_unknown_model_is_not_described(http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/models/nobody") as response:
         assert response.status == 404
 
@@ -312,13 +349,19 @@ async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(api_key="s3cret")
     await ring.until(lambda: not gateway.not_ready())
     async with aiohttp.ClientSession(gateway.http_url) as http:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic s3cret"},
+            {"X-API-Key": "wrong"},
+        ):
             async with http.get("/v1/models", headers=headers) as response:
                 assert response.status == 401
                 assert (await response.json())["error"]["code"] == "invalid_api_key"
-        async with http.get("/v1/models", headers={"Authorization": "Bearer s3cret"}) as response:
-            assert response.status == 200
-        for path in ("/health", "/ready", "/metrics"):
+        for headers in ({"Authorization": "Bearer s3cret"}, {"x-api-key": "s3cret"}):
+            async with http.get("/v1/models", headers=headers) as response:
+                assert response.status == 200
+        for path in ("/health", "/ping", "/ready", "/metrics"):
             async with http.get(path) as response:
                 assert response.status == 200
 

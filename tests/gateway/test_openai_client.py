@@ -181,11 +181,12 @@ async def test_models(client: openai.AsyncOpenAI) -> None:
     one = await client.models.retrieve(MODEL)
     assert one.created > 1_700_000_000
     assert one.model_dump()["max_model_len"] == 512
+    assert one.model_dump()["root"] == MODEL
 
 
 async def test_the_clients_own_exceptions(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
-        await client.chat.completions.create(model="nobody", messages=user("hi"))
+        await client.models.retrieve("nobody")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as wrong:
         await client.chat.completions.create(model=MODEL, messages=user("hi"), temperature=3.5)

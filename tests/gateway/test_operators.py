@@ -54,14 +54,17 @@ async def test_the_gateway_tells_where_it_listens(gateway: Gateway, http: aiohtt
         assert "POST /v1/chat/completions" in (await response.json())["endpoints"]
 
 
-async def test_metrics(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    async with http.post("/v1/completions", json={"model": MODEL, "prompt": "lost:1"}) as response:
-        assert response.status == 200
-    async with http.post("/v1/completions", json={"model": "nobody", "prompt": "x"}) as response:
-        assert response.status == 404
-    async with http.get("/metrics") as response:
-        assert response.content_type == "text/plain"
-        text = await response.text()
+async def test_metrics(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(strict_model_names=True)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        async with http.post("/v1/completions", json={"model": MODEL, "prompt": "lost:1"}) as response:
+            assert response.status == 200
+        async with http.post("/v1/completions", json={"model": "nobody", "prompt": "x"}) as response:
+            assert response.status == 404
+        async with http.get("/metrics") as response:
+            assert response.content_type == "text/plain"
+            text = await response.text()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="200"}'] == "1.0"
     assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="404"}'] == "1.0"

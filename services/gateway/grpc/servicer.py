@@ -70,7 +70,7 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
         failure: RequestError
         try:
             headers = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-            if self._key and not key_matches(headers.get("authorization", ""), self._key):
+            if self._key and not key_matches(headers, self._key):
                 raise RequestError(ErrorCode.UNAUTHENTICATED, "a valid API key is needed as metadata 'authorization'")
             if request is MALFORMED:
                 raise invalid(f"the request is not a message as {name} takes it")
@@ -148,10 +148,10 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
 
 def _prompt(request: pb.GenerateRequest) -> Prompt:
     """Raises RequestError."""
-    if not 0 < len(request.model) <= 256:
-        raise invalid("model: must have 1 to 256 characters", "model")
+    if len(request.model) > 256:
+        raise invalid("model: must have at most 256 characters", "model")
     fields = _sampling(request)
-    params = fields.params(fields.max_tokens)
+    params = fields.params()
     form = request.WhichOneof("prompt")
     if form is None:
         raise invalid("prompt: one of text, token_ids and chat is required", "prompt")
