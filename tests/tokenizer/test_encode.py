@@ -86,6 +86,32 @@ def test_bos_is_the_tokenizers_own_business(plain: encode.Encoder, chat: encode.
     assert refused(chat, submit(text="")).message == "the prompt is empty: it has no tokens"
 
 
+def test_clients_may_say_whether_a_bos_is_added(tmp_path: Path) -> None:
+    template = "{{ messages[0].content }}"
+    encoder = encode.load(save_model(tmp_path, sentencepiece(), bos_token="<s>", chat_template=template))
+    forms: list[dict[str, Any]] = [{"text": "the fox"}, {"messages": [{"role": "user", "content": "the fox"}]}]
+    firsts = [
+        [int(encoder.encode(submit(**form, add_special_tokens=wanted), ROOMY)[0]) for wanted in (None, True, False)]
+        for form in forms
+    ]
+    bos, word = 1, encoder.encode(submit(text="the fox"), ROOMY)[1]
+    assert firsts == [[bos, bos, word], [word, bos, word]]
+    assert encoder.encode(submit(token_ids=[5], add_special_tokens=True), ROOMY).tolist() == [5]
+
+
+def test_fields_that_only_some_templates_know(tmp_path: Path, chat: encode.Encoder) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    template = "{{ reasoning_effort }}:{% for d in documents or [] %}{{ d.text }}{% endfor %}:{{ messages[0].content }}"
+    knowing = encode.load(save_chat_model(tmp_path, template))
+    given: dict[str, Any] = {"reasoning_effort": "high", "documents": [{"text": "the fox"}]}
+    assert text_of(knowing, messages=messages, chat_template_kwargs=given) == "high:the fox:hi"
+    for name, value in given.items():
+        error = refused(chat, submit(messages=messages, chat_template_kwargs={name: value}))
+        assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, name)
+        assert name in error.message
+    assert text_of(chat, messages=messages, chat_template_kwargs={"documents": [], "reasoning_effort": None})
+
+
 def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
     save_model(tmp_path, byte_level(), model_max_length=4)
     fields = json.loads((tmp_path / "tokenizer.json").read_text())
