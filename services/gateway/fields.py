@@ -40,6 +40,7 @@ _LOGPROBS: dict[str, tuple[Any, ...] | EllipsisType] = {
     "token_ids_logprob": ([],),
     "return_text_in_logprobs": (False,),
     "n_probs": (0,),
+    "top_n_tokens": (0,),
 }
 
 _TOOLS: dict[str, tuple[Any, ...] | EllipsisType] = {
@@ -61,6 +62,7 @@ _REASONING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "thinking_token_budget": (-1,),
     "max_thinking_tokens": (-1,),
     "reasoning_budget": (-1,),
+    "reasoning_format": ("none",),
     "separate_reasoning": (False,),
     "include_reasoning": (True,),
     "require_reasoning": (False,),
@@ -113,11 +115,15 @@ _SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "custom_params": ({},),
     "vllm_xargs": ({},),
     "n_predict": (-1,),
+    "num_predict": (-1,),
+    "max_output_tokens": (),
+    "random_seed": (),
     "num_return_sequences": (1,),
 }
 
 _TEXT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "stop_regex": ("", []),
+    "stop_sequences": ([],),
     "no_stop_trim": (False,),
     "include_stop_str_in_output": (False,),
     "detokenize": (True,),
@@ -133,6 +139,11 @@ _PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "suffix": ("",),
     "echo": (False,),
     "messages": ([],),
+    "system": ("",),
+    "instructions": ("",),
+    "input": (),
+    "previous_response_id": (),
+    "safe_prompt": (False,),
     "documents": ([],),
     "chat_template": ("",),
     "chat_template_kwargs": ({},),
@@ -208,6 +219,11 @@ _ADVICE = {
     "enable_thinking": "belongs into chat_template_kwargs",
     "extra_body": "its fields belong into the body itself",
     "n_predict": "send max_tokens",
+    "num_predict": "send max_tokens",
+    "max_output_tokens": "send max_tokens",
+    "random_seed": "send seed",
+    "stop_sequences": "send stop",
+    "system": "send a message of that role",
     "repeat_penalty": "send repetition_penalty",
     "do_sample": "send temperature = 0",
     "prompt": "not a field of chat completions: send messages",

@@ -38,6 +38,8 @@ _BIG_BODY = 1 << 17
 _MAX_REQUEST_ID = 256
 """Characters of a client's own X-Request-Id, which it gets back."""
 
+_FLUSH_WAIT = "1"
+"""Seconds that a flush waits for running requests: what has just ended may hold its pages still."""
 _MAX_FLUSH_WAIT = 600.0
 _FLUSH_AGAIN = 0.2
 """Seconds between two looks at whether a replica is idle."""
@@ -230,12 +232,10 @@ class HttpFace:
         return web.json_response({"version": version("radixmesh")})
 
     async def _flush_cache(self, request: web.Request) -> web.Response:
-        """400 if requests still hold pages; with a timeout, after having waited so long for their end."""
-        deadline = asyncio.get_running_loop().time() + _seconds(request.query.get("timeout", "0"))
+        """400 if requests still hold pages when `timeout` is over."""
+        deadline = Desk.now() + _seconds(request.query.get("timeout", _FLUSH_WAIT))
         replicas = await self._flush()
-        while (busy := any(replica.get("pages_in_use") for replica in replicas)) and (
-            asyncio.get_running_loop().time() < deadline
-        ):
+        while (busy := any(replica.get("pages_in_use") for replica in replicas)) and Desk.now() < deadline:
             await asyncio.sleep(_FLUSH_AGAIN)
             replicas = await self._flush()
         failed = not replicas or any("error" in replica for replica in replicas)

@@ -89,6 +89,10 @@ EVERYWHERE: dict[str, Any] = {
     "repeat_penalty": 1.1,
     "no_repeat_ngram_size": 2,
     "extra_body": {"top_k": 1},
+    "stop_sequences": ["x"],
+    "max_output_tokens": 5,
+    "random_seed": 1,
+    "system": "Be brief.",
 }
 CHAT_ONLY = {
     "continue_final_message": True,
