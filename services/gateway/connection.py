@@ -24,7 +24,7 @@ _LOOK = 0.1
 _IDLE_LOOKS = 3
 """Looks without a request in work until the connection counts as done: pipelined requests follow each other closely."""
 
-PROBE_AFTER = 3.0
+PROBE_AFTER = 5.0
 """Seconds from the end of input to the first probe; from one probe to the next it takes twice as long as before."""
 
 
