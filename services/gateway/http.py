@@ -1,11 +1,10 @@
 """The gateway's HTTP face: OpenAI's API, and what operators want to see."""
 
 import asyncio
-import hmac
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +13,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from radixmesh.services.gateway.answer import Job
+from radixmesh.services.gateway.caches import Replicas, when_idle
 from radixmesh.services.gateway.chat import chat_job
 from radixmesh.services.gateway.completions import completion_job
 from radixmesh.services.gateway.config import GatewaySettings
@@ -22,6 +22,7 @@ from radixmesh.services.gateway.cors import Cors
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after
 from radixmesh.services.gateway.intake import parse_object
+from radixmesh.services.gateway.keys import key_matches
 from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
 from radixmesh.services.gateway.streams import answer
 from radixmesh.shared import telemetry
@@ -41,12 +42,10 @@ _MAX_REQUEST_ID = 256
 _FLUSH_WAIT = "1"
 """Seconds that a flush waits for running requests: what has just ended may hold its pages still."""
 _MAX_FLUSH_WAIT = 600.0
-_FLUSH_AGAIN = 0.2
-"""Seconds between two looks at whether a replica is idle."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], dict[str, str]]
-Flush = Callable[[], Awaitable[list[dict[str, Any]]]]
+Flush = Callable[[], Awaitable[Replicas]]
 
 
 class HttpFace:
@@ -233,16 +232,14 @@ class HttpFace:
 
     async def _flush_cache(self, request: web.Request) -> web.Response:
         """400 if requests still hold pages when `timeout` is over."""
-        deadline = Desk.now() + _seconds(request.query.get("timeout", _FLUSH_WAIT))
-        replicas = await self._flush()
-        while (busy := any(replica.get("pages_in_use") for replica in replicas)) and Desk.now() < deadline:
-            await asyncio.sleep(_FLUSH_AGAIN)
-            replicas = await self._flush()
-        failed = not replicas or any("error" in replica for replica in replicas)
+        replicas = await when_idle(self._flush, _seconds(request.query.get("timeout", _FLUSH_WAIT)))
         body: dict[str, Any] = {"replicas": replicas}
-        if busy and not failed:
+        if not replicas or any("error" in replica for replica in replicas):
+            return web.json_response(body, status=502)
+        if any(replica["pages_in_use"] for replica in replicas):
             body |= error_object(invalid("running requests hold pages of the cache; all others are flushed"))
-        return web.json_response(body, status=502 if failed else 400 if busy else 200)
+            return web.json_response(body, status=400)
+        return web.json_response(body)
 
     async def _hint(self, _request: web.Request) -> web.Response:
         routes = [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource]
@@ -282,17 +279,6 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= _MAX_FLUSH_WAIT:
         raise invalid(f"timeout: must be a number of seconds from 0 to {_MAX_FLUSH_WAIT:g}", "timeout")
     return value
-
-
-def key_matches(headers: Mapping[str, str], key: bytes) -> bool:
-    """Whether headers hold `key`, as bearer or as `x-api-key`, in time that does not tell how much of it is right.
-
-    Args:
-        headers: with names that may be given in lower case.
-    """
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    tries = [bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
-    return any(hmac.compare_digest(given.strip().encode("utf-8", "replace"), key) for given in tries)
 
 
 def _error_response(

@@ -14,8 +14,8 @@ from radixmesh.services.gateway.errors import invalid, retry_after
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
 from radixmesh.services.gateway.grpc.statuses import STATUSES
-from radixmesh.services.gateway.http import key_matches
 from radixmesh.services.gateway.intake import Prompt, make_prompt, validate
+from radixmesh.services.gateway.keys import key_matches
 from radixmesh.services.gateway.live import Delta, LiveRequest
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, ChatMessage, Sampling
