@@ -210,6 +210,8 @@ class Submit(Message):
     chat_template_kwargs: dict[str, Any] = {}
     separate_reasoning: bool = False
     """Of an answer to `messages`, tell the model's thoughts apart from its text, where its template knows any."""
+    add_special_tokens: bool | None = None
+    """Whether the encoded text gets what the tokenizer adds around texts; None: for `text` yes, for `messages` no."""
     params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""

@@ -9,10 +9,19 @@ from typing import Any, Protocol
 
 from radixmesh.services.gateway.intake import Prompt
 from radixmesh.services.gateway.live import Delta, LiveRequest
+from radixmesh.services.gateway.openai_schemas import StreamOptions
 from radixmesh.shared.messages import Finish
 
 FINISH_REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.CANCELLED: "abort"}
 DONE = b"data: [DONE]\n\n"
+
+_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+"""JSON may hold these as they are, but clients that split events at Unicode's line ends would cut it there."""
+
+
+def on_the_wire(text: str) -> bytes:
+    """JSON, or events of it, as UTF-8 with no line end inside a string, whatever a client takes for one."""
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode()
 
 
 class Style(Protocol):
@@ -44,11 +53,10 @@ class Job:
     """A validated request: what to run, and how to answer."""
 
     style: Style
-    model: str
     n: int
     prompts: Sequence[Prompt]
     stream: bool
-    include_usage: bool
+    usage: StreamOptions
     timeout: float | None = None
     """The client's own, seconds."""
     echo: Sequence[str] = ()
@@ -70,17 +78,19 @@ def usage_of(lives: Sequence[LiveRequest]) -> dict[str, Any]:
 class Answer:
     """Writes one answer, whole or in chunks. Chunks are glued from strings: this is the path of every token."""
 
-    def __init__(self, job: Job, request_id: str) -> None:
-        self.id = f"{job.style.prefix}-{request_id}"
+    def __init__(self, job: Job, lives: Sequence[LiveRequest]) -> None:
+        self.id = f"{job.style.prefix}-{lives[0].request_id}"
         self._job = job
+        self._lives = lives
         self._created = int(time.time())
         self._started: set[int] = set()
         head = json.dumps({"object": job.style.chunk_object(), **self._common()})[:-1]
         self._head = f'data: {head}, "choices": ['
-        self._tail = '], "usage": null}\n\n' if job.include_usage else "]}\n\n"
+        self._tail = '], "usage": null}\n\n' if job.usage.include_usage else "]}\n\n"
 
     def _common(self) -> dict[str, Any]:
-        return {"id": self.id, "created": self._created, "model": self._job.model, "system_fingerprint": None}
+        model = self._lives[0].submit.model
+        return {"id": self.id, "created": self._created, "model": model, "system_fingerprint": None}
 
     def chunk(self, prompt: int, delta: Delta) -> str:
         """A delta as server-sent events; none if it has nothing that the client would see.
@@ -109,22 +119,32 @@ class Answer:
             end = f'"finish_reason": "{FINISH_REASONS[delta.finish]}", "stop_reason": {reason}'
         reasoning = encode_basestring(delta.reasoning) if delta.reasoning else ""
         body = self._job.style.chunk_body(encode_basestring(text), reasoning, first)
-        return f'{self._head}{{"index": {index}, {body}, "logprobs": null, {end}}}{self._tail}'
+        tail = self._tail
+        if self._job.usage.continuous_usage_stats:
+            tail = f'], "usage": {json.dumps(usage_of(self._lives))}}}\n\n'
+        return f'{self._head}{{"index": {index}, {body}, "logprobs": null, {end}}}{tail}'
 
-    def usage_chunk(self, lives: Sequence[LiveRequest]) -> str:
-        """The last chunk, which has no choices."""
-        chunk = {"object": self._job.style.chunk_object(), **self._common(), "choices": [], "usage": usage_of(lives)}
+    def end(self) -> str:
+        """The last chunk, which has no choices but the usage; empty if the client did not ask for that."""
+        if not self._job.usage.include_usage:
+            return ""
+        chunk = {
+            "object": self._job.style.chunk_object(),
+            **self._common(),
+            "choices": [],
+            "usage": usage_of(self._lives),
+        }
         return f"data: {json.dumps(chunk)}\n\n"
 
-    def whole(self, lives: Sequence[LiveRequest]) -> dict[str, Any]:
-        """The answer in one piece; all of `lives` have ended well, and nothing was taken from them."""
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece; all prompts have ended well, and nothing was taken from them."""
         choices = [
             self._choice(prompt, delta)
-            for prompt, live in enumerate(lives)
+            for prompt, live in enumerate(self._lives)
             for delta in sorted(live.take(), key=lambda delta: delta.choice)
         ]
         kind = self._job.style.whole_object()
-        return {"object": kind, **self._common(), "choices": choices, "usage": usage_of(lives)}
+        return {"object": kind, **self._common(), "choices": choices, "usage": usage_of(self._lives)}
 
     def _choice(self, prompt: int, delta: Delta) -> dict[str, Any]:
         text = self._job.echo[prompt] + delta.text if self._job.echo else delta.text

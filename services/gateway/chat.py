@@ -3,28 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from radixmesh.services.gateway import completions
 from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.errors import invalid
-from radixmesh.services.gateway.intake import make_prompt, refuse, validate
-from radixmesh.services.gateway.openai_schemas import ChatMessage, ChatRequest
-
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    **{name: harmless for name, harmless in completions.UNSUPPORTED.items() if name not in ("suffix", "best_of")},
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-}
-"""Fields that would change the answer, with the values that do not."""
+from radixmesh.services.gateway.intake import make_prompt, read_fields
+from radixmesh.services.gateway.openai_schemas import ChatMessage, ChatRequest, StreamOptions
 
 
 class ChatStyle:
@@ -53,19 +35,17 @@ class ChatStyle:
 
 def chat_job(data: dict[str, Any]) -> Job:
     """Reads a request's fields. Raises RequestError."""
-    refuse(data, UNSUPPORTED)
-    request = validate(ChatRequest, data)
-    params = request.params(request.max_completion_tokens or request.max_tokens)
+    request = read_fields(ChatRequest, data)
+    params = request.params()
     messages = template_messages(request.messages)
-    kwargs = request.chat_template_kwargs
+    variables = request.template_variables
     return Job(
         style=ChatStyle(),
-        model=request.model,
         n=request.n,
-        prompts=[make_prompt(request.model, request, params, None, messages, kwargs, request.separate_reasoning)],
+        prompts=[make_prompt(request.model, request, params, None, messages, variables, request.separate_reasoning)],
         stream=request.stream,
         timeout=request.timeout,
-        include_usage=request.stream_options is not None and request.stream_options.include_usage,
+        usage=request.stream_options or StreamOptions(),
     )
 
 

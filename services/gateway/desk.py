@@ -134,16 +134,18 @@ class Desk:
         timeout: float,
     ) -> LiveRequest:
         now = self.now()
+        model = self.mesh.named(prompt.model)
         submit = Submit(
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
-            model=prompt.model,
+            model=model,
             text=prompt.text,
             token_ids=prompt.token_ids,
             messages=prompt.messages,
             chat_template_kwargs=prompt.chat_template_kwargs,
             separate_reasoning=prompt.separate_reasoning,
-            params=self._with_defaults(prompt),
+            add_special_tokens=prompt.add_special_tokens,
+            params=self._with_defaults(prompt, model),
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,
             cut_to_fit=prompt.cut_to_fit,
@@ -161,8 +163,8 @@ class Desk:
             raise
         return live
 
-    def _with_defaults(self, prompt: Prompt) -> SamplingParams:
-        defaults = self.mesh.sampling_defaults(prompt.model).items()
+    def _with_defaults(self, prompt: Prompt, model: str) -> SamplingParams:
+        defaults = self.mesh.sampling_defaults(model).items()
         unset = {name: value for name, value in defaults if name in DEFAULTED and name not in prompt.chosen}
         return prompt.params.model_copy(update=unset) if unset else prompt.params
 

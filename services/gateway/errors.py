@@ -1,10 +1,12 @@
-"""How each error reaches clients: one table from `ErrorCode` to HTTP status, OpenAI error type and gRPC status."""
+"""How each error reaches HTTP clients: one table from `ErrorCode` to status and OpenAI error type.
+
+Its counterpart for gRPC is `grpc/statuses.py`; this one must not need grpc.
+"""
 
 import json
 import math
 from typing import Any, NamedTuple
 
-import grpc
 from pydantic import ValidationError
 
 from radixmesh.shared.errors import ErrorCode, RequestError
@@ -16,34 +18,37 @@ class Face(NamedTuple):
     http: int
     kind: str
     """`type` in OpenAI's error object."""
-    grpc: grpc.StatusCode
 
 
-_Grpc = grpc.StatusCode
 FACES: dict[ErrorCode, Face] = {
-    ErrorCode.INVALID_REQUEST: Face(400, "invalid_request_error", _Grpc.INVALID_ARGUMENT),
-    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Face(400, "invalid_request_error", _Grpc.INVALID_ARGUMENT),
-    ErrorCode.UNAUTHENTICATED: Face(401, "authentication_error", _Grpc.UNAUTHENTICATED),
-    ErrorCode.MODEL_NOT_FOUND: Face(404, "invalid_request_error", _Grpc.NOT_FOUND),
-    ErrorCode.REQUEST_TOO_LARGE: Face(413, "invalid_request_error", _Grpc.RESOURCE_EXHAUSTED),
-    ErrorCode.QUEUE_FULL: Face(429, "rate_limit_error", _Grpc.RESOURCE_EXHAUSTED),
-    ErrorCode.CANCELLED: Face(499, "cancelled_error", _Grpc.CANCELLED),
-    ErrorCode.INTERNAL: Face(500, "server_error", _Grpc.INTERNAL),
-    ErrorCode.NOT_READY: Face(503, "server_error", _Grpc.UNAVAILABLE),
-    ErrorCode.REPLICA_LOST: Face(503, "server_error", _Grpc.UNAVAILABLE),
-    ErrorCode.DEADLINE_EXCEEDED: Face(504, "timeout_error", _Grpc.DEADLINE_EXCEEDED),
+    ErrorCode.INVALID_REQUEST: Face(400, "invalid_request_error"),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Face(400, "invalid_request_error"),
+    ErrorCode.UNAUTHENTICATED: Face(401, "authentication_error"),
+    ErrorCode.MODEL_NOT_FOUND: Face(404, "invalid_request_error"),
+    ErrorCode.REQUEST_TOO_LARGE: Face(413, "invalid_request_error"),
+    ErrorCode.QUEUE_FULL: Face(429, "rate_limit_error"),
+    ErrorCode.CANCELLED: Face(499, "cancelled_error"),
+    ErrorCode.INTERNAL: Face(500, "server_error"),
+    ErrorCode.NOT_READY: Face(503, "server_error"),
+    ErrorCode.REPLICA_LOST: Face(503, "server_error"),
+    ErrorCode.DEADLINE_EXCEEDED: Face(504, "timeout_error"),
 }
 
 
-def error_object(error: RequestError) -> dict[str, Any]:
-    """OpenAI's error object."""
-    body = {"message": error.message, "type": FACES[error.code].kind, "param": error.param, "code": error.code.value}
-    return {"error": body}
+def error_object(error: RequestError, status: int | None = None) -> dict[str, Any]:
+    """OpenAI's error object, and beside it the flat form that clients of other servers read.
+
+    Args:
+        status: HTTP's, where it is not the code's own.
+    """
+    told = {"message": error.message, "type": FACES[error.code].kind, "param": error.param}
+    flat = {"object": "error", **told, "code": FACES[error.code].http if status is None else status}
+    return {"error": {**told, "code": error.code.value}, **flat}
 
 
-def error_body(error: RequestError) -> bytes:
+def error_body(error: RequestError, status: int | None = None) -> bytes:
     """`error_object` as JSON."""
-    return json.dumps(error_object(error)).encode()
+    return json.dumps(error_object(error, status)).encode()
 
 
 def retry_after(error: RequestError) -> dict[str, str]:

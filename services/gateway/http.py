@@ -1,21 +1,28 @@
 """The gateway's HTTP face: OpenAI's API, and what operators want to see."""
 
 import asyncio
-import hmac
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from radixmesh.services.gateway.answer import Job
+from radixmesh.services.gateway.caches import Replicas, when_idle
 from radixmesh.services.gateway.chat import chat_job
 from radixmesh.services.gateway.completions import completion_job
+from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.connection import Connection
+from radixmesh.services.gateway.cors import Cors
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.errors import FACES, error_body, invalid, retry_after
+from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after
 from radixmesh.services.gateway.intake import parse_object
+from radixmesh.services.gateway.keys import key_matches
 from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
 from radixmesh.services.gateway.streams import answer
 from radixmesh.shared import telemetry
@@ -23,15 +30,22 @@ from radixmesh.shared.errors import ErrorCode, RequestError
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+OPEN_PATHS = frozenset({"/health", "/ping", "/ready", "/metrics"})
 """Served without an API key: for probes and scrapers."""
 
 _BIG_BODY = 1 << 17
 """Bytes from which a body is parsed beside the event loop, so that streams go on meanwhile."""
 
+_MAX_REQUEST_ID = 256
+"""Characters of a client's own X-Request-Id, which it gets back."""
+
+_FLUSH_WAIT = "1"
+"""Seconds that a flush waits for running requests: what has just ended may hold its pages still."""
+_MAX_FLUSH_WAIT = 600.0
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], dict[str, str]]
-Flush = Callable[[], Awaitable[list[dict[str, Any]]]]
+Flush = Callable[[], Awaitable[Replicas]]
 
 
 class HttpFace:
@@ -40,30 +54,35 @@ class HttpFace:
     Args:
         flush: flushes all prefix caches and says what came of it, by replica.
         not_ready: by model, what keeps requests from being served; empty if some would be.
-        api_key: empty if clients need none.
     """
 
     def __init__(
-        self, desk: Desk, metrics: Metrics, not_ready: Ready, flush: Flush, api_key: str, max_body_bytes: int
+        self, desk: Desk, metrics: Metrics, not_ready: Ready, flush: Flush, settings: GatewaySettings
     ) -> None:
         self._desk = desk
         self._flush = flush
         self._metrics = metrics
         self._not_ready = not_ready
-        self._key = api_key.encode()
-        self._max_body = max_body_bytes
-        self.app = web.Application(client_max_size=max_body_bytes, middlewares=[self._around])
+        self._key = settings.api_key.get_secret_value().encode() if settings.api_key else b""
+        self._cors = Cors(settings.cors_origins)
+        self._max_body = settings.max_body_bytes
+        self.app = web.Application(client_max_size=self._max_body, middlewares=[self._around])
+        self.app.on_response_prepare.append(self._mark)
         self.app.add_routes(
             [
                 web.get("/", self._hint),
                 web.get("/health", self._health),
+                web.get("/ping", self._health),
+                web.get("/version", self._version),
                 web.get("/ready", self._ready),
                 web.get("/metrics", self._scrape),
                 web.get("/mesh", self._mesh),
                 web.get("/v1/mesh", self._mesh),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{id:.+}", self._model),
+                web.get("/flush_cache", self._flush_cache),
                 web.post("/flush_cache", self._flush_cache),
+                web.post("/reset_prefix_cache", self._flush_cache),
                 web.post("/v1/completions", self._completions),
                 web.post("/v1/chat/completions", self._chat),
             ]
@@ -74,14 +93,21 @@ class HttpFace:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Checks the key, counts the request, and gives every error OpenAI's shape."""
-        with telemetry.current(telemetry.context_from(request.headers)):
+        connection = Connection.of(request)
+        with (
+            telemetry.current(telemetry.context_from(request.headers)),
+            connection.serving(request) if connection is not None else nullcontext(),
+        ):
             return await self._answered(request, handler)
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response: web.StreamResponse | None
         status = 499  # what is counted for a client that has gone
         try:
-            self._check_key(request)
-            response = await handler(request)
+            response = self._cors.preflight(request)
+            if response is None:
+                self._check_key(request)
+                response = await handler(request)
             status = response.status
         except RequestError as error:
             response = _error_response(error)
@@ -105,10 +131,17 @@ class HttpFace:
     def _check_key(self, request: web.Request) -> None:
         if not self._key or request.path in OPEN_PATHS:
             return
-        if not key_matches(request.headers.get("Authorization", ""), self._key):
+        if not key_matches(request.headers, self._key):
             raise RequestError(
                 ErrorCode.UNAUTHENTICATED, "a valid API key is needed: send it as 'Authorization: Bearer KEY'"
             )
+
+    async def _mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Headers of every answer, just before they go out."""
+        self._cors.mark(request, response)
+        given = request.headers.get("X-Request-Id", "")
+        if 0 < len(given) <= _MAX_REQUEST_ID and given.isascii() and given.isprintable():
+            response.headers["X-Request-Id"] = given
 
     def _protocol_error(self, request: web.Request, error: web.HTTPException) -> web.Response:
         if isinstance(error, web.HTTPRequestEntityTooLarge):
@@ -169,6 +202,8 @@ class HttpFace:
             "object": "model",
             "created": mesh.created(name),
             "owned_by": "radixmesh",
+            "root": name,
+            "parent": None,
             "max_model_len": mesh.attribute(name, "max_model_len") or None,
             "vocab_size": mesh.attribute(name, "vocab_size") or None,
         }
@@ -192,10 +227,19 @@ class HttpFace:
     async def _scrape(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _flush_cache(self, _request: web.Request) -> web.Response:
-        replicas = await self._flush()
-        failed = not replicas or any("error" in replica for replica in replicas)
-        return web.json_response({"replicas": replicas}, status=502 if failed else 200)
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": version("radixmesh")})
+
+    async def _flush_cache(self, request: web.Request) -> web.Response:
+        """400 if requests still hold pages when `timeout` is over."""
+        replicas = await when_idle(self._flush, _seconds(request.query.get("timeout", _FLUSH_WAIT)))
+        body: dict[str, Any] = {"replicas": replicas}
+        if not replicas or any("error" in replica for replica in replicas):
+            return web.json_response(body, status=502)
+        if any(replica["pages_in_use"] for replica in replicas):
+            body |= error_object(invalid("running requests hold pages of the cache; all others are flushed"))
+            return web.json_response(body, status=400)
+        return web.json_response(body)
 
     async def _hint(self, _request: web.Request) -> web.Response:
         routes = [f"{route.method} {route.resource.canonical}" for route in self.app.router.routes() if route.resource]
@@ -227,10 +271,14 @@ class _ProtocolError(RequestError):
         self.status = status
 
 
-def key_matches(authorization: str, key: bytes) -> bool:
-    """Whether an Authorization value is the bearer of `key`, in time that does not tell how much of it is right."""
-    scheme, _, given = authorization.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), key)
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= _MAX_FLUSH_WAIT:
+        raise invalid(f"timeout: must be a number of seconds from 0 to {_MAX_FLUSH_WAIT:g}", "timeout")
+    return value
 
 
 def _error_response(
@@ -241,7 +289,7 @@ def _error_response(
     extra = {**(headers or {}), **retry_after(error)}
     if status == 401:
         extra["WWW-Authenticate"] = "Bearer"
-    return web.Response(status=status, body=error_body(error), content_type="application/json", headers=extra)
+    return web.Response(status=status, body=error_body(error, status), content_type="application/json", headers=extra)
 
 
 def _dump_any(value: object) -> str:

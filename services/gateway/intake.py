@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from radixmesh.services.gateway.errors import from_validation, invalid
-from radixmesh.services.gateway.openai_schemas import Sampling
+from radixmesh.services.gateway.fields import refuse
+from radixmesh.services.gateway.openai_schemas import ALIASES, Sampling
 from radixmesh.shared.messages import SamplingParams
 
 MAX_DEPTH = 64
@@ -20,8 +20,8 @@ MAX_DEPTH = 64
 
 M = TypeVar("M", bound=BaseModel)
 
-_NOT_FINITE = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}")
-"""What a number that is not finite looks like; also found in harmless strings."""
+_NOT_FINITE = re.compile(rb"NaN|Infinity|\d[eE]\+?\d\d|\d{299}")
+"""What a number may look like that is not finite as a float; most that do are, and harmless strings do too."""
 _JSON_NAMES: dict[type, str] = {
     list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null",
 }  # fmt: skip
@@ -33,6 +33,7 @@ class Prompt:
     """One prompt for the ring, before it has a name and a deadline. One of text, token_ids and messages is given."""
 
     model: str
+    """As the client calls it; empty for the one that is served."""
     params: SamplingParams
     chosen: frozenset[str] = frozenset()
     """Sampling fields that the client has set; the model's own defaults stand for the others."""
@@ -41,13 +42,14 @@ class Prompt:
     messages: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     separate_reasoning: bool = False
+    add_special_tokens: bool | None = None
     priority: int = 0
     cache_salt: str = ""
 
     @property
     def cut_to_fit(self) -> bool:
         """Whether max_tokens is a default, which no client should be refused for."""
-        return self.chosen.isdisjoint(("max_tokens", "max_completion_tokens"))
+        return self.chosen.isdisjoint(("max_tokens", *ALIASES["max_tokens"]))
 
     @property
     def operation(self) -> str:
@@ -74,8 +76,9 @@ def make_prompt(
         messages=messages,
         chat_template_kwargs=chat_template_kwargs or {},
         separate_reasoning=separate_reasoning,
+        add_special_tokens=fields.add_special_tokens,
         priority=fields.priority,
-        cache_salt=fields.cache_salt,
+        cache_salt=fields.cache_namespace,
     )
 
 
@@ -106,20 +109,18 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return data
 
 
+def read_fields(schema: type[M], data: dict[str, Any]) -> M:
+    """A request's fields. Raises RequestError, also for those that would change the answer and are not honoured."""
+    refuse(data, schema)
+    return validate(schema, data)
+
+
 def validate(kind: type[M], data: object) -> M:
     """The fields as a `kind`. Raises RequestError, naming the field by its dotted path."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         raise from_validation(error) from None
-
-
-def refuse(data: Mapping[str, Any], unsupported: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises RequestError for a field that cannot be honoured, unless it has one of its harmless values."""
-    for name, harmless in unsupported.items():
-        value = data.get(name)
-        if value is not None and value not in harmless:
-            raise invalid(f"{name}: not supported yet", name)
 
 
 def _check_finite(data: dict[str, Any]) -> None:

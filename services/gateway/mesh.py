@@ -17,11 +17,15 @@ class MeshView:
 
     Args:
         reachable: whether the bus is there now.
+        strict_names: a model goes by its own name only, even where there is no other.
     """
 
-    def __init__(self, members: PresenceView, reachable: Callable[[], bool]) -> None:
+    def __init__(
+        self, members: PresenceView, reachable: Callable[[], bool], strict_names: bool = False
+    ) -> None:
         self.reachable = reachable
         self._members = members
+        self._strict_names = strict_names
         self._missing: dict[str, str] = {}
 
     def changed(self) -> None:
@@ -31,6 +35,16 @@ class MeshView:
     def models(self) -> list[str]:
         """Names of all models that someone in the mesh serves or is about to, sorted."""
         return sorted({member.model for member in self._members if member.model and member.service in NEEDED})
+
+    def named(self, model: str) -> str:
+        """The model that a client means: where a single one is served, that one goes by any name, and by none (empty).
+
+        `model` itself where that does not help.
+        """
+        if model and self._strict_names:
+            return model
+        models = self.models()
+        return models[0] if len(models) == 1 else model
 
     def missing(self, model: str) -> str:
         """What keeps `model` from being served, for people; empty if nothing does."""

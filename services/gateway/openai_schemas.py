@@ -1,8 +1,4 @@
-"""The fields of OpenAI's completion and chat requests, with their bounds.
-
-Unknown fields are ignored, as other servers do; known ones that the mesh cannot honour yet are refused by name, so that
-nobody gets an answer to another question than he asked.
-"""
+"""The fields of OpenAI's completion and chat requests that are honoured, with their bounds; `fields` has the others."""
 
 import secrets
 from typing import Annotated, Any, Literal
@@ -18,10 +14,13 @@ MAX_SEQUENCES = 1024
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
+MIN_REPETITION_PENALTY = 1e-6
+"""Scores are divided by it, as 32-bit floats: by much less than this they would not stay finite."""
 _INT32 = 2**31
 _INT64 = 2**63
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+StopToken = Annotated[int, Field(ge=0, lt=_INT64)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
@@ -51,6 +50,17 @@ class Fields(BaseModel):
         return data
 
 
+ALIASES: dict[str, tuple[str, ...]] = {
+    "max_tokens": ("max_completion_tokens", "max_new_tokens"),
+    "min_tokens": ("min_new_tokens",),
+    "seed": ("sampling_seed",),
+}
+"""One wish by several names."""
+
+Seed = Annotated[int, Field(ge=-_INT64, le=2 * _INT64 - 1)]
+Length = Annotated[int, Field(ge=1, le=MAX_TOKEN_ID)]
+
+
 class Sampling(Fields):
     """What both kinds of request, and gRPC, say about sampling. Names beyond OpenAI's are those of SGLang and vLLM."""
 
@@ -61,44 +71,80 @@ class Sampling(Fields):
     min_p: float = Field(0.0, ge=0, le=1)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=2)
+    repetition_penalty: float = Field(1.0, ge=MIN_REPETITION_PENALTY, le=2)
     logit_bias: dict[BiasKey, Bias] = Field({}, max_length=1024)
-    seed: int | None = Field(None, ge=-_INT64, le=2 * _INT64 - 1)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
+    seed: Seed | None = None
+    sampling_seed: Seed | None = None
+    max_tokens: Length | None = None
+    max_completion_tokens: Length | None = None
+    max_new_tokens: Length | None = None
     min_tokens: int = Field(0, ge=0, le=MAX_TOKEN_ID)
+    min_new_tokens: int = Field(0, ge=0, le=MAX_TOKEN_ID)
     stop: Annotated[list[StopString], BeforeValidator(_as_list)] = Field([], max_length=MAX_STOPS)
-    stop_token_ids: list[TokenId] = Field([], max_length=128)
+    stop_token_ids: list[StopToken] = Field([], max_length=128)
+    """Those that no vocabulary has never come up."""
     ignore_eos: bool = False
     skip_special_tokens: bool = True
     priority: int = Field(0, ge=-_INT32, lt=_INT32)
     cache_salt: str = Field("", max_length=256)
+    extra_key: str = Field("", max_length=256)
+    """Prefixes are shared only among requests of the same salt and the same key."""
+    add_special_tokens: bool | None = None
+    """Whether a text gets what the tokenizer adds around texts, such as a BOS. A chat's template writes its own."""
 
-    def params(self, max_tokens: int | None) -> SamplingParams:
+    def params(self) -> SamplingParams:
         """For the ring, with a seed drawn if the client gave none.
 
         Raises:
-            RequestError: min_tokens is over `max_tokens`.
+            RequestError: two names of one field disagree, or min_tokens is over max_tokens.
         """
-        if max_tokens is not None and self.min_tokens > max_tokens:
-            raise invalid(f"min_tokens: {self.min_tokens} is over max_tokens, which is {max_tokens}", "min_tokens")
-        seed = secrets.randbits(64) if self.seed is None else self.seed % (2 * _INT64)
-        same = {name: getattr(self, name) for name in _SAME}
-        return SamplingParams(**same, seed=seed, max_tokens=max_tokens, top_k=max(0, self.top_k))
+        max_tokens, min_tokens, seed = (self._by_any_name(name) for name in ("max_tokens", "min_tokens", "seed"))
+        if max_tokens is not None and min_tokens > max_tokens:
+            raise invalid(f"min_tokens: {min_tokens} is over max_tokens, which is {max_tokens}", "min_tokens")
+        return SamplingParams(
+            **{name: getattr(self, name) for name in _SAME},
+            seed=secrets.randbits(64) if seed is None else seed % (2 * _INT64),
+            max_tokens=max_tokens,
+            min_tokens=min_tokens,
+            top_k=max(0, self.top_k),
+            stop_token_ids=[token for token in self.stop_token_ids if token <= MAX_TOKEN_ID],
+        )
+
+    def _by_any_name(self, name: str) -> Any:
+        """What the client gave as `name` or one of its aliases, or else the default."""
+        first, *others = [given for given in (name, *ALIASES[name]) if given in self.model_fields_set] or [name]
+        value = getattr(self, first)
+        for other in others:
+            if (second := getattr(self, other)) != value:
+                raise invalid(f"{other}: {second} contradicts {first}, which is {value}; send one of them", other)
+        return value
+
+    @property
+    def cache_namespace(self) -> str:
+        """Another for each pair of `cache_salt` and `extra_key`; the salt itself where it stands alone."""
+        if not self.extra_key and not self.cache_salt.startswith("\0"):
+            return self.cache_salt
+        return f"\0{len(self.cache_salt)}:{self.cache_salt}{self.extra_key}"
 
 
-_SAME = sorted(set(SamplingParams.model_fields) & set(Sampling.model_fields) - {"seed", "max_tokens", "top_k"})
+_OWN = {"seed", "max_tokens", "min_tokens", "top_k", "stop_token_ids"}
+_SAME = sorted(set(SamplingParams.model_fields) & set(Sampling.model_fields) - _OWN)
 
 
 class StreamOptions(Fields):
     """How to stream."""
 
     include_usage: bool = False
+    """In a last chunk of its own."""
+    continuous_usage_stats: bool = False
+    """And in every chunk, as it stands then."""
 
 
 class OpenAIRequest(Sampling):
     """What completions and chat completions have in common."""
 
-    model: str = Field(min_length=1, max_length=256)
+    model: str = Field("", max_length=256)
+    """Empty means the one that is served."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     timeout: float | None = Field(None, gt=0, le=86400)
@@ -115,7 +161,7 @@ class CompletionRequest(OpenAIRequest):
     """POST /v1/completions."""
 
     prompt: str | list[Any]
-    max_tokens: int | None = Field(16, ge=1, le=MAX_TOKEN_ID)
+    max_tokens: Length | None = 16
     echo: bool = False
 
     @field_validator("prompt")
@@ -168,7 +214,7 @@ class ChatMessage(Fields):
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     """None if it was left out; so it is for the chat template."""
 
@@ -177,7 +223,27 @@ class ChatRequest(OpenAIRequest):
     """POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKEN_ID)
     chat_template_kwargs: dict[str, Any] = Field({}, max_length=64)
     separate_reasoning: bool = True
     """Thoughts go to ``reasoning_content``, and not with their tags to ``content``, if the model has tags for them."""
+    reasoning_effort: str | None = Field(None, max_length=32)
+    documents: list[dict[str, Any]] = Field([], max_length=1024)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """`chat_template_kwargs`, with the fields that are variables of templates by their own right.
+
+        Raises:
+            RequestError: a variable is given in both places, with two values.
+        """
+        variables = dict(self.chat_template_kwargs)
+        for name in _VARIABLES & self.model_fields_set:
+            value = getattr(self, name)
+            if variables.setdefault(name, value) != value:
+                raise invalid(f"{name}: contradicts chat_template_kwargs.{name}; send one of them", name)
+        return variables
+
+
+_VARIABLES = {"reasoning_effort", "documents", "add_generation_prompt", "continue_final_message"}

@@ -14,6 +14,10 @@ class Mesh(Protocol):
         """False while the bus is known to be away: nothing can be sent, and nothing will come."""
         ...
 
+    def named(self, model: str) -> str:
+        """The model that a client means by a name, or by none (empty); `model` itself where nobody knows."""
+        ...
+
     def missing(self, model: str) -> str:
         """What keeps `model` from being served, for people; empty if nothing does."""
         ...

@@ -219,6 +219,8 @@ class RequestTable:
         """Submits a waiting request if its time has come and someone can take it."""
         if now < live.due:
             return []
+        if live.attempt == 0 and (model := self._mesh.named(live.submit.model)) != live.submit.model:
+            live.submit = live.submit.model_copy(update={"model": model})  # it came before any model was known
         if self._mesh.missing(live.submit.model):
             return self._end(live, self._not_served(live), now) if now >= live.give_up else []
         live.phase, live.routed = Phase.ROUTING, None
@@ -229,11 +231,13 @@ class RequestTable:
     def _not_served(self, live: LiveRequest) -> RequestError:
         model = live.submit.model
         if self._mesh.unknown(model):
+            if not model:
+                return RequestError(ErrorCode.INVALID_REQUEST, "model: required, as there are several", param="model")
             return RequestError(
                 ErrorCode.MODEL_NOT_FOUND, f"the mesh serves no model named {model[:200]!r}", param="model"
             )
         why = self._mesh.missing(model)
-        text = f"{model!r} is not ready" + (f": {why}" if why else "")
+        text = (f"{model!r} is not ready" if model else "no model is ready") + (f": {why}" if why else "")
         return RequestError(ErrorCode.NOT_READY, text, retry_after=5.0)
 
     def _row(self, live: LiveRequest, row: Row, now: float) -> Outgoing:

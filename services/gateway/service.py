@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from aiohttp import web
 
 from radixmesh.services.gateway.caches import flush_caches
 from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.connection import Connection
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.grpc.server import GrpcFace
 from radixmesh.services.gateway.http import SERVER_LOG, HttpFace
@@ -23,6 +24,9 @@ from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, S
 
 log = logging.getLogger(__name__)
 
+_BACKLOG = 128
+"""Connections that the kernel keeps until they are accepted."""
+
 
 class Gateway(Actor):
     """Owns requests: from a client's bytes to the last of its stream."""
@@ -34,8 +38,9 @@ class Gateway(Actor):
         self._settings = settings
         self.http_url = ""
         self.grpc_address = ""
-        self._mesh = MeshView(self.members, lambda: self.bus.connected)
+        self._mesh = MeshView(self.members, lambda: self.bus.connected, settings.strict_model_names)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self._grpc: GrpcFace | None = None
         limits = Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
         watch = Watch()
@@ -76,6 +81,8 @@ class Gateway(Actor):
             self.desk.send(self.desk.table.fail(live.request_id, ending, self.desk.now()))
         if self._grpc is not None:
             await self._grpc.stop()
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         with contextlib.suppress(TimeoutError):
@@ -94,19 +101,20 @@ class Gateway(Actor):
 
     async def _open_http(self) -> None:
         settings = self._settings
-        key = settings.api_key.get_secret_value() if settings.api_key else ""
-        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, key, settings.max_body_bytes)
+        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, settings)
         self._runner = web.AppRunner(
             face.app, access_log=None, logger=SERVER_LOG, handler_cancellation=True, shutdown_timeout=0.5
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, settings.http_host, settings.http_port)
+        server = cast("web.Server", self._runner.server)  # None only before setup
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Connection(server()), settings.http_host, settings.http_port, backlog=_BACKLOG
+            )
         except OSError as error:
             raise RadixMeshError(f"cannot listen on {settings.http_host}:{settings.http_port}: {error}") from error
         host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-        self.http_url = f"http://{host}:{self._runner.addresses[0][1]}"
+        self.http_url = f"http://{host}:{self._listener.sockets[0].getsockname()[1]}"
 
     async def _open_grpc(self) -> None:
         if self._settings.grpc_port < 0:

@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import Sequence
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from radixmesh.services.gateway.answer import DONE, Answer, Job
+from radixmesh.services.gateway.answer import DONE, Answer, Job, on_the_wire
+from radixmesh.services.gateway.connection import Connection
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import error_body
 from radixmesh.services.gateway.live import LiveRequest
@@ -17,6 +18,11 @@ STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
+
+_INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""What clients expect any number of before an answer, and wait on; the one interim status that all of them know."""
+_COMMENT = b":\n\n"
+"""What clients skip in an event stream."""
 
 
 async def answer(request: web.Request, job: Job, desk: Desk) -> web.StreamResponse:
@@ -42,6 +48,10 @@ class _Client:
         self.lives: Sequence[LiveRequest] = ()
         self._news = asyncio.Event()
         self._writing = False
+        self._begun = False
+        self._probing = False
+        if (connection := Connection.of(request)) is not None:
+            connection.probe = self._probe
 
     def wake(self) -> None:
         self._news.set()
@@ -61,9 +71,22 @@ class _Client:
     def ended(self) -> bool:
         return all(live.ended for live in self.lives)
 
+    def _probe(self) -> None:
+        """See `Connection`. HTTP/1.0 has no interim answers: until there is a token, such a client is believed."""
+        if self._begun:
+            self._probing = True
+            self._news.set()
+        elif self.request.version >= HttpVersion11 and self.request.transport is not None:
+            self.request.transport.write(_INTERIM)
+
+    def probed(self, data: bytes) -> bytes:
+        """`data`, or if there is none and a probe is due, that."""
+        probing, self._probing = self._probing, False
+        return data or (_COMMENT if probing else b"")
+
     async def write(self, response: web.StreamResponse, data: bytes) -> None:
         """Writes, and lets the table see for how long the client has not read."""
-        self._writing = True
+        self._writing = self._begun = True
         now = Desk.now()
         for live in self.lives:
             live.blocked_since = now
@@ -74,6 +97,7 @@ class _Client:
 
     async def finish(self, response: web.StreamResponse, data: bytes, timeout: float) -> None:
         """Writes the end, when no table watches the client any more; hangs up on one that does not read it."""
+        self._begun = True
         try:
             async with asyncio.timeout(timeout):
                 await response.write(data)
@@ -88,19 +112,19 @@ async def _whole(client: _Client, job: Job) -> web.Response:
         await client.news()
     if client.error is not None:
         raise client.error
-    reply = Answer(job, client.lives[0].request_id)
-    body = json.dumps(reply.whole(client.lives), ensure_ascii=False).encode()
+    reply = Answer(job, client.lives)
+    body = on_the_wire(json.dumps(reply.whole(), ensure_ascii=False))
     return web.Response(body=body, content_type="application/json", headers={"X-Request-Id": reply.id})
 
 
 async def _stream(client: _Client, job: Job, client_timeout: float) -> web.StreamResponse:
-    reply = Answer(job, client.lives[0].request_id)
+    await client.news()
+    reply = Answer(job, client.lives)  # by now, the model that was meant is known
     response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Request-Id": reply.id})
     while True:
-        await client.news()
         error, ended = client.error, client.ended
         chunks = [reply.chunk(prompt, delta) for prompt, live in enumerate(client.lives) for delta in live.take()]
-        data = "".join(chunks).encode()
+        data = client.probed(on_the_wire("".join(chunks)))
         if error is not None and not data and not response.prepared:
             raise error
         if not response.prepared and (data or ended):
@@ -109,9 +133,7 @@ async def _stream(client: _Client, job: Job, client_timeout: float) -> web.Strea
             break
         if data:
             await client.write(response, data)
-    if error is not None:
-        end = b"data: " + error_body(error) + b"\n\n"
-    else:
-        end = (reply.usage_chunk(client.lives).encode() if job.include_usage else b"") + DONE
+        await client.news()
+    end = reply.end().encode() + DONE if error is None else b"data: " + error_body(error) + b"\n\n"
     await client.finish(response, data + end, client_timeout)
     return response

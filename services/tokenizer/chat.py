@@ -27,6 +27,9 @@ _RESERVED = frozenset(
 """What clients may not set by ``chat_template_kwargs``: what has its own place in a request, and arguments by which
 `transformers` does something else than render. They are no variables of any template."""
 
+_OPTIONAL = ("reasoning_effort", "documents")
+"""Fields of a request that only some templates have a place for."""
+
 MAX_ERROR = 500
 """Characters of a template's own words that a client is told."""
 
@@ -54,6 +57,7 @@ class ChatRenderer:
         self._templates = {name: ChatTemplate(text, special_tokens) for name, text in sources.items() if text}
         self._takes_tools = any("tools" in text for text in sources.values())
         self.reasoning_tags = reasoning_tags(reasoning_parser, sources.values())
+        self._takes = {name for name in _OPTIONAL if any(name in text for text in sources.values())}
 
     @property
     def has_template(self) -> bool:
@@ -80,6 +84,8 @@ class ChatRenderer:
             raise _refused("the model's chat template has no place for tools", "tools")
         if wrong := sorted(_RESERVED.intersection(kwargs)):
             raise _refused(f"chat_template_kwargs may not set {wrong[0]!r}", "chat_template_kwargs")
+        if unused := [name for name in _OPTIONAL if kwargs.get(name) and name not in self._takes]:
+            raise _refused(f"{unused[0]}: the model's chat template has no place for it", unused[0])
         going_on = kwargs.get("continue_final_message", False)
         options = {"add_generation_prompt": not going_on, **kwargs}
         if going_on and options["add_generation_prompt"]:

@@ -51,18 +51,19 @@ class Encoder:
         given = (submit.text is not None) + (submit.token_ids is not None) + (submit.messages is not None)
         if given != 1:
             raise RequestError(ErrorCode.INVALID_REQUEST, "give exactly one of text, token ids and messages")
+        special = submit.add_special_tokens
         tags, opened = None, False
         if submit.messages is not None:
             param = "messages"
             text = self._chat.render(submit.messages, submit.tools, submit.chat_template_kwargs)
-            ids = self._encode(text, limits, param, special=False)
+            ids = self._encode(text, limits, param, special=bool(special))
             tags = self._chat.reasoning_tags if submit.separate_reasoning else None
             opened = tags is not None and tags.opened(
                 text, begun_answer(submit.messages, submit.chat_template_kwargs, tags)
             )
         elif submit.text is not None:
             param = "prompt"
-            ids = self._encode(submit.text, limits, param, special=True)
+            ids = self._encode(submit.text, limits, param, special=special is not False)
         else:
             param = "prompt"
             ids = submit.token_ids if submit.token_ids is not None else np.empty(0, np.int32)
@@ -81,8 +82,8 @@ class Encoder:
         if limits.max_model_len and len(text) > most:
             raise RequestError(
                 ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                f"the prompt has {len(text)} characters; the model's context length of {limits.max_model_len} tokens "
-                f"cannot hold more than {most}",
+                f"the prompt has {len(text)} characters, which is longer than the model's context length of "
+                f"{limits.max_model_len} tokens can hold: at most {most}",
                 param=param,
             )
         try:

@@ -67,16 +67,18 @@ def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:
 
 
 def check_token_params(params: SamplingParams, limits: Limits) -> None:
-    """Raises RequestError for sampling parameters that name tokens the model does not have."""
-    for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
-        highest = max(ids, default=0)
-        if limits.vocab_size and highest >= limits.vocab_size:
-            text = f"{name} names token {highest}, outside the model's vocabulary (0 to {limits.vocab_size - 1})"
-            raise RequestError(ErrorCode.INVALID_REQUEST, text, param=name)
+    """Raises RequestError for a bias on tokens that the model does not have. To stop at one of those does no harm."""
+    highest = max(params.logit_bias, default=0)
+    if limits.vocab_size and highest >= limits.vocab_size:
+        text = f"logit_bias names token {highest}, outside the model's vocabulary (0 to {limits.vocab_size - 1})"
+        raise RequestError(ErrorCode.INVALID_REQUEST, text, param="logit_bias")
 
 
 def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str) -> None:
     """Raises RequestError (context_length_exceeded) naming all lengths if prompt and output do not fit the model.
+
+    Client libraries know these errors by their words: keep "is longer than the model's context length" and
+    "max_completion_tokens is too large".
 
     What earlier attempts made counts as prompt, and within `max_tokens`. With `cut_to_fit` the output ends where the
     model's context does.
@@ -90,13 +92,14 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     if prompt_tokens + resumed + generates > limit:
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-            f"{has}, but the model's context length is {limit} tokens" + (", output included" if generates else ""),
+            f"{has}, which is longer than the model's context length of {limit} tokens"
+            + (", output included" if generates else ""),
             param=param,
         )
     if generates and not submit.cut_to_fit and max_tokens is not None and prompt_tokens + max_tokens > limit:
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-            f"{has} and max_tokens asks for {max_tokens}, together {prompt_tokens + max_tokens}, "
-            f"but the model's context length is {limit} tokens",
+            f"max_tokens or max_completion_tokens is too large: {has} and max_tokens asks for {max_tokens}, together "
+            f"{prompt_tokens + max_tokens}, but the model's context length is {limit} tokens",
             param="max_tokens",
         )

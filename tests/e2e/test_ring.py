@@ -201,6 +201,38 @@ async def test_cached_tokens_are_told(mesh: ServeProcess) -> None:
         assert answer.usage.prompt_tokens_details.cached_tokens == 0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_closes_its_sending_side_gets_its_answer(mesh: ServeProcess, stream: bool) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 120, "temperature": 0, "ignore_eos": True, "stream": stream}
+    data = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(mesh.url.rpartition(":")[2]))
+    writer.write(f"{head}\r\n\r\n".encode() + data)
+    writer.write_eof()
+    async with asyncio.timeout(60):
+        answer = (await reader.read()).decode()
+    writer.close()
+    events = [json.loads(line[line.index("{") :]) for line in answer.splitlines() if "{" in line]
+    async with client(mesh) as api:
+        assert "".join(event["choices"][0]["text"] for event in events) == await complete(api, body["prompt"], 120)
+
+
+async def test_tenants_of_different_keys_share_no_pages(mesh: ServeProcess) -> None:
+    prompt = "He counted the ships that came into the harbour, one by one, and wrote their names on a slate. " * 2
+
+    async def cached(api: openai.AsyncOpenAI, **fields: str) -> int:
+        answer = await api.completions.create(model="", prompt=prompt, max_tokens=1, extra_body=fields)
+        return answer.usage.prompt_tokens_details.cached_tokens
+
+    async with client(mesh) as api:
+        assert await cached(api, extra_key="one") == 0
+        assert await cached(api, extra_key="two") == 0
+        assert await cached(api, cache_salt="one") == 0
+        assert await cached(api, cache_salt="one", extra_key="one") == 0
+        assert await cached(api, extra_key="one") > 0
+        assert await cached(api, cache_salt="one") > 0
+
+
 async def test_a_client_that_leaves_gives_everything_back(mesh: ServeProcess) -> None:
     async with client(mesh) as api:
         streams = [
@@ -227,7 +259,8 @@ async def test_a_client_that_leaves_gives_everything_back(mesh: ServeProcess) ->
 @pytest.mark.parametrize(
     ("fields", "status", "words"),
     [
-        ({"model": "gpt-17"}, 404, "gpt-17"),
+        ({"stop_regex": "a+"}, 400, "stop_regex"),
+        ({"repetition_penalty": 1e-320}, 400, "repetition_penalty"),
         ({"temperature": 99}, 400, "temperature"),
         ({"prompt": "word " * 2000}, 400, "256"),
         ({"prompt": [1, 2, 99999]}, 400, "99999"),
@@ -239,7 +272,7 @@ async def test_errors_name_what_is_wrong(mesh: ServeProcess, fields: dict[str, A
     request = {"model": "tiny-qwen3", "prompt": "fine", "max_tokens": 3, **fields}
     async with client(mesh) as api:
         with pytest.raises(openai.APIStatusError) as caught:
-            await api.completions.create(**request)
+            await api.completions.create(extra_body=request, model="tiny-qwen3", prompt="")
         assert caught.value.status_code == status
         assert words in str(caught.value)
         assert await complete(api, "fine", 3)  # and the next one is served

@@ -86,6 +86,7 @@ class Ring:
         self.cancels: list[tuple[str, int]] = []
         """(request_id, attempt) of every Cancel seen."""
         self.reason = "only"
+        self.release = asyncio.Event()
         self._tries: dict[str, int] = defaultdict(int)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -235,6 +236,13 @@ class Ring:
         """`silence:N`: N words, then nothing."""
         await self._play_echo(submit, "1000", until=int(argument or 0))
 
+    async def _play_held(self, submit: Submit, argument: str) -> None:
+        """`held:N`: N words, and two more when `release` is set."""
+        await self._play_echo(submit, "1000", until=int(argument))
+        await self.release.wait()
+        for index, finish in ((int(argument), Finish.RUNNING), (int(argument) + 1, Finish.STOP)):
+            await self._say(submit, 0, index, 1, finish)
+
     async def _play_unrouted(self, submit: Submit, _argument: str) -> None:
         """No tokenizer takes the first two attempts."""
         if submit.attempt >= 2:
@@ -314,6 +322,12 @@ class Ring:
         """Thoughts and no end of them."""
         await self._routed(submit)
         await self._say(submit, 0, 0, 3, Finish.LENGTH, text="", reasoning="hm, hm")
+    async def _play_say(self, submit: Submit, argument: str) -> None:
+        """`say:TEXT`: that text, character by character."""
+        await self._routed(submit)
+        for index, character in enumerate(argument):
+            await self._say(submit, 0, index, 1, text=character)
+        await self._say(submit, 0, len(argument), 1, Finish.STOP, reason=argument, text="")
 
     async def _play_unicode(self, submit: Submit, _argument: str) -> None:
         """A character in two tokens: the first has no text yet."""

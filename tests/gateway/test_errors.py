@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import aiohttp
@@ -13,6 +15,7 @@ from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.errors import FACES
+from radixmesh.services.gateway.grpc.statuses import STATUSES
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.errors import ErrorCode
 
@@ -20,11 +23,14 @@ JSON = {"Content-Type": "application/json"}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
-async def post(http: aiohttp.ClientSession, path: str, body: Any) -> tuple[int, dict[str, Any], Any]:
-    data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
+async def post(http: aiohttp.ClientSession, path: str, sent: Any) -> tuple[int, dict[str, Any], Any]:
+    data = io.BytesIO(sent if isinstance(sent, bytes) else json.dumps(sent).encode())
     async with http.post(path, data=data, headers=JSON) as response:
-        error = (await response.json())["error"]
+        body = await response.json()
+        error = body["error"]
         assert set(error) == {"message", "type", "param", "code"}
+        flat = {"object": "error", **error, "code": response.status}
+        assert {name: body[name] for name in flat} == flat  # the form of servers other than OpenAI's
         assert error["message"]
         return response.status, error, response.headers
 
@@ -39,13 +45,19 @@ def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
 
 
 def test_every_code_has_a_face() -> None:
-    assert set(FACES) == set(ErrorCode)
+    assert set(FACES) == set(STATUSES) == set(ErrorCode)
+
+
+def test_the_http_face_does_not_need_grpc() -> None:
+    loaded = "import sys, radixmesh.services.gateway.http; print([name for name in sys.modules if 'grpc' in name])"
+    done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 BAD_FIELDS = [
-    (TEXT, {"prompt": "x"}, "model"),
+    (TEXT, text(model="m" * 257), "model"),
+    (TEXT, text(model=5), "model"),
     (TEXT, {"model": MODEL}, "prompt"),
-    (TEXT, text(model=""), "model"),
     (TEXT, text(prompt=""), "prompt"),
     (TEXT, text(prompt=[]), "prompt"),
     (TEXT, text(prompt=["a", 1]), "prompt"),
@@ -71,6 +83,11 @@ BAD_FIELDS = [
     (TEXT, text(presence_penalty=3), "presence_penalty"),
     (TEXT, text(frequency_penalty=-3), "frequency_penalty"),
     (TEXT, text(repetition_penalty=0), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=1e-320), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=1e-37), "repetition_penalty"),
+    (TEXT, text(repetition_penalty=10**400), "repetition_penalty"),
+    (TEXT, text(temperature=-1e-320), "temperature"),
+    (TEXT, text(logit_bias={"5": 10**400}), "logit_bias.5"),
     (TEXT, text(max_tokens=0), "max_tokens"),
     (TEXT, text(max_tokens=10**30), "max_tokens"),
     (TEXT, text(min_tokens=17), "min_tokens"),
@@ -144,8 +161,33 @@ async def test_bad_bodies_are_explained(http: aiohttp.ClientSession) -> None:
         status, error, _ = await post(http, TEXT, body)
         assert (status, error["code"]) == (400, "invalid_request"), body[:40]
         assert word in error["message"]
-    status, error, _ = await post(http, TEXT, b'{"model": "toy/model", "prompt": "x", "temperature": 1e999}')
-    assert (status, error["param"]) == (400, "temperature")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+0400", "1" + "0" * 309 + ".0", "1" + "0" * 250 + "e60", "NaN"])
+async def test_numbers_that_are_not_finite_are_named(http: aiohttp.ClientSession, ring: Ring, number: str) -> None:
+    """Also where no schema looks: in what only a chat template sees."""
+    for path, param in ((TEXT, "temperature"), (CHAT, "chat_template_kwargs.a.0")):
+        fields = {"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": {"a": [0.5]}}
+        body = json.dumps(
+            {"model": MODEL, "prompt": "x", "temperature": 0.5} if path == TEXT else {"model": MODEL, **fields}
+        )
+        status, error, _ = await post(http, path, body.replace("0.5", number).encode())
+        assert (status, error["param"]) == (400, param)
+        assert "finite" in error["message"]
+    assert ring.submits == []
+
+
+async def test_numbers_at_the_edge_of_what_is_finite_are_served(http: aiohttp.ClientSession) -> None:
+    for name, value in (
+        ("temperature", 1e-320),
+        ("temperature", 1e-6),
+        ("top_p", 1e-320),
+        ("min_p", 1e-320),
+        ("repetition_penalty", 1e-6),
+        ("presence_penalty", 1e-320),
+    ):
+        async with http.post(TEXT, json=text(**{name: value})) as response:
+            assert response.status == 200, name
 
 
 async def test_surrogate_pairs_are_fine(http: aiohttp.ClientSession, ring: Ring) -> None:
@@ -167,9 +209,43 @@ async def test_protocol_errors(http: aiohttp.ClientSession) -> None:
         assert "error" in await response.json()
 
 
-async def test_unknown_model(http: aiohttp.ClientSession) -> None:
+async def test_unknown_model_where_names_are_strict(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(strict_model_names=True)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        status, error, _ = await post(http, TEXT, text(model="nobody"))
+        assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        for left_out in ({}, {"model": None}, {"model": ""}, {"model": MODEL}):
+            async with http.post(TEXT, json={"prompt": "echo:1", **left_out}) as response:
+                assert response.status == 200
+
+
+async def test_the_only_model_goes_by_any_name(http: aiohttp.ClientSession, ring: Ring) -> None:
+    for given in ({}, {"model": None}, {"model": ""}, {"model": "gpt-17"}, {"model": MODEL.upper()}):
+        for path, body in ((TEXT, {"prompt": "echo:1"}), (CHAT, {"messages": [{"role": "user", "content": "echo:1"}]})):
+            async with http.post(path, json={**body, **given}) as response:
+                assert (response.status, (await response.json())["model"]) == (200, MODEL)
+            async with http.post(path, json={**body, **given, "stream": True}) as response:
+                first = json.loads((await response.content.readline()).removeprefix(b"data: "))
+                assert first["model"] == MODEL
+    assert {submit.model for submit in ring.submits} == {MODEL}
+
+
+async def test_several_models_go_by_their_names(http: aiohttp.ClientSession, ring: Ring, gateway: Gateway) -> None:
+    await ring.bus.publish(
+        ring._subjects.presence("scheduler"),
+        ring.scheduler.beat().model_copy(update={"instance": "other", "model": "toy/other", "interval": 60.0}),
+    )
+    await ring.until(lambda: len(gateway.desk.mesh.models()) == 2)
     status, error, _ = await post(http, TEXT, text(model="nobody"))
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    status, error, _ = await post(http, TEXT, {"prompt": "x"})
+    assert (status, error["code"], error["param"]) == (400, "invalid_request", "model")
+    async with http.post(TEXT, json=text()) as response:
+        assert response.status == 200
+
+
+async def test_an_unknown_model_is_not_described(http: aiohttp.ClientSession) -> None:
     async with http.get("/v1/models/nobody") as response:
         assert response.status == 404
 
@@ -273,13 +349,19 @@ async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:
     gateway = await start_gateway(api_key="s3cret")
     await ring.until(lambda: not gateway.not_ready())
     async with aiohttp.ClientSession(gateway.http_url) as http:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic s3cret"},
+            {"X-API-Key": "wrong"},
+        ):
             async with http.get("/v1/models", headers=headers) as response:
                 assert response.status == 401
                 assert (await response.json())["error"]["code"] == "invalid_api_key"
-        async with http.get("/v1/models", headers={"Authorization": "Bearer s3cret"}) as response:
-            assert response.status == 200
-        for path in ("/health", "/ready", "/metrics"):
+        for headers in ({"Authorization": "Bearer s3cret"}, {"x-api-key": "s3cret"}):
+            async with http.get("/v1/models", headers=headers) as response:
+                assert response.status == 200
+        for path in ("/health", "/ping", "/ready", "/metrics"):
             async with http.get(path) as response:
                 assert response.status == 200
 

@@ -62,6 +62,25 @@ async def test_generate(stub: Any, ring: Ring) -> None:
     assert (params.seed, params.max_tokens) == (3, None)
 
 
+@pytest.mark.parametrize("model", ["", "gpt-17"])
+async def test_the_only_model_goes_by_any_name_unless_names_are_strict(
+    stub: Any, ring: Ring, start_gateway: StartGateway, model: str
+) -> None:
+    request = pb.GenerateRequest(model=model, text="echo:2")
+    assert "".join([response.text async for response in stub.Generate(request)]) == words(2)
+    assert ring.submits[0].model == MODEL
+    strict = await start_gateway(grpc_port=0, strict_model_names=True)
+    await ring.until(lambda: not strict.not_ready())
+    async with grpc.aio.insecure_channel(strict.grpc_address) as channel:
+        call = RadixMeshStub(channel).Generate(request)  # type: ignore[no-untyped-call]  # generated
+        if not model:
+            assert "".join([response.text async for response in call]) == words(2)
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await anext(aiter(call))
+        assert raised.value.code() is Code.NOT_FOUND
+
+
 async def test_generate_from_chat_and_token_ids(stub: Any, ring: Ring) -> None:
     messages = [pb.ChatMessage(role="developer", content="be brief"), pb.ChatMessage(role="user", content="echo:1")]
     async for _ in stub.Generate(pb.GenerateRequest(model=MODEL, chat=pb.Chat(messages=messages))):
@@ -89,10 +108,12 @@ async def test_the_stream_is_unbroken_and_tells_stops(stub: Any) -> None:
     [
         (generate_request(n=0), Code.INVALID_ARGUMENT, "n"),
         (generate_request(temperature=float("nan")), Code.INVALID_ARGUMENT, "temperature"),
+        (generate_request(repetition_penalty=1e-320), Code.INVALID_ARGUMENT, "repetition_penalty"),
+        (generate_request(logit_bias={1: float("inf")}), Code.INVALID_ARGUMENT, "logit_bias.1"),
         (generate_request(max_tokens=2, min_tokens=3), Code.INVALID_ARGUMENT, "min_tokens"),
         (generate_request(""), Code.INVALID_ARGUMENT, "text"),
         (pb.GenerateRequest(model=MODEL), Code.INVALID_ARGUMENT, "prompt"),
-        (pb.GenerateRequest(text="x"), Code.INVALID_ARGUMENT, "model"),
+        (pb.GenerateRequest(model="m" * 257, text="x"), Code.INVALID_ARGUMENT, "model"),
         (pb.GenerateRequest(model=MODEL, chat=pb.Chat()), Code.INVALID_ARGUMENT, "chat.messages"),
         (
             pb.GenerateRequest(model=MODEL, chat=pb.Chat(messages=[pb.ChatMessage(role="x")])),
@@ -104,7 +125,6 @@ async def test_the_stream_is_unbroken_and_tells_stops(stub: Any) -> None:
             Code.INVALID_ARGUMENT,
             "token_ids.ids",
         ),
-        (pb.GenerateRequest(model="nobody", text="x"), Code.NOT_FOUND, "model"),
         (generate_request("fail:queue_full"), Code.RESOURCE_EXHAUSTED, "prompt"),
         (generate_request("failmid:internal_error"), Code.INTERNAL, None),
     ],

@@ -1,7 +1,9 @@
 """The official `openai` client against the gateway, unchanged."""
 
+import json
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, words
@@ -132,6 +134,30 @@ async def test_text_keeps_every_character(client: openai.AsyncOpenAI) -> None:
     assert whole.choices[0].text == "".join(pieces) == 'é"\\\n 好!'
 
 
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""All that `str.splitlines`, and so some clients, take for the end of a line."""
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+async def test_no_line_end_in_a_text_cuts_an_event(http: aiohttp.ClientSession, path: str) -> None:
+    script = f"say:a{LINE_ENDS}é"
+    body = {"model": MODEL, "prompt": script, "echo": True} if path == "completions" else {"messages": user(script)}
+    texts = []
+    for stream in (True, False):
+        async with http.post(f"/v1/{path}", json={"model": MODEL, **body, "stream": stream}) as response:
+            lines = [line for line in (await response.text()).splitlines() if line]
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
+        assert stream or len(events) == 1
+        parts = [event["choices"][0] for event in events]
+        if path == "completions":
+            texts.append("".join(part["text"] for part in parts))
+        else:
+            said = [part["delta" if stream else "message"].get("content") for part in parts]
+            texts.append("".join(filter(None, said)))
+        assert parts[-1]["stop_reason"] == script.removeprefix("say:")
+    assert texts == [(script if path == "completions" else "") + script.removeprefix("say:")] * 2
+
+
 async def test_stop_string_is_told(client: openai.AsyncOpenAI, ring: Ring) -> None:
     answer = await client.completions.create(model=MODEL, prompt="stop", stop="END")
     choice = answer.choices[0]
@@ -224,11 +250,12 @@ async def test_models(client: openai.AsyncOpenAI) -> None:
     one = await client.models.retrieve(MODEL)
     assert one.created > 1_700_000_000
     assert one.model_dump()["max_model_len"] == 512
+    assert one.model_dump()["root"] == MODEL
 
 
 async def test_the_clients_own_exceptions(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
-        await client.chat.completions.create(model="nobody", messages=user("hi"))
+        await client.models.retrieve("nobody")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as wrong:
         await client.chat.completions.create(model=MODEL, messages=user("hi"), temperature=3.5)

@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from importlib.metadata import version
 
 import aiohttp
+import pytest
 from conftest import NatsServer
 from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.service import Gateway
+from radixmesh.shared.bus import Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.messages import State
+from radixmesh.shared.messages import CacheFlushed, State
 
 
 async def test_ready_says_what_is_missing(ring: Ring, start_gateway: StartGateway) -> None:
@@ -54,14 +57,65 @@ async def test_the_gateway_tells_where_it_listens(gateway: Gateway, http: aiohtt
         assert "POST /v1/chat/completions" in (await response.json())["endpoints"]
 
 
-async def test_metrics(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    async with http.post("/v1/completions", json={"model": MODEL, "prompt": "lost:1"}) as response:
+async def test_version_and_ping(http: aiohttp.ClientSession) -> None:
+    async with http.get("/version") as response:
+        assert (await response.json())["version"] == version("radixmesh")
+    async with http.get("/ping") as response:
         assert response.status == 200
-    async with http.post("/v1/completions", json={"model": "nobody", "prompt": "x"}) as response:
-        assert response.status == 404
-    async with http.get("/metrics") as response:
-        assert response.content_type == "text/plain"
-        text = await response.text()
+
+
+@pytest.mark.parametrize("given", ["mine-1", "a b;c", "x" * 256])
+async def test_a_clients_own_request_id_comes_back(http: aiohttp.ClientSession, given: str) -> None:
+    headers = {"X-Request-Id": given}
+    for path, body in (
+        ("/v1/completions", {"prompt": "echo:1"}),
+        ("/v1/completions", {"prompt": "echo:1", "stream": True}),
+        ("/v1/completions", {"prompt": ""}),
+        ("/nowhere", {}),
+    ):
+        async with http.post(path, json=body, headers=headers) as response:
+            assert response.headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 257, "é", "a\tb"])
+async def test_another_is_made_where_it_is_none(http: aiohttp.ClientSession, given: str) -> None:
+    async with http.post("/v1/completions", json={"prompt": "echo:1"}, headers={"X-Request-Id": given}) as response:
+        assert response.headers["X-Request-Id"].startswith("cmpl-")
+
+
+async def test_flush_waits_for_running_requests(http: aiohttp.ClientSession, ring: Ring) -> None:
+    in_use = [3, 3, 0, 0, 2]
+    """Pages, at each flush."""
+
+    async def flushed(envelope: Envelope) -> None:
+        await ring.bus.publish(envelope.reply, CacheFlushed(pages_freed=1, pages_in_use=in_use.pop(0)))
+
+    control = ring._subjects.replica_control(ring.scheduler.instance)
+    await ring.bus.subscribe(control, lambda envelope: ring._spawn(flushed(envelope)))
+    async with http.get("/flush_cache?timeout=10") as response:
+        assert response.status == 200
+        assert (await response.json())["replicas"] == [{"replica": "replica-0", "pages_freed": 1, "pages_in_use": 0}]
+    async with http.post("/reset_prefix_cache") as response:
+        assert response.status == 200
+    async with http.post("/flush_cache?timeout=0") as response:
+        assert response.status == 400
+        assert "running requests" in (await response.json())["error"]["message"]
+    for wrong in ("-1", "soon", "nan", "1e9"):
+        async with http.get(f"/flush_cache?timeout={wrong}") as response:
+            assert (response.status, (await response.json())["param"]) == (400, "timeout")
+
+
+async def test_metrics(ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(strict_model_names=True)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        async with http.post("/v1/completions", json={"model": MODEL, "prompt": "lost:1"}) as response:
+            assert response.status == 200
+        async with http.post("/v1/completions", json={"model": "nobody", "prompt": "x"}) as response:
+            assert response.status == 404
+        async with http.get("/metrics") as response:
+            assert response.content_type == "text/plain"
+            text = await response.text()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="200"}'] == "1.0"
     assert lines['radixmesh_gateway_requests_total{endpoint="/v1/completions",status="404"}'] == "1.0"

@@ -37,9 +37,14 @@ class FakeMesh:
         self.loads: dict[str, tuple[int, int]] = {}
         self.is_unknown = False
         self.is_reachable = True
+        self.only = ""
+        """The one model there is, if it goes by any name."""
 
     def reachable(self) -> bool:
         return self.is_reachable
+
+    def named(self, model: str) -> str:
+        return self.only or model
 
     def missing(self, model: str) -> str:
         if not self.is_reachable:
@@ -356,6 +361,30 @@ def test_waiting_ends_with_what_is_missing() -> None:
     assert live.error is not None
     assert (live.error.code, live.error.retry_after) == (ErrorCode.NOT_READY, 5.0)
     assert "no scheduler is ready" in live.error.message
+
+
+def test_a_request_that_came_before_the_mesh_goes_to_the_model_that_came() -> None:
+    mesh = FakeMesh()
+    mesh.replicas.clear()
+    table = RequestTable(Limits(), mesh)
+    submit = make_submit().model_copy(update={"model": ""})
+    live, out = opened(table, submit)
+    assert out == []
+    mesh.only, mesh.replicas = "m", {"r0": 1}
+    assert only_submit(table.mesh_changed(1.0)).model == "m"
+    table.routed(make_routed(live.submit), 1.0)
+    mesh.only = "another"
+    again = table.gone("r0", 1, 2.0)
+    assert only_submit(again).model == "m"  # what has begun is not another model's to go on with
+
+
+def test_no_name_where_several_models_are_served() -> None:
+    mesh = FakeMesh()
+    mesh.is_unknown = True
+    table = RequestTable(Limits(), mesh)
+    with pytest.raises(RequestError, match="model: required") as raised:
+        opened(table, make_submit().model_copy(update={"model": ""}))
+    assert (raised.value.code, raised.value.param) == (ErrorCode.INVALID_REQUEST, "model")
 
 
 # -- random weather --

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import aiohttp
 import pytest
+from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -65,10 +66,13 @@ async def test_one_span_a_request(spans: InMemorySpanExporter, http: aiohttp.Cli
     assert [sent["traceparent"] for sent in ring.headers] == [handed_on, handed_on]
 
 
-async def test_errors_are_told(spans: InMemorySpanExporter, http: aiohttp.ClientSession) -> None:
-    for model, prompt in ((MODEL, "fail:internal_error"), ("nobody", "x")):
-        async with http.post("/v1/completions", json={"model": model, "prompt": prompt}) as response:
-            assert response.status >= 400
+async def test_errors_are_told(spans: InMemorySpanExporter, ring: Ring, start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(strict_model_names=True)
+    await ring.until(lambda: not gateway.not_ready())
+    async with aiohttp.ClientSession(gateway.http_url) as http:
+        for model, prompt in ((MODEL, "fail:internal_error"), ("nobody", "x")):
+            async with http.post("/v1/completions", json={"model": model, "prompt": prompt}) as response:
+                assert response.status >= 400
     failed, unknown = spans.get_finished_spans()
     assert failed.status.status_code is StatusCode.ERROR
     assert (failed.attributes or {})[Attr.ERROR] == "internal_error"

@@ -229,6 +229,27 @@ def test_a_broken_row_fails_alone() -> None:
             assert out.tokens[[0, 5]].tolist() == expected[[0, 5]].tolist()
 
 
+LEAST = 5e-324  # the smallest of all doubles: zero as a float32
+EDGES: dict[str, list[float]] = {
+    "temperature": [0.0, LEAST, 1e-45, 1e-38, 9e-6, 1e-5, 2.0],
+    "top_p": [LEAST, 1e-38, 1 - 1e-16, 1.0],
+    "min_p": [0.0, LEAST, 1e-38, 1.0],
+    "repetition_penalty": [LEAST, 1e-320, 1e-45, 1e-38, 1e-6, 2.0],
+    "presence_penalty": [-2.0, LEAST, 2.0],
+    "frequency_penalty": [-2.0, LEAST, 2.0],
+}
+
+
+@given(params=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in EDGES.items()}))
+@settings(max_examples=200)
+def test_no_parameter_makes_logits_that_are_not_finite(params: dict[str, float]) -> None:
+    logits = noise(1, 64, scale=30.0)
+    bias = {3: 100.0, 4: -100.0, 5: LEAST}
+    out = sample(logits, [row(64, prompt=[1, 2, 3], output=[3, 4, 4], logit_bias=bias, **params)])
+    assert not out.failed.any()
+    assert 0 <= int(out.tokens[0]) < 64
+
+
 def test_penalties() -> None:
     vocab = 64
     logits = noise(1, vocab)

@@ -10,6 +10,7 @@ from radixmesh.cli.serve import command, machine
 from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.shared.errors import ConfigError
 
 MODEL = Model("/models/llama", "llama")
@@ -185,3 +186,13 @@ def test_a_free_port_with_a_taken_neighbour_is_drawn_again(monkeypatch: pytest.M
         assert chosen.grpc_port not in (neighbour, 0)
         with pytest.raises(ConfigError, match="--grpc-port"):
             command._with_ports(options("--port", "0", "--grpc-port", str(neighbour), "--gateways", "2"))
+
+
+def test_what_gateways_are_told_of_names_and_pages() -> None:
+    (plain,) = planned()["gateway-0"].processes
+    assert "--strict-model-names" not in plain.argv
+    assert "--cors-origins" not in plain.argv
+    (told,) = planned("--strict-model-names", "--cors-origins", "")["gateway-0"].processes
+    assert flag(told, "--cors-origins") == ""
+    settings = GatewaySettings.load(told.argv[told.argv.index("--http-host") :])
+    assert (settings.strict_model_names, settings.cors_origins) == (True, "")

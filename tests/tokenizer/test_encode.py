@@ -86,6 +86,32 @@ def test_bos_is_the_tokenizers_own_business(plain: encode.Encoder, chat: encode.
     assert refused(chat, submit(text="")).message == "the prompt is empty: it has no tokens"
 
 
+def test_clients_may_say_whether_a_bos_is_added(tmp_path: Path) -> None:
+    template = "{{ messages[0].content }}"
+    encoder = encode.load(save_model(tmp_path, sentencepiece(), bos_token="<s>", chat_template=template))
+    forms: list[dict[str, Any]] = [{"text": "the fox"}, {"messages": [{"role": "user", "content": "the fox"}]}]
+    firsts = [
+        [int(encoder.encode(submit(**form, add_special_tokens=wanted), ROOMY)[0]) for wanted in (None, True, False)]
+        for form in forms
+    ]
+    bos, word = 1, encoder.encode(submit(text="the fox"), ROOMY)[1]
+    assert firsts == [[bos, bos, word], [word, bos, word]]
+    assert encoder.encode(submit(token_ids=[5], add_special_tokens=True), ROOMY).tolist() == [5]
+
+
+def test_fields_that_only_some_templates_know(tmp_path: Path, chat: encode.Encoder) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    template = "{{ reasoning_effort }}:{% for d in documents or [] %}{{ d.text }}{% endfor %}:{{ messages[0].content }}"
+    knowing = encode.load(save_chat_model(tmp_path, template))
+    given: dict[str, Any] = {"reasoning_effort": "high", "documents": [{"text": "the fox"}]}
+    assert text_of(knowing, messages=messages, chat_template_kwargs=given) == "high:the fox:hi"
+    for name, value in given.items():
+        error = refused(chat, submit(messages=messages, chat_template_kwargs={name: value}))
+        assert (error.code, error.param) == (ErrorCode.INVALID_REQUEST, name)
+        assert name in error.message
+    assert text_of(chat, messages=messages, chat_template_kwargs={"documents": [], "reasoning_effort": None})
+
+
 def test_truncation_in_the_file_is_ignored(tmp_path: Path) -> None:
     save_model(tmp_path, byte_level(), model_max_length=4)
     fields = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -287,7 +313,10 @@ def test_lengths(chat: encode.Encoder, limit: int, fields: dict[str, Any], words
         error = refused(chat, request, Limits(limit, 401))
         assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
         assert [word for word in words if word not in error.message] == []
-        assert error.param == ("max_tokens" if "max_tokens asks" in error.message else "prompt")
+        output = "max_tokens asks" in error.message
+        assert error.param == ("max_tokens" if output else "prompt")
+        known = "max_completion_tokens is too large" if output else "is longer than the model's context length"
+        assert known in error.message
 
 
 def test_hopeless_text_is_not_tokenized(chat: encode.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +410,10 @@ def test_a_broken_chat_template_is_found_at_load(tmp_path: Path) -> None:
         encode.load(tmp_path)
 
 
-@pytest.mark.parametrize("fields", [{"logit_bias": {999_999: 1.0}}, {"stop_token_ids": [999_999]}])
-def test_parameters_that_name_unknown_tokens_are_refused(fields: dict[str, Any]) -> None:
+def test_a_bias_on_unknown_tokens_is_refused() -> None:
     with pytest.raises(RequestError, match="names token 999999, outside the model's vocabulary"):
-        check_token_params(SamplingParams(**fields), Limits(max_model_len=10, vocab_size=512))
+        check_token_params(SamplingParams(logit_bias={999_999: 1.0}), Limits(max_model_len=10, vocab_size=512))
+
+
+def test_unknown_tokens_may_be_stopped_at() -> None:
+    check_token_params(SamplingParams(stop_token_ids=[7, 999_999]), Limits(max_model_len=10, vocab_size=512))

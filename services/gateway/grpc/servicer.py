@@ -10,11 +10,12 @@ import grpc
 
 from radixmesh.services.gateway.chat import template_messages
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.errors import FACES, invalid, retry_after
+from radixmesh.services.gateway.errors import invalid, retry_after
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
-from radixmesh.services.gateway.http import key_matches
+from radixmesh.services.gateway.grpc.statuses import STATUSES
 from radixmesh.services.gateway.intake import Prompt, make_prompt, validate
+from radixmesh.services.gateway.keys import key_matches
 from radixmesh.services.gateway.live import Delta, LiveRequest
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, ChatMessage, Sampling
@@ -69,7 +70,7 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
         failure: RequestError
         try:
             headers = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
-            if self._key and not key_matches(headers.get("authorization", ""), self._key):
+            if self._key and not key_matches(headers, self._key):
                 raise RequestError(ErrorCode.UNAUTHENTICATED, "a valid API key is needed as metadata 'authorization'")
             if request is MALFORMED:
                 raise invalid(f"the request is not a message as {name} takes it")
@@ -77,17 +78,17 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
             status = grpc.StatusCode.OK
             return result
         except RequestError as error:
-            failure, status = error, FACES[error.code].grpc
+            failure, status = error, STATUSES[error.code]
         except Exception:
             log.exception("%s failed", name)
             failure = RequestError(ErrorCode.INTERNAL, "the gateway failed on this request")
-            status = FACES[failure.code].grpc
+            status = STATUSES[failure.code]
         finally:
             self._metrics.requests.labels(f"grpc/{name}", status.name).inc()
         return await self._refuse(context, failure)
 
     async def _refuse(self, context: Context, failure: RequestError) -> NoReturn:
-        await context.abort(FACES[failure.code].grpc, failure.message, _trailer(failure))
+        await context.abort(STATUSES[failure.code], failure.message, _trailer(failure))
 
     async def _generate(self, request: pb.GenerateRequest, context: Context, headers: dict[str, str]) -> None:
         news = asyncio.Event()
@@ -147,10 +148,10 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
 
 def _prompt(request: pb.GenerateRequest) -> Prompt:
     """Raises RequestError."""
-    if not 0 < len(request.model) <= 256:
-        raise invalid("model: must have 1 to 256 characters", "model")
+    if len(request.model) > 256:
+        raise invalid("model: must have at most 256 characters", "model")
     fields = _sampling(request)
-    params = fields.params(fields.max_tokens)
+    params = fields.params()
     form = request.WhichOneof("prompt")
     if form is None:
         raise invalid("prompt: one of text, token_ids and chat is required", "prompt")

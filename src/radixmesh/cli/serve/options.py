@@ -53,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=8000, help="HTTP; 0: any free one (default: %(default)s)")
     add("--grpc-port", type=int, default=50051, help="0: any free one; -1: no gRPC (default: %(default)s)")
     add("--api-key", default=os.environ.get("RADIXMESH_API_KEY"), help="default: $RADIXMESH_API_KEY, or none")
+    add("--strict-model-names", action="store_true", help="refuse unknown names where a single model is served, too")
+    add("--cors-origins", metavar="LIST", help="of web pages that may call, by commas; '': none (default: all)")
     add(
         "--nats-url",
         default=os.environ.get("RADIXMESH_NATS_URL"),
@@ -129,7 +131,7 @@ def from_args(args: argparse.Namespace) -> Options:
         tp=args.tp,
         threads=args.threads,
         worker_flags=tuple((name, str(value)) for name, value in given.items() if value is not None),
-        settings=(*parser, *(_setting(text) for text in args.settings)),
+        settings=(*parser, *_gateway_settings(args), *(_setting(text) for text in args.settings)),
         nats_url=args.nats_url,
         namespace=args.namespace,
         api_key=args.api_key,
@@ -138,6 +140,12 @@ def from_args(args: argparse.Namespace) -> Options:
         log_dir=args.log_dir,
         state_file=args.state_file,
     )
+
+
+def _gateway_settings(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Flags that are the gateways' alone, as if they came by ``--set``."""
+    strict = [("gateway", "strict_model_names", "true")] if args.strict_model_names else []
+    return strict + ([] if args.cors_origins is None else [("gateway", "cors_origins", args.cors_origins)])
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:
