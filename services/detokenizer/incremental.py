@@ -81,7 +81,9 @@ class ByteDecoder(_BehindPrompt):
         self._begun = False
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self.feed(tail)
-        self._open = self._utf8.getstate()[0]
+        self._open = _incomplete(self._utf8.getstate()[0])
+        if not self._open:
+            self._utf8.reset()
 
     def feed(self, ids: Sequence[int]) -> str:
         pieces = self._pieces
@@ -100,6 +102,15 @@ class ByteDecoder(_BehindPrompt):
     def finish(self) -> str:
         text = self._utf8.decode(b"", final=True)
         return self._own(text) if self._open else text
+
+
+def _incomplete(state: bytes) -> bytes:
+    """What an incremental decoder waits with, if it can become a character: two bytes of a surrogate, say, cannot."""
+    try:
+        state.decode()
+    except UnicodeDecodeError as error:
+        return state if error.reason == "unexpected end of data" else b""
+    return state
 
 
 class WindowDecoder(_BehindPrompt):

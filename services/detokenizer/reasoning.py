@@ -86,7 +86,8 @@ class ReasoningSplit:
             self._tag.append(Piece(char, shown))
             while self._tag and not self._begin.startswith(spelled := "".join([char for char, _ in self._tag])):
                 first, seen = self._tag[0]
-                if seen and not first.isspace():
+                # A hidden token before all thoughts is nothing; inside of opened ones it may be the closing tag.
+                if not (first.isspace() if seen else not self._opened):
                     return self._no_tag(text[position + 1 :], shown)
                 del self._tag[0]
                 if seen and not self._opened:

@@ -105,7 +105,7 @@ def naive_split(marked: list[tuple[str, bool]], tags: tuple[str, str], opened: b
     start = 0
     while start < len(spelled) and not spelled.startswith(tags[0], start):
         char, shown = marked[start]
-        if shown and not char.isspace():
+        if not (char.isspace() if shown else not opened):
             break
         start += 1
     tagged = spelled.startswith(tags[0], start) and start < len(spelled)
@@ -289,6 +289,8 @@ def test_thoughts_and_content(said: str, opened: bool, reasoning: str, content: 
 
 
 def test_hidden_tags_are_tags() -> None:
+    empty = whole([404, *ids_of("4")], LENGTH, reasoning_tags=("[THINK]", "[/THINK]"), reasoning_open=True)
+    assert (empty.reasoning, empty.text) == ("", "4")
     tokens = [403, *ids_of("hm"), 404, *ids_of("4")]
     got = whole(tokens, LENGTH, reasoning_tags=("[THINK]", "[/THINK]"))
     assert (got.reasoning, got.text) == ("hm", "4")
