@@ -13,7 +13,7 @@ from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.executor import make_executor
 from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
@@ -36,7 +36,7 @@ def make_engine(
     path: Path, page_size: int = 4, max_model_len: int = 128, *, kernels: bool = False, **fields: Any
 ) -> Engine:
     platform = get_platform("cpu")
-    model = load_model(path, platform, max_length=max_model_len)
+    model = load_model(open_model(path), platform, max_length=max_model_len)
     kv = KVCache(model.kv_spec(page_size), 256, platform.device)
     runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}

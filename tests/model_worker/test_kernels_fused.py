@@ -16,7 +16,7 @@ from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder, supported
 from radixmesh.services.model_worker.kernels.layers import NativeAttention, PackedLinear
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models import CausalLM, load_model
+from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 
@@ -39,7 +39,7 @@ class FusedDriver(PagedDriver):
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> CausalLM:
-    return load_model(path, get_platform("cpu"), dtype=dtype, **options)
+    return load_model(open_model(path), get_platform("cpu"), dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("case", FEATURES)
