@@ -91,8 +91,8 @@ class Engine:
         except (MemoryError, RuntimeError) as error:  # the latter is torch's, of a CPU or a device without memory
             if self.runner.model.group.size > 1:
                 raise  # the other ranks may have had room
-            log.error("no room for a sequence of %d tokens", len(admission.prompt_ids), exc_info=error)
-            return admission.slot, f"no room for the sequence: {type(error).__name__}"
+            log.error("a sequence of %d tokens could not be admitted", len(admission.prompt_ids), exc_info=error)
+            return admission.slot, f"the sequence could not be admitted: {_reason(error)}"
         return None
 
     def launch(self, plan: StepPlan, *, first: bool = True) -> InFlight:
@@ -126,7 +126,7 @@ class Engine:
         log.error("a forward pass over %d sequences failed", len(slots), exc_info=error)
         for slot in slots:
             slot.ended = True
-        flight.failures += [(slot.index, f"the forward pass failed: {type(error).__name__}") for slot in slots]
+        flight.failures += [(slot.index, f"the forward pass failed: {_reason(error)}") for slot in slots]
         flight.sampling = []
 
     def _chunks(self, plan: StepPlan) -> list[tuple[Slot, int, int]]:
@@ -239,6 +239,13 @@ class Engine:
         finish, stop_token = finish_of(slot, token, self.eos_token_ids)
         slot.ended = finish is not Finish.RUNNING
         return Row(slot, slot.output_len - 1, token, finish, stop_token, logprob, top)
+
+
+def _reason(error: Exception) -> str:
+    """What a client is told. Of a CPU without memory torch tells in words only."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return "out of memory"
+    return type(error).__name__
 
 
 _NO_LOGPROBS: tuple[float, list[tuple[int, float]]] = (float("nan"), [])

@@ -54,8 +54,9 @@ class RotaryEmbedding(nn.Module):
             return
         wanted = -(-min(max(length, 2 * rows, _AT_FIRST), self.max_length) // _BLOCK) * _BLOCK
         blocks = [self._block(start) for start in range(rows, wanted, _BLOCK)]
-        self.cos = torch.cat([self.cos, *(cos for cos, _ in blocks)])[: self.max_length]
-        self.sin = torch.cat([self.sin, *(sin for _, sin in blocks)])[: self.max_length]
+        cos = torch.cat([self.cos, *(cos for cos, _ in blocks)])[: self.max_length]
+        sin = torch.cat([self.sin, *(sin for _, sin in blocks)])[: self.max_length]
+        self.cos, self.sin = cos, sin  # both or, without memory, none
 
     def _block(self, start: int) -> tuple[Tensor, Tensor]:
         angles = torch.outer(torch.arange(start, start + _BLOCK).float(), self.frequencies)
