@@ -37,8 +37,9 @@ class ParallelGroup:
         return cls(rank, size, dist.group.WORLD)
 
     def close(self) -> None:
-        """Leave the group; without this, torch warns at exit."""
+        """Leave the group, whose threads must end before the interpreter does."""
         if self.size > 1:
+            self._group = None
             dist.destroy_process_group()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
