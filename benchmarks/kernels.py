@@ -29,7 +29,7 @@ from radixmesh.services.model_worker.kernels.fused import FusedDecoder
 from radixmesh.services.model_worker.kernels.native import INT12, Native, native
 from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Format, PackedWeight
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.sampler import Sampler
 from radixmesh.services.model_worker.sampling_batch import SamplingBatch, SamplingRow
@@ -172,7 +172,7 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
     """A line per kind of step, the head included."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
-        model = load_model(folder, get_platform("cpu"), dtype=torch.bfloat16, load_format="dummy")
+        model = load_model(open_model(folder, "dummy"), get_platform("cpu"), dtype=torch.bfloat16)
     kv = KVCache(model.kv_spec(16), 600, model.device)
     start = time.perf_counter()
     fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ class ModelWorkerSettings(ServiceSettings):
     rank: int = Field(0, ge=0, description="This process's rank in its group.")
     tp: int = Field(1, ge=1, le=64, description="Ranks in the group (tensor parallelism).")
     dist_init: str = Field("tcp://127.0.0.1:29500", description="Where the ranks of a group meet.")
-    device: str = Field("auto", description="cpu, cuda, xpu, npu, xla, or auto.")
+    device: str = Field("auto", description="cpu, cuda, xpu, npu, or auto.")
     device_index: int = Field(0, ge=0, description="Which device of its kind; a group's rank is added.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weights and KV cache."

@@ -40,7 +40,7 @@ def packed_bytes(flags: Iterable[str]) -> int:
         return 0
     try:
         model = Path(given["model"])
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((model / "config.json").read_bytes())
         as_stored = (*_HARMLESS, config.get("dtype") or config.get("torch_dtype"))
         if any(_given(given, flag) not in as_stored for flag in _OTHER_SIZES):
             return 0

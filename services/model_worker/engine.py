@@ -88,6 +88,11 @@ class Engine:
             self.slots[admission.slot] = slot
         except ValueError as error:
             return admission.slot, str(error)
+        except (MemoryError, RuntimeError) as error:  # the latter is torch's, of a CPU or a device without memory
+            if self.runner.model.group.size > 1:
+                raise  # the other ranks may have had room
+            log.error("a sequence of %d tokens could not be admitted", len(admission.prompt_ids), exc_info=error)
+            return admission.slot, f"the sequence could not be admitted: {_reason(error)}"
         return None
 
     def launch(self, plan: StepPlan, *, first: bool = True) -> InFlight:
@@ -98,17 +103,21 @@ class Engine:
         flight = InFlight([slot for slot, start, count in parts if start + count >= slot.length], None, failures)
         if not parts:
             return flight
+        try:
+            self._run(flight, parts)
+        except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:
+            self._fail(flight, [slot for slot, _start, _count in parts], error)
+        return flight
+
+    def _run(self, flight: InFlight, parts: list[tuple[Slot, int, int]]) -> None:
+        """Queues the forward pass over `parts`, and the sampling."""
         batch = self._batch(parts)
         for slot, _start, count in parts:
             slot.computed += count
         slots = np.array([slot.index for slot in flight.sampling], np.int64)
         positions = np.array([slot.computed - slot.prompt_len for slot in flight.sampling], np.int64)
         rows = [slot.sampling for slot in flight.sampling]
-        try:
-            flight.sampled = self.runner.run(batch, rows, positions, slots, self._last_token)
-        except (torch.OutOfMemoryError, ArithmeticError, IndexError, RuntimeError, ValueError) as error:
-            self._fail(flight, [slot for slot, _start, _count in parts], error)
-        return flight
+        flight.sampled = self.runner.run(batch, rows, positions, slots, self._last_token)
 
     def _fail(self, flight: InFlight, slots: list[Slot], error: Exception) -> None:
         """Ends a step's sequences, and not the worker, unless it has lost its other ranks."""
@@ -117,7 +126,7 @@ class Engine:
         log.error("a forward pass over %d sequences failed", len(slots), exc_info=error)
         for slot in slots:
             slot.ended = True
-        flight.failures += [(slot.index, f"the forward pass failed: {type(error).__name__}") for slot in slots]
+        flight.failures += [(slot.index, f"the forward pass failed: {_reason(error)}") for slot in slots]
         flight.sampling = []
 
     def _chunks(self, plan: StepPlan) -> list[tuple[Slot, int, int]]:
@@ -230,6 +239,13 @@ class Engine:
         finish, stop_token = finish_of(slot, token, self.eos_token_ids)
         slot.ended = finish is not Finish.RUNNING
         return Row(slot, slot.output_len - 1, token, finish, stop_token, logprob, top)
+
+
+def _reason(error: Exception) -> str:
+    """What a client is told. Of a CPU without memory torch tells in words only."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return "out of memory"
+    return type(error).__name__
 
 
 _NO_LOGPROBS: tuple[float, list[tuple[int, float]]] = (float("nan"), [])

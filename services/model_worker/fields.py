@@ -1,26 +1,15 @@
-"""Checked reading of JSON: a wrong or missing value becomes a `ModelLoadError` naming file and field."""
+"""Checked look-ups in JSON: a wrong or missing value becomes a `ModelLoadError` naming file and field."""
 
-import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 
+LARGEST = 2**31 - 1
+"""Sizes are counted in 32 bits by the kernels and on the bus."""
 _REQUIRED: Any = object()
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`."""
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelLoadError(file, "", f"cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ModelLoadError(file, "", f"is not JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise ModelLoadError(file, "", f"must hold a JSON object, not {type(raw).__name__}")
-    return raw
 
 
 class Fields:
@@ -45,48 +34,49 @@ class Fields:
             raise self.error(name, "is missing")
         return default
 
-    def integer(self, name: str, default: Any = _REQUIRED, minimum: int = 1) -> int:
+    def integer(self, name: str, default: Any = _REQUIRED, minimum: int = 1, maximum: float = LARGEST) -> int:
         value = self._get(name, default)
-        # A config written by numpy or JavaScript tools may say 4096.0.
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise self.error(name, f"must be an integer >= {minimum}, not {value!r}")
-        return value
+        number = _whole(value)
+        if number is None or not minimum <= number <= maximum:
+            raise self.error(name, f"must be an integer from {minimum} to {maximum}, not {_shown(value)}")
+        return number
 
     def number(self, name: str, default: Any = _REQUIRED, above: float | None = 0.0) -> float:
         """A finite float; greater than `above` unless that is None."""
         value = self._get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-            raise self.error(name, f"must be a finite number, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+            raise self.error(name, f"must be a finite number, not {_shown(value)}")
         if above is not None and value <= above:
-            raise self.error(name, f"must be greater than {above:g}, not {value!r}")
+            raise self.error(name, f"must be greater than {above:g}, not {_shown(value)}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
-            raise self.error(name, f"must be true or false, not {value!r}")
+            raise self.error(name, f"must be true or false, not {_shown(value)}")
         return value
 
     def text(self, name: str, default: Any = _REQUIRED) -> str:
         value = self._get(name, default)
         if not isinstance(value, str):
-            raise self.error(name, f"must be a string, not {value!r}")
+            raise self.error(name, f"must be a string, not {_shown(value)}")
         return value
 
     def sub(self, name: str) -> "Fields":
         """The nested object `name`; empty when absent."""
         value = self._get(name, {})
         if not isinstance(value, dict):
-            raise self.error(name, f"must be an object, not {value!r}")
+            raise self.error(name, f"must be an object, not {_shown(value)}")
         return Fields(value, self.file, f"{self.prefix}{name}.")
 
-    def ids(self, name: str) -> tuple[int, ...]:
-        """Token ids written as one integer or a list of them; () when absent."""
-        value = self._get(name, [])
-        values = value if isinstance(value, list) else [value]
-        for item in values:
-            if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-                raise self.error(name, f"must be a token id or a list of them, not {value!r}")
-        return tuple(values)
+
+def _whole(value: object) -> int | None:
+    """The integer that `value` is; a config written by numpy or JavaScript tools may say 4096.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _shown(value: object) -> str:
+    """`value` in a message."""
+    return f"{value!r:.100}"

@@ -1,31 +1,33 @@
-"""A Hugging Face model directory's `config.json` and `generation_config.json` as one checked, frozen value.
+"""What serving needs of a Hugging Face model directory's configuration, checked and frozen.
 
-Nothing from the directory is ever executed: an `auto_map` (the hook of `trust_remote_code`) is ignored.
+What it does not need is not read, so that no such value can stop a start. Nothing from the directory is ever executed:
+an `auto_map` (the hook of `trust_remote_code`) is ignored.
 """
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.fields import Fields, read_json
+from radixmesh.services.model_worker.fields import LARGEST, Fields
 from radixmesh.services.model_worker.rope_config import RopeConfig, max_length, parse_rope
+from radixmesh.shared.json_file import read_object
 from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+log = logging.getLogger(__name__)
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """What `generation_config.json` recommends; None where it says nothing."""
-
-    temperature: float | None = None
-    top_k: int | None = None  # 0: off
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
+_BY_MODEL_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""The class of a config that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,9 @@ class ModelConfig:
     attention_bias: bool
     mlp_bias: bool
     tie_word_embeddings: bool
-    max_position_embeddings: int
     max_length: int  # the longest sequence, rope scaling counted
-    dtype: torch.dtype  # of the checkpoint
-    bos_token_id: int | None
+    dtype: torch.dtype | None  # to serve in; None: as the weights are stored
     eos_token_ids: tuple[int, ...]  # any of them ends a sequence; may be empty; the tokenizer's own among them
-    sampling: SamplingDefaults
 
     @classmethod
     def load(cls, path: Path | str) -> "ModelConfig":
@@ -60,13 +59,11 @@ class ModelConfig:
         path = Path(path)
         if not path.is_dir():
             raise ModelLoadError(path, "", "is not a model directory")
-        config = Fields(read_json(path / "config.json"), path / "config.json")
-        generation_file = path / "generation_config.json"
-        raw_generation = read_json(generation_file) if generation_file.exists() else {}
-        return _parse(path, config, Fields(raw_generation, generation_file))
+        config = path / "config.json"
+        return _parse(path, Fields(read_object(config), config))
 
 
-def _parse(path: Path, config: Fields, generation: Fields) -> ModelConfig:
+def _parse(path: Path, config: Fields) -> ModelConfig:
     architecture = _architecture(config)
     _refuse_unsupported(config)
     layers = config.integer("num_hidden_layers")
@@ -75,11 +72,10 @@ def _parse(path: Path, config: Fields, generation: Fields) -> ModelConfig:
     if heads % kv_heads:
         raise config.error("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads ({heads})")
     hidden = config.integer("hidden_size")
-    max_positions = config.integer("max_position_embeddings")
+    # Some say "without end" by a number of many digits.
+    max_positions = min(config.integer("max_position_embeddings", maximum=math.inf), LARGEST)
     rope = parse_rope(config, max_positions)
     vocab = config.integer("vocab_size")
-    bos = generation.ids("bos_token_id") or config.ids("bos_token_id")
-    _check_ids(config, vocab, {"bos_token_id": bos})
     return ModelConfig(
         path=path,
         architecture=architecture,
@@ -96,28 +92,28 @@ def _parse(path: Path, config: Fields, generation: Fields) -> ModelConfig:
         attention_bias=config.flag("attention_bias", False),
         mlp_bias=config.flag("mlp_bias", False),
         tie_word_embeddings=config.flag("tie_word_embeddings", False),
-        max_position_embeddings=max_positions,
         max_length=max_length(rope, max_positions),
         dtype=_dtype(config),
-        bos_token_id=bos[0] if bos else None,
         eos_token_ids=end_token_ids(path, vocab),
-        sampling=_sampling_defaults(generation),
     )
 
 
 def _architecture(config: Fields) -> str:
     names = config.raw.get("architectures")
-    if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        raise config.error("architectures", f"must list the model's class, not {names!r}")
-    return names[0]
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    kind = config.raw.get("model_type")
+    if not isinstance(kind, str) or kind not in _BY_MODEL_TYPE:
+        raise config.error("architectures", f"must list the model's class, not {names!r} (model_type: {kind!r})")
+    return _BY_MODEL_TYPE[kind]
 
 
 def _refuse_unsupported(config: Fields) -> None:
     activation = config.text("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise config.error("hidden_act", f"{activation!r} is not supported (only 'silu')")
-    if config.has("quantization_config"):
-        method = config.sub("quantization_config").raw.get("quant_method")
+    if quantization := config.sub("quantization_config").raw:  # an empty one says nothing
+        method = quantization.get("quant_method")
         raise config.error("quantization_config", f"quantized checkpoints ({method!r}) are not supported")
 
 
@@ -137,12 +133,10 @@ def _head_dim(config: Fields, architecture: str, hidden: int, heads: int) -> int
 def _windows(config: Fields, architecture: str, layers: int) -> tuple[int | None, ...]:
     """Each layer's sliding window, by the rules of its family."""
     if architecture == "MistralForCausalLM":
-        # Mistral's own default is 4096; an explicit null switches the window off.
-        explicit_null = "sliding_window" in config.raw and not config.has("sliding_window")
-        return (None if explicit_null else config.integer("sliding_window", 4096),) * layers
-    if not config.flag("use_sliding_window", False):
+        return (_window(config),) * layers
+    if not architecture.startswith("Qwen") or not config.flag("use_sliding_window", False):
         return (None,) * layers
-    window = config.integer("sliding_window", 4096)
+    window = _window(config)
     types = config.raw.get("layer_types")
     if types is None:
         first = config.integer("max_window_layers", 28, minimum=0)
@@ -155,33 +149,19 @@ def _windows(config: Fields, architecture: str, layers: int) -> tuple[int | None
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
-def _dtype(config: Fields) -> torch.dtype:
+def _window(config: Fields) -> int | None:
+    """An explicit null switches the window off."""
+    explicit_null = "sliding_window" in config.raw and not config.has("sliding_window")
+    return None if explicit_null else config.integer("sliding_window", 4096)
+
+
+def _dtype(config: Fields) -> torch.dtype | None:
     field = "dtype" if config.has("dtype") else "torch_dtype"
-    name = config.text(field, "float32").removeprefix("torch.")
-    if name not in _DTYPES:
-        raise config.error(field, f"{name!r} is not supported (only {', '.join(_DTYPES)})")
-    return _DTYPES[name]
-
-
-def _check_ids(config: Fields, vocab: int, ids: dict[str, tuple[int, ...]]) -> None:
-    for name, values in ids.items():
-        for value in values:
-            if value >= vocab:
-                raise config.error(name, f"{value} is outside the vocabulary of {vocab}")
-
-
-def _sampling_defaults(generation: Fields) -> SamplingDefaults:
-    def number(name: str, above: float | None) -> float | None:
-        return generation.number(name, above=above) if generation.has(name) else None
-
-    def integer(name: str, minimum: int) -> int | None:
-        return generation.integer(name, minimum=minimum) if generation.has(name) else None
-
-    return SamplingDefaults(
-        temperature=number("temperature", None),
-        top_k=integer("top_k", 0),
-        top_p=number("top_p", 0.0),
-        min_p=number("min_p", None),
-        repetition_penalty=number("repetition_penalty", 0.0),
-        max_new_tokens=integer("max_new_tokens", 1),
-    )
+    name = config.raw.get(field)
+    if name is None or name == "auto":
+        return None
+    dtype = DTYPES.get(str(name).removeprefix("torch."))
+    if dtype is None:
+        text = "%s: %s: %r is left out: it is none of %s"
+        log.warning(text, config.file, field, name, ", ".join(DTYPES))
+    return dtype

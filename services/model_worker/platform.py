@@ -1,8 +1,8 @@
 """The device a worker runs on. Everything that depends on it is asked here and nowhere else.
 
 The CPU is tested everywhere; CUDA (NVIDIA, and AMD through ROCm, which torch also calls `cuda`) where the
-tests find one. XPU, NPU and XLA go as far as torch itself knows them: their plug-ins are looked up, never
-imported unless present.
+tests find one. XPU and NPU go as far as torch itself knows them: their plug-ins are looked up, never imported unless
+present.
 """
 
 import importlib
@@ -21,9 +21,9 @@ from radixmesh.services.model_worker.errors import PlatformError
 class Platform:
     """One device and what to use on it."""
 
-    name: str  # cpu, cuda, xpu, npu, xla
+    name: str  # cpu, cuda, xpu, npu
     device: torch.device
-    distributed_backend: str  # torch.distributed's name
+    distributed_backend: str  # torch.distributed's name; with an accelerator, one for its tensors and one for the CPU's
     attention_backend: str  # the default key of `attention.create_backend`
 
     @property
@@ -75,7 +75,6 @@ _ACCELERATORS: dict[str, tuple[str | None, str]] = {
     "cuda": (None, "nccl"),
     "xpu": (None, "xccl"),
     "npu": ("torch_npu", "hccl"),
-    "xla": ("torch_xla", "xla"),
 }
 PLATFORMS = ("cpu", *_ACCELERATORS)
 
@@ -96,7 +95,7 @@ def get_platform(name: str = "auto", index: int = 0) -> Platform:
     count = _runtime(name).device_count()
     if index >= count:
         raise PlatformError(f"device {name}:{index} does not exist: {count} found")
-    return Platform(name, torch.device(name, index), _ACCELERATORS[name][1], "torch")
+    return Platform(name, torch.device(name, index), f"cpu:gloo,{name}:{_ACCELERATORS[name][1]}", "torch")
 
 
 def _available(name: str) -> bool:

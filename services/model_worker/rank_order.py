@@ -1,7 +1,8 @@
 """Makes all ranks of a group run the same plans in the same order.
 
 Every rank gets the plans by NATS on its own, so one could see a stale plan that another has dropped. Rank 0's order
-holds: before each item it broadcasts what it is about to run, and the others search their own inbox for that.
+holds: before each item it broadcasts what it is about to run, from host to host, and the others search their own inbox
+for that.
 """
 
 import queue

@@ -6,7 +6,7 @@ Since: `rope_parameters: {"rope_type": ..., "rope_theta": ..., ...}`.
 
 from dataclasses import dataclass
 
-from radixmesh.services.model_worker.fields import Fields
+from radixmesh.services.model_worker.fields import LARGEST, Fields
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -103,7 +103,11 @@ def max_length(rope: RopeConfig, max_positions: int) -> int:
     config may have folded in already; `llama3` configs always have.
     """
     if rope.type in ("linear", "dynamic"):
-        return int(max_positions * rope.factor)
+        return _stretched(max_positions, rope.factor)
     if rope.type == "yarn":
-        return max(max_positions, int(rope.original_length * rope.factor))
+        return max(max_positions, _stretched(rope.original_length, rope.factor))
     return max_positions
+
+
+def _stretched(length: int, factor: float) -> int:
+    return int(min(length * factor, LARGEST))

@@ -1,6 +1,7 @@
 """The model, its KV pool and the sampler, as the engine uses them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from radixmesh.services.model_worker.platform import Platform
 from radixmesh.services.model_worker.sampler import SampleOutput, Sampler
 from radixmesh.services.model_worker.sampling_batch import SamplingBatch, SamplingRow
 from radixmesh.shared.messages import SamplingParams
+
+_FAILED = -1  # in place of a token
 
 
 class ModelRunner:
@@ -68,10 +71,22 @@ class ModelRunner:
         hidden = self._executor.hidden_states(batch, batch.logit_rows)
         if not rows:
             return None
-        sampled = self._sampler.sample(self._executor.logits(hidden), self._batch(rows), positions)
+        sampled = self._agreed(self._sampler.sample(self._executor.logits(hidden), self._batch(rows), positions))
         last_token[torch.from_numpy(slots).to(self.device, non_blocking=True)] = sampled.tokens
         self._columns.observe(sampled.tokens)
         return sampled
+
+    def _agreed(self, sampled: SampleOutput) -> SampleOutput:
+        """Rank 0's tokens on every rank: sums that differ in their last bits must not set ranks apart.
+
+        They go from device to device, without a stop of the host: the next step's decodes may be fed before anyone has
+        read them.
+        """
+        group = self.model.group
+        if group.size == 1:
+            return sampled
+        told = group.broadcast(sampled.tokens.masked_fill(sampled.failed, _FAILED))
+        return replace(sampled, tokens=told.clamp(min=0), failed=told == _FAILED)
 
     def _batch(self, rows: Sequence[SamplingRow]) -> SamplingBatch:
         """The rows as columns; the same object while the same sequences run."""

@@ -101,7 +101,7 @@ class ModelWorker(Actor):
         """Until every rank listens for plans: a claim before that would send the first plan past some of them."""
         if self.settings.tp > 1:
             await self.bus.flush()
-            await asyncio.to_thread(loaded.group.all_gather, torch.zeros(1, device=loaded.engine.runner.device))
+            await asyncio.to_thread(loaded.group.all_gather, torch.zeros(1))
 
     async def teardown(self) -> None:
         if self._loop_thread is not None:

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -20,9 +19,9 @@ from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
 from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.linear import LinearMethod
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.model_config import ModelConfig
+from radixmesh.services.model_worker.model_config import DTYPES
 from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.services.model_worker.rank_order import RankOrder
 from radixmesh.services.model_worker.runner import ModelRunner
@@ -38,8 +37,6 @@ Progress = Callable[[float, str], None]
 RANK_TIMEOUT_SECONDS = 24 * 3600.0
 """How long a rank waits for the others in a collective: an idle group waits for its next plan in one. A rank that
 dies closes its connections, which the others notice at once."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +64,26 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     threads = settings.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     progress(0.0, "finding the model")
-    path = resolve(settings.model)
+    files = open_model(resolve(settings.model), "dummy" if settings.load_format == "dummy" else "safetensors")
     platform = get_platform(settings.device, settings.device_index + _device_offset(settings))
     kernels = _cpu_kernels(platform, threads, progress)
     if settings.quantization and kernels is None:
         raise ConfigError(f"--quantization {settings.quantization} needs the CPU kernels, which are not to be had here")
-    progress(0.0, "meeting the other ranks" if settings.tp > 1 else "reading the configuration")
+    if settings.tp > 1:
+        progress(0.0, "meeting the other ranks")
     group = ParallelGroup.connect(
         settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
     )
-    linear = _linear_method(settings, platform, path, kernels)
+    dtype = DTYPES.get(settings.dtype) or platform.serving_dtype(files.dtype, kernels is not None)
+    linear = _linear_method(settings, dtype, kernels)
     fusing = Deferred() if kernels is not None and linear is None else None
     model = load_model(
-        path,
+        files,
         platform,
-        dtype=_DTYPES.get(settings.dtype),
-        kernels=kernels is not None,
+        dtype=dtype,
         group=group,
         attention_backend=settings.attention or ("native" if kernels is not None else None),
         linear_method=linear,
-        load_format="dummy" if settings.load_format == "dummy" else "safetensors",
         max_length=settings.max_model_len or None,
         progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
         deferred=fusing,
@@ -133,13 +130,10 @@ def _executor(
     return make_executor(model, kv, settings.quantization, exact=settings.exact_weights, deferred=deferred)
 
 
-def _linear_method(
-    settings: ModelWorkerSettings, platform: Platform, path: Path, kernels: Native | None
-) -> LinearMethod | None:
+def _linear_method(settings: ModelWorkerSettings, dtype: torch.dtype, kernels: Native | None) -> LinearMethod | None:
     """How linear layers are run, if layer by layer. None: in torch, or all of a step at once by the fused decoder."""
     if kernels is None:
         return None
-    dtype = _DTYPES.get(settings.dtype) or platform.serving_dtype(ModelConfig.load(path).dtype, True)
     if not settings.quantization and onednn_is_faster(kernels, dtype):
         log.info("linear layers run in oneDNN: on this CPU its products are more than twice as fast")
         return OneDnnLinear()
@@ -169,7 +163,7 @@ def _device_offset(settings: ModelWorkerSettings) -> int:
 def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, platform: Platform) -> tuple[KVCache, int]:
     """The pool, and the longest sequence that both model and pool allow (tokens)."""
     spec = model.kv_spec(settings.page_size)
-    num_pages = _agree(_num_pages(settings, spec, model, platform), model.group, platform)
+    num_pages = _agree(_num_pages(settings, spec, model, platform), model.group)
     max_model_len = min(model.max_length, num_pages * settings.page_size)
     if settings.max_model_len > max_model_len:
         raise ConfigError(
@@ -193,7 +187,7 @@ def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM
     return min(pages, 2 * settings.max_slots * -(-model.max_length // settings.page_size))
 
 
-def _agree(pages: int, group: ParallelGroup, platform: Platform) -> int:
+def _agree(pages: int, group: ParallelGroup) -> int:
     """The least of all ranks' counts, so that a page id means the same everywhere."""
-    counts = group.all_gather(torch.tensor([pages], dtype=torch.int64, device=platform.device))
+    counts = group.all_gather(torch.tensor([pages], dtype=torch.int64))
     return int(counts.min())

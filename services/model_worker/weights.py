@@ -1,28 +1,20 @@
-"""From safetensors files to a model's parameters.
+"""From stored tensors to a model's parameters.
 
-A file is mapped into memory, and each rank copies only its own slices from the map to the parameters,
-casting on the way: no tensor exists twice, and pages the rank does not need are never read. Pickled
-checkpoints (`.bin`, `.pt`) are refused: loading one runs code.
+Each rank copies only its own slices from the files' maps to the parameters, casting on the way: no tensor exists twice,
+and pages the rank does not need are never read.
 """
 
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from radixmesh.services.model_worker.checkpoint import Checkpoint
 from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.fields import read_json
 from radixmesh.services.model_worker.layers.weight_slice import WeightSlice, weight_slices
-
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 
 # Called with (bytes done, bytes in all) of this rank's parameters after each tensor.
 Progress = Callable[[int, int], None]
@@ -33,34 +25,24 @@ _HARMLESS = re.compile(r"\.(rotary_emb\.(inv_freq|cos_cached|sin_cached)|attn\.(
 
 def load_weights(
     model: nn.Module,
-    path: Path,
+    checkpoint: Checkpoint,
     progress: Progress | None = None,
-    tied: bool = False,
     deferred: Deferred | None = None,
 ) -> None:
-    """Fill every parameter of `model` from the directory `path`; what `deferred` puts off is left to it.
+    """Fill every parameter of `model` from `checkpoint`; what `deferred` puts off is left to it.
 
-    `tied`: a stored `lm_head.weight` is a copy of the embedding, and skipped. Raises `ModelLoadError`
-    naming file and tensor when something is missing, unexpected, misshapen or cut short.
+    Raises `ModelLoadError` naming file and tensor when something is missing, unexpected, misshapen or does not fit the
+    parameters' dtype.
     """
     wanted = weight_slices(model)
-    where = _locate(path)
-    _check_names(path, wanted, where, tied)
+    _check_names(wanted, checkpoint)
     report = _Reporter(wanted, progress)
-    by_file: dict[Path, list[WeightSlice]] = defaultdict(list)
-    for item in wanted:
-        by_file[where[item.name]].append(item)
-    for file, items in by_file.items():
-        with _open(file) as tensors:
-            present = set(tensors.keys())
-            for item in items:
-                if item.name not in present:
-                    problem = f"is not in this file, though {INDEX_NAME} says so"
-                    raise ModelLoadError(file, item.name, problem)
-                source = _source(file, tensors, item)
-                if deferred is None or not deferred.put_off(item, source):
-                    item.target.copy_(source)
-                report.done(item)
+    for item in sorted(wanted, key=lambda item: checkpoint.file(item.name)):
+        source = _source(checkpoint, item)
+        if deferred is None or not deferred.put_off(item, source):
+            item.target.copy_(source)
+            _check_range(checkpoint, item, source)
+        report.done(item)
 
 
 def random_weights(model: nn.Module, progress: Progress | None = None) -> None:
@@ -98,59 +80,37 @@ class _Reporter:
             self.progress(self.bytes, self.total)
 
 
-def _locate(path: Path) -> Mapping[str, Path]:
-    """The file of every tensor in the checkpoint."""
-    index = path / INDEX_NAME
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise ModelLoadError(index, "weight_map", "must map tensor names to file names")
-        for name in sorted(set(weight_map.values())):
-            # A name, not a path: an index must not lead out of its directory.
-            if Path(name).name != name:
-                raise ModelLoadError(index, "weight_map", f"{name!r} is not a plain file name")
-            if not (path / name).is_file():
-                raise ModelLoadError(path / name, "", f"is missing, but {INDEX_NAME} names it")
-        return {tensor: path / name for tensor, name in weight_map.items()}
-    single = path / SINGLE_NAME
-    if not single.is_file():
-        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern))
-        hint = f"; pickled weights ({pickled[0]}) are not loaded, convert them to safetensors" if pickled else ""
-        raise ModelLoadError(path, "", f"has neither {SINGLE_NAME} nor {INDEX_NAME}{hint}")
-    with _open(single) as tensors:
-        return dict.fromkeys(tensors.keys(), single)
-
-
-def _check_names(path: Path, wanted: list[WeightSlice], where: Mapping[str, Path], tied: bool) -> None:
-    needed = {item.name for item in wanted}
-    missing = sorted(needed - set(where))
-    source = path / INDEX_NAME if (path / INDEX_NAME).exists() else path / SINGLE_NAME
+def _check_names(wanted: list[WeightSlice], checkpoint: Checkpoint) -> None:
+    needed, stored = {item.name for item in wanted}, set(checkpoint.names)
+    missing = sorted(needed - stored)
     if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise ModelLoadError(source, missing[0], f"the model needs this tensor, but it is missing{more}")
-    extra = sorted(
-        name for name in set(where) - needed if not _HARMLESS.search(name) and not (tied and name == "lm_head.weight")
-    )
+        problem = "by config.json the model needs this tensor, but it is missing"
+        raise ModelLoadError(checkpoint.source, missing[0], problem + _and_more(missing))
+    extra = sorted(name for name in stored - needed if not _HARMLESS.search(name))
     if extra:
-        more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
-        raise ModelLoadError(where[extra[0]], extra[0], f"the model has no use for this tensor{more}")
+        problem = "by config.json the model has no use for this tensor"
+        raise ModelLoadError(checkpoint.file(extra[0]), extra[0], problem + _and_more(extra))
 
 
-def _open(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(file, "", f"is not a whole safetensors file ({error})") from error
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def _source(file: Path, tensors: Any, item: WeightSlice) -> Tensor:
+def _source(checkpoint: Checkpoint, item: WeightSlice) -> Tensor:
     """What goes into `item`'s target, still in the file's map."""
-    view = tensors.get_slice(item.name)
-    found = tuple(view.get_shape())
+    found = checkpoint.shape(item.name)
     if found != item.shape:
-        problem = f"expected shape {list(item.shape)}, found {list(found)}"
-        raise ModelLoadError(file, item.name, problem)
-    source: Tensor = view[item.source]
+        problem = f"expected shape {list(item.shape)} by config.json, found {list(found)}"
+        raise ModelLoadError(checkpoint.file(item.name), item.name, problem)
+    source: Tensor = checkpoint.view(item.name)[item.source]
     if not source.is_floating_point():
-        raise ModelLoadError(file, item.name, f"expected floating point numbers, found {source.dtype}")
+        problem = f"expected floating point numbers, found {source.dtype}"
+        raise ModelLoadError(checkpoint.file(item.name), item.name, problem)
     return source
+
+
+def _check_range(checkpoint: Checkpoint, item: WeightSlice, source: Tensor) -> None:
+    """float16 ends at 65504, where other types go on."""
+    if item.target.dtype is torch.float16 is not source.dtype and not item.target.isfinite().all():
+        problem = f"holds numbers beyond float16; serve it in {str(source.dtype).removeprefix('torch.')} (--dtype)"
+        raise ModelLoadError(checkpoint.file(item.name), item.name, problem)

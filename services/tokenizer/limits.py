@@ -1,6 +1,5 @@
 """Lengths and vocabulary sizes: what a prompt is checked against."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
+from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.json_file import read_object
 from radixmesh.shared.messages import Presence, SamplingParams, Submit, Task
+
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,7 @@ class Limits:
 
 def from_config(directory: Path) -> Limits:
     """Reads ``config.json``. Raises ModelLoadError."""
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path}: {error}") from error
-    if not isinstance(config, dict):
-        raise ModelLoadError(f"{path} is no JSON object")
+    config = read_object(directory / "config.json")
     if isinstance(config.get("text_config"), dict):
         config = config["text_config"]
     length = _size(config, "max_position_embeddings") or _size(config, "n_positions")
@@ -48,8 +44,11 @@ def from_config(directory: Path) -> Limits:
 
 
 def _size(fields: dict[str, Any], name: str) -> int:
+    """At most what fits a message; some configs say "without end" by a number of many digits."""
     value = fields.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return min(value, _LARGEST) if isinstance(value, int) and value > 0 else 0
 
 
 def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:

@@ -12,7 +12,7 @@ from model_worker.plans import PlanDriver, Work
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.shared.messages import SamplingParams
@@ -32,7 +32,7 @@ def platform() -> Platform:
 
 
 def make_engine(path: Path, platform: Platform, dtype: torch.dtype, page_size: int) -> Engine:
-    model = load_model(path, platform, dtype=dtype, max_length=128)
+    model = load_model(open_model(path), platform, dtype=dtype, max_length=128)
     runner = ModelRunner(model, KVCache(model.kv_spec(page_size), 256, platform.device), platform)
     return Engine(runner, max_slots=8, max_model_len=128, page_size=page_size, eos_token_ids=[])
 

@@ -10,7 +10,7 @@ import torch
 from paged_driver import PagedDriver, Sequence
 
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 509 for i in range(n)] for n in (5, 19)]
@@ -24,7 +24,7 @@ def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for path in checkpoints:
-            model = load_model(path, platform, dtype=torch.float32, group=group)
+            model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
             driver = PagedDriver(model, 4)
             logits = driver.step([(Sequence(PROMPTS[1]), len(PROMPTS[1]))])
             results[Path(path).name] = {

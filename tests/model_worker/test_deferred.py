@@ -15,7 +15,7 @@ from radixmesh.services.model_worker.executor import TorchExecutor, make_executo
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
 from radixmesh.services.model_worker.kernels.weights import PackedWeight
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models import CausalLM, load_model
+from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 CPU = get_platform("cpu")
@@ -35,8 +35,8 @@ def test_results_are_the_same_bits(family: str, quantization: str, dtype: torch.
     library()
     make_checkpoint(tmp_path, family)
     deferred = Deferred()
-    expected = logits(load_model(tmp_path, CPU, dtype=dtype), None, quantization)
-    model = load_model(tmp_path, CPU, dtype=dtype, deferred=deferred)
+    expected = logits(load_model(open_model(tmp_path), CPU, dtype=dtype), None, quantization)
+    model = load_model(open_model(tmp_path), CPU, dtype=dtype, deferred=deferred)
     assert torch.equal(logits(model, deferred, quantization), expected)
 
 
@@ -45,15 +45,15 @@ def test_heads_that_fill_no_panel_and_a_tied_embedding(overrides: dict[str, Any]
     library()
     make_checkpoint(tmp_path, "qwen3", **overrides)
     deferred = Deferred()
-    expected = logits(load_model(tmp_path, CPU), None)
-    assert torch.equal(logits(load_model(tmp_path, CPU, deferred=deferred), deferred), expected)
+    expected = logits(load_model(open_model(tmp_path), CPU), None)
+    assert torch.equal(logits(load_model(open_model(tmp_path), CPU, deferred=deferred), deferred), expected)
 
 
 def test_nothing_is_missing_where_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_checkpoint(tmp_path, "llama")
     monkeypatch.setattr("radixmesh.services.model_worker.executor.supported", lambda _model: "it is not to be")
     deferred = Deferred()
-    loaded, late = load_model(tmp_path, CPU), load_model(tmp_path, CPU, deferred=deferred)
+    loaded, late = load_model(open_model(tmp_path), CPU), load_model(open_model(tmp_path), CPU, deferred=deferred)
     kv = KVCache(late.kv_spec(16), 4, CPU.device)
     assert isinstance(make_executor(late, kv, deferred=deferred), TorchExecutor)
     for mine, other in zip(late.parameters(), loaded.parameters(), strict=True):

@@ -1,24 +1,29 @@
 """The engine against transformers: plans in, the very same tokens out."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from checkpoints import EOS_ID, make_checkpoint
 from plans import PlanDriver, Work
 
-from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.executor import make_executor
 from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
-from radixmesh.shared.messages import Finish, SamplingParams
+from radixmesh.shared.messages import Finish, SamplingParams, StepPlan
 
+needs_kernels = pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
 PROMPTS = [[5, 6, 7], list(range(20, 57)), [100], [9, 8, 7, 6, 5, 4, 3], list(range(300, 390, 3))]
 
 
@@ -36,7 +41,7 @@ def make_engine(
     path: Path, page_size: int = 4, max_model_len: int = 128, *, kernels: bool = False, **fields: Any
 ) -> Engine:
     platform = get_platform("cpu")
-    model = load_model(path, platform, max_length=max_model_len)
+    model = load_model(open_model(path), platform, max_length=max_model_len)
     kv = KVCache(model.kv_spec(page_size), 256, platform.device)
     runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
@@ -63,7 +68,7 @@ def test_greedy_equals_transformers(checkpoint: tuple[Path, Any], depth: int, st
         assert [row.index for row in work.rows] == list(range(12))
 
 
-@pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
+@needs_kernels
 @pytest.mark.parametrize("count", [1, 4, 8])
 def test_the_kernels_give_the_same_tokens(checkpoint: tuple[Path, Any], count: int) -> None:
     """Long prompts at once: hundreds of rows below the last layer, a few above it."""
@@ -177,6 +182,74 @@ def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
     fine = Work(PROMPTS[0], greedy())
     driver.run([fine])
     assert fine.tokens == reference(model, PROMPTS[0], 12)
+
+
+@contextmanager
+def memory_left(size: int) -> Iterator[None]:
+    """The process may take `size` more bytes, whatever the machine has."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])
+def test_a_step_without_memory_ends_its_sequences_and_not_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernels: bool
+) -> None:
+    """Twice, because what a failure leaves behind must not be in the next one's way."""
+    model = make_checkpoint(tmp_path, "llama", max_position_embeddings=200_100)
+    engine = make_engine(tmp_path, page_size=1024, max_model_len=200_100, kernels=kernels)
+    launch = engine.launch
+
+    def launch_in_little(plan: StepPlan, *, first: bool) -> InFlight:
+        with memory_left(4 << 20):
+            return launch(plan, first=first)
+
+    driver = PlanDriver(engine, chunk=200_000)
+    for _ in range(2):
+        failed, fine = Work([1] * 200_000, greedy()), Work(PROMPTS[0], greedy())
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "launch", launch_in_little)
+            driver.run([failed])
+        assert failed.failure == "the forward pass failed: out of memory"
+        driver.run([fine])
+        assert fine.tokens == reference(model, PROMPTS[0], 12)
+
+
+def test_a_sequence_without_room_fails_alone(checkpoint: tuple[Path, Any]) -> None:
+    """Its own record does not fit: the context is longer than any memory."""
+    path, model = checkpoint
+    engine = make_engine(path)
+    engine.max_model_len = 1 << 50
+    works = [Work(PROMPTS[1], greedy(max_tokens=None)), Work(PROMPTS[0], greedy())]
+    PlanDriver(engine).run(works)
+    assert works[0].failure == "the sequence could not be admitted: out of memory"
+    assert works[1].tokens == reference(model, PROMPTS[0], 12)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no"), torch.OutOfMemoryError("CUDA out of memory"), ArithmeticError(), OSError("no device")]
+)
+def test_what_ends_a_batch_and_what_the_worker(
+    checkpoint: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = make_engine(checkpoint[0])
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.runner, "run", broken)
+    work = Work(PROMPTS[0], greedy())
+    if isinstance(error, OSError):
+        with pytest.raises(OSError, match="no device"):
+            PlanDriver(engine).run([work])
+    else:
+        PlanDriver(engine).run([work])
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        assert work.failure == f"the forward pass failed: {'out of memory' if memory else 'ArithmeticError'}"
 
 
 def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple[Path, Any]) -> None:

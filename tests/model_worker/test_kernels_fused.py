@@ -1,5 +1,6 @@
 """The fused decoder against transformers, token for token, and against the torch modules, number for number."""
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, refere
 from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder, supported
 from radixmesh.services.model_worker.kernels.layers import NativeAttention, PackedLinear
+from radixmesh.services.model_worker.kernels.native import check
 from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.models import CausalLM, load_model
+from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 
@@ -39,7 +41,7 @@ class FusedDriver(PagedDriver):
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> CausalLM:
-    return load_model(path, get_platform("cpu"), dtype=dtype, **options)
+    return load_model(open_model(path), get_platform("cpu"), dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("case", FEATURES)
@@ -183,6 +185,20 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
     batch.kv_locations[0], batch.positions[1] = 0, 10**6
     with pytest.raises(IndexError, match="position"):
         fused(batch)
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"), [(1, MemoryError), (2, IndexError), (3, IndexError), (4, IndexError), (5, IndexError)]
+)
+def test_an_error_holds_on_to_nothing_of_earlier_ones(problem: int, kind: type[Exception]) -> None:
+    """An exception object that is raised again keeps the frames, and so the tensors, of every time before."""
+    errors = []
+    for _ in range(3):
+        with pytest.raises(kind) as caught:
+            check(problem)
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 3
+    assert {len(list(traceback.walk_tb(error.__traceback__))) for error in errors} == {2}
 
 
 def test_a_packed_model_cannot_be_fused(tmp_path: Path) -> None:

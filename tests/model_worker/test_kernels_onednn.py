@@ -17,7 +17,7 @@ from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.executor import TorchExecutor
 from radixmesh.services.model_worker.kernels import onednn
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.messages import SamplingParams
 
@@ -27,7 +27,8 @@ from radixmesh.shared.messages import SamplingParams
 def test_greedy_tokens_equal_transformers(tied: bool, tmp_path: Path) -> None:
     theirs = make_checkpoint(tmp_path, "qwen2", tie_word_embeddings=tied)
     expected = [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
-    model = load_model(tmp_path, get_platform("cpu"), dtype=torch.float32, linear_method=onednn.OneDnnLinear())
+    method = onednn.OneDnnLinear()
+    model = load_model(open_model(tmp_path), get_platform("cpu"), dtype=torch.float32, linear_method=method)
     assert sum(p.numel() for p in model.parameters() if p.dim() == 2) == 512 * 64  # the embedding
     assert PagedDriver(model, 16).mixed(PROMPTS, COUNT, chunk=6) == expected
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from radixmesh.services.model_worker.executor import Executor, TorchExecutor
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
 from radixmesh.services.model_worker.kernels.layers import PackedLinear
-from radixmesh.services.model_worker.models import CausalLM, load_model
+from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 SIZES: dict[str, Any] = {
@@ -115,7 +115,7 @@ def test_bfloat16_logprobs_are_within_a_bound_of_float32(name: str, checkpoint: 
         library().set_threads(2)
     if name == "native layers":
         options = {"linear_method": PackedLinear(library(), ""), "attention_backend": "native"}
-    model = load_model(checkpoint.path, get_platform("cpu"), dtype=torch.bfloat16, **options)
+    model = load_model(open_model(checkpoint.path), get_platform("cpu"), dtype=torch.bfloat16, **options)
     driver = PagedDriver(model, page_size=16)
     off = checkpoint.off(logprobs(make(model, driver), driver, checkpoint.tokens))
     assert off.max() < bound.largest

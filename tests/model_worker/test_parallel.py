@@ -15,7 +15,7 @@ from parallel_rank import COUNT, PROMPTS
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.models import load_model
+from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
         make_checkpoint(path, family, **overrides)
     first, second = run_ranks(2, tmp_path, checkpoints)
     for path, (_, overrides) in zip(checkpoints, CASES.values(), strict=True):
-        model = load_model(path, get_platform("cpu"), dtype=torch.float32)
+        model = load_model(open_model(path), get_platform("cpu"), dtype=torch.float32)
         expected = PagedDriver(model, 4).mixed(PROMPTS, COUNT, chunk=6)
         assert first[path.name]["tokens"] == expected, path.name
         # Every rank holds the same bits, so every rank samples the same token without being told.
@@ -81,7 +81,7 @@ def test_sizes_that_cannot_be_shared_are_refused(
 ) -> None:
     make_checkpoint(tmp_path, "qwen3", **overrides)
     with pytest.raises(ModelLoadError, match=rf"config\.json.*{field}"):
-        load_model(tmp_path, get_platform("cpu"), group=ParallelGroup(0, size))
+        load_model(open_model(tmp_path), get_platform("cpu"), group=ParallelGroup(0, size))
 
 
 def test_a_group_of_one_communicates_with_nobody() -> None:

@@ -9,12 +9,12 @@ from checkpoints import make_checkpoint
 from paged_driver import PagedDriver, Sequence
 from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens
 
-from radixmesh.services.model_worker.models import CausalLM, load_model
+from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
 
 def served(path: Path, **options: Any) -> CausalLM:
-    return load_model(path, get_platform("cpu"), dtype=torch.float32, **options)
+    return load_model(open_model(path), get_platform("cpu"), dtype=torch.float32, **options)
 
 
 @pytest.mark.parametrize("case", FEATURES)
@@ -94,7 +94,7 @@ def test_bfloat16_serves_close_to_float32(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
     prompt = PROMPTS[1]
     exact = PagedDriver(served(tmp_path), 16).step([(Sequence(prompt), len(prompt))])
-    half = load_model(tmp_path, get_platform("cpu"), dtype=torch.bfloat16)
+    half = load_model(open_model(tmp_path), get_platform("cpu"), dtype=torch.bfloat16)
     rough = PagedDriver(half, 16).step([(Sequence(prompt), len(prompt))])
     assert rough.dtype == torch.float32
     assert torch.cosine_similarity(exact, rough).item() > 0.995

@@ -24,7 +24,7 @@ def test_without_an_accelerator_auto_is_the_cpu() -> None:
     assert get_platform("auto").name == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "xpu", "npu", "xla"])
+@pytest.mark.parametrize("name", ["cuda", "xpu", "npu"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     if hasattr(torch, name) and getattr(torch, name).is_available():
         pytest.skip(f"there is a device {name}")
@@ -32,9 +32,20 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
         get_platform(name)
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(PlatformError, match="unknown device 'abacus'"):
-        get_platform("abacus")
+@pytest.mark.parametrize(("name", "own"), [("cuda", "nccl"), ("xpu", "xccl")])
+def test_an_accelerator_leaves_the_hosts_tensors_to_gloo(monkeypatch: pytest.MonkeyPatch, name: str, own: str) -> None:
+    monkeypatch.setattr(getattr(torch, name), "is_available", lambda: True)
+    monkeypatch.setattr(getattr(torch, name), "device_count", lambda: 2)
+    found = get_platform(name, 1)
+    assert found.device == torch.device(name, 1)
+    assert found.distributed_backend == f"cpu:gloo,{name}:{own}"
+    assert get_platform("auto").name == name
+
+
+@pytest.mark.parametrize("name", ["abacus", "xla"])
+def test_an_unknown_device_is_refused(name: str) -> None:
+    with pytest.raises(PlatformError, match=rf"unknown device '{name}' \(known: auto, cpu, cuda, xpu, npu\)"):
+        get_platform(name)
 
 
 @pytest.mark.gpu

@@ -28,7 +28,7 @@ from radixmesh.services.model_worker.kernels.fused import FusedDecoder
 from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.models.loading import load_model
+from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.outputs import StepResult, step_report
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
@@ -84,7 +84,7 @@ def checkpoint() -> str:
 
 
 def load(kernels: bool) -> CausalLM:
-    return load_model(checkpoint(), get_platform("cpu"), max_length=CONTEXT, kernels=kernels)
+    return load_model(open_model(checkpoint()), get_platform("cpu"), max_length=CONTEXT, kernels=kernels)
 
 
 @cache

@@ -360,6 +360,8 @@ def test_limits(tmp_path: Path) -> None:
     assert found.narrowed([]) == found
     path.write_text(json.dumps({"n_positions": "many"}))
     assert from_config(tmp_path) == Limits(0, 0)
+    path.write_text(json.dumps({"max_position_embeddings": 1e30, "vocab_size": 9.0}), encoding="utf-8-sig")
+    assert from_config(tmp_path) == Limits(2**31 - 1, 9)
     for broken in ("[]", "{"):
         path.write_text(broken)
         with pytest.raises(ModelLoadError, match=r"config\.json"):

@@ -83,6 +83,7 @@ class FusedDecoder:
         self._keep: list[object] = []  # whatever the structs point to
         config = model.config
         self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
+        self.rotary.reserve(1)  # at the start, and not in the first step
         with torch.inference_mode():
             self._model = self._take(model, quantization)
         self._arena.finish()
@@ -190,6 +191,7 @@ class FusedDecoder:
             cos, sin = rotary(batch.positions, batch.rope_length)
             half = self.config.head_dim // 2
             return cos[:, 0, :half].contiguous(), sin[:, 0, half:].contiguous(), 0
+        rotary.reserve(int(batch.host_context_len.max()))
         return rotary.cos, rotary.sin, len(rotary.cos)
 
     def logits(self, hidden: Tensor) -> Tensor:

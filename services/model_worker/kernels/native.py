@@ -21,13 +21,14 @@ KINDS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """`Kind` in weight.h, for plain arrays and for weights that are not quantized."""
 INT8, INT4, INT12 = 3, 4, 5
 
-_PROBLEMS = {
-    1: MemoryError("no memory for a step's activations"),
-    2: IndexError("a token id is outside the vocabulary"),
-    3: IndexError("a position is outside the rotary table"),
-    4: IndexError("a page is outside the KV cache"),
-    5: IndexError("a wanted row is outside the batch"),
+_PROBLEMS: dict[int, tuple[type[Exception], str]] = {
+    1: (MemoryError, "no memory for a step's activations"),
+    2: (IndexError, "a token id is outside the vocabulary"),
+    3: (IndexError, "a position is outside the rotary table"),
+    4: (IndexError, "a page is outside the KV cache"),
+    5: (IndexError, "a wanted row is outside the batch"),
 }
+"""`Problem` in decoder.h: an error's type and text. Each is raised anew: a raised one holds on to its frames."""
 
 
 class Weight(ctypes.Structure):
@@ -163,7 +164,8 @@ class Native:
 def check(problem: int) -> None:
     """Raises what a call returned."""
     if problem:
-        raise _PROBLEMS[problem]
+        kind, text = _PROBLEMS[problem]
+        raise kind(text)
 
 
 def pointer(tensor: Tensor) -> int:

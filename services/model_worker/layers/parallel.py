@@ -1,4 +1,8 @@
-"""The ranks that share one model (tensor parallelism, Megatron-LM, arXiv:1909.08053)."""
+"""The ranks that share one model (tensor parallelism, Megatron-LM, arXiv:1909.08053).
+
+An accelerator's backend carries its own tensors only. So a group has two: what the host decides (the order of plans,
+the number of pages) goes as CPU tensors over gloo, what the device computes goes over the device's own.
+"""
 
 from datetime import timedelta
 
@@ -21,7 +25,11 @@ class ParallelGroup:
     def connect(
         cls, rank: int, size: int, backend: str, init_method: str, timeout_seconds: float = 60.0
     ) -> "ParallelGroup":
-        """Meet the other ranks. `init_method` is torch.distributed's, e.g. `tcp://127.0.0.1:29500`."""
+        """Meet the other ranks.
+
+        backend: torch.distributed's name, or one per device, e.g. `cpu:gloo,cuda:nccl`.
+        init_method: torch.distributed's, e.g. `tcp://127.0.0.1:29500`.
+        """
         if size == 1:
             return cls()
         timeout = timedelta(seconds=timeout_seconds)
@@ -29,8 +37,9 @@ class ParallelGroup:
         return cls(rank, size, dist.group.WORLD)
 
     def close(self) -> None:
-        """Leave the group; without this, torch warns at exit."""
+        """Leave the group, whose threads must end before the interpreter does."""
         if self.size > 1:
+            self._group = None
             dist.destroy_process_group()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:

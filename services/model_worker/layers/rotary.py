@@ -1,7 +1,7 @@
 """Rotary position embeddings (RoFormer, arXiv:2104.09864) and their scalings.
 
 Pairs are (i, i + head_dim / 2), as in Hugging Face checkpoints. Angles depend on the position only, so
-cosines and sines are tables built once; the exception is `dynamic`, see below.
+cosines and sines are tables, as long as the longest sequence so far; the exception is `dynamic`, see below.
 """
 
 import math
@@ -26,17 +26,41 @@ def apply_rotary(x: Tensor, cos_sin: CosSin) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
+# Rows of the tables that are made together: an angle's last bits may depend on how many are.
+_BLOCK = 8192
+# Rows that are made at first: what most models are trained for, so that their tables never grow.
+_AT_FIRST = 4 * _BLOCK
+
+
 class RotaryEmbedding(nn.Module):
-    """Positions -> `CosSin`, from tables [max_length, head_dim / 2]."""
+    """Positions -> `CosSin`, from tables [rows, head_dim / 2].
+
+    A config may promise millions of positions that no sequence ever comes to, so the tables grow: `reserve` first.
+    """
 
     def __init__(
         self, config: RopeConfig, head_dim: int, max_length: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         super().__init__()
-        angles = torch.outer(torch.arange(max_length).float(), inverse_frequencies(config, head_dim))
-        scale = attention_scale(config)
-        self.cos = (angles.cos() * scale).to(device, dtype)
-        self.sin = (angles.sin() * scale).to(device, dtype)
+        self.max_length = max_length
+        self.frequencies = inverse_frequencies(config, head_dim)
+        self.scale = attention_scale(config)
+        self.cos = self.sin = torch.empty(0, head_dim // 2, dtype=dtype, device=device)
+
+    def reserve(self, length: int) -> None:
+        """Makes room for sequences of `length` tokens, or of `max_length` if that is less."""
+        rows = len(self.cos)
+        if rows >= min(length, self.max_length):
+            return
+        wanted = -(-min(max(length, 2 * rows, _AT_FIRST), self.max_length) // _BLOCK) * _BLOCK
+        blocks = [self._block(start) for start in range(rows, wanted, _BLOCK)]
+        cos = torch.cat([self.cos, *(cos for cos, _ in blocks)])[: self.max_length]
+        sin = torch.cat([self.sin, *(sin for _, sin in blocks)])[: self.max_length]
+        self.cos, self.sin = cos, sin  # both or, without memory, none
+
+    def _block(self, start: int) -> tuple[Tensor, Tensor]:
+        angles = torch.outer(torch.arange(start, start + _BLOCK).float(), self.frequencies)
+        return (angles.cos() * self.scale).to(self.cos), (angles.sin() * self.scale).to(self.sin)
 
     def forward(self, positions: Tensor, rope_length: Tensor | None) -> CosSin:
         """positions int64 [T]; `rope_length` is not read."""
@@ -67,6 +91,9 @@ class DynamicRotaryEmbedding(nn.Module):
         self.power = head_dim / (head_dim - 2)
         self.dtype = dtype
         self.exponents = (torch.arange(0, head_dim, 2).float() / head_dim).to(device)
+
+    def reserve(self, length: int) -> None:
+        """Nothing to make room in."""
 
     def forward(self, positions: Tensor, rope_length: Tensor | None) -> CosSin:
         """positions int64 [T], rope_length int64 [T] or None."""

@@ -132,6 +132,7 @@ class CausalLM(nn.Module):
     def hidden_states(self, batch: ForwardBatch, kv: KVCache, rows: Tensor) -> Tensor:
         """Run the layers, writing `kv`. Returns the normed states [R, hidden] of tokens `rows` int64 [R]."""
         decoder = self.model
+        decoder.rotary.reserve(int(batch.host_context_len.max()))
         context = ForwardContext(
             self.backend,
             self.backend.plan(batch, kv),

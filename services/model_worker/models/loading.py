@@ -1,11 +1,15 @@
 """From a directory to a model that is ready to run."""
 
+import logging
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from radixmesh.services.model_worker.attention import create_backend
+from radixmesh.services.model_worker.checkpoint import Checkpoint
 from radixmesh.services.model_worker.deferred import Deferred
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.layers.linear import Build, Linear, LinearMethod, PlainLinear
@@ -16,11 +20,60 @@ from radixmesh.services.model_worker.models.registry import model_class
 from radixmesh.services.model_worker.platform import Platform
 from radixmesh.services.model_worker.weights import Progress, load_weights, random_weights
 
+log = logging.getLogger(__name__)
+
 LoadFormat = Literal["safetensors", "dummy"]
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model directory, its config put right by what is stored."""
+
+    config: ModelConfig
+    dtype: torch.dtype
+    """To serve in, if nobody wishes otherwise."""
+    checkpoint: Checkpoint | None
+    """None: the weights are made up."""
+
+
+def open_model(path: Path | str, load_format: LoadFormat = "safetensors") -> ModelFiles:
+    """Reads all of the Hugging Face directory `path` but the weights themselves.
+
+    load_format: "dummy" needs `config.json` only and makes up the weights.
+
+    Raises `ModelLoadError`, naming the file and the field or tensor at fault.
+    """
+    config = ModelConfig.load(path)
+    model_class(config)
+    if load_format == "dummy":
+        return ModelFiles(config, config.dtype or torch.float32, None)
+    checkpoint = Checkpoint.open(config.path)
+    layers = {int(found[1]) for name in checkpoint.names if (found := _LAYER.match(name))}
+    if config.num_layers > len(layers):
+        problem = f"is {config.num_layers}, but {checkpoint.source} holds {len(layers)} layers"
+        raise ModelLoadError(config.path / "config.json", "num_hidden_layers", problem)
+    config = replace(config, tie_word_embeddings=config.tie_word_embeddings and _tie(checkpoint))
+    dtype = config.dtype or (checkpoint.dtype(_EMBEDDING) if _EMBEDDING in checkpoint.names else torch.float32)
+    return ModelFiles(config, dtype, checkpoint)
+
+
+def _tie(checkpoint: Checkpoint) -> bool:
+    """Makes one of head and embedding, whichever is stored; False if both are, and differ."""
+    if _HEAD not in checkpoint.names:
+        return True
+    if _EMBEDDING in checkpoint.names and not checkpoint.equal(_HEAD, _EMBEDDING):
+        text = "config.json: tie_word_embeddings is true, but %s holds a %s of its own, which is used"
+        log.warning(text, checkpoint.file(_HEAD), _HEAD)
+        return False
+    checkpoint.rename(_HEAD, _EMBEDDING)
+    return True
 
 
 def load_model(
-    path: Path | str,
+    files: ModelFiles,
     platform: Platform,
     *,
     dtype: torch.dtype | None = None,
@@ -28,39 +81,39 @@ def load_model(
     group: ParallelGroup | None = None,
     attention_backend: str | None = None,
     linear_method: LinearMethod | None = None,
-    load_format: LoadFormat = "safetensors",
     max_length: int | None = None,
     progress: Progress | None = None,
     deferred: Deferred | None = None,
 ) -> CausalLM:
-    """Load the Hugging Face directory `path`, this rank's slice of it, in evaluation mode.
+    """Load this rank's slice of a model, in evaluation mode.
 
     dtype: serve in this one; by default the checkpoint's, or what `platform` prefers to it.
     kernels: the CPU kernels will compute, not torch.
     group: the ranks to split over; by default this process alone.
-    load_format: "dummy" needs `config.json` only and makes up the weights.
-    max_length: the longest sequence that will be served [tokens]; bounds the rotary tables.
+    max_length: the longest sequence that will be served [tokens], if that is less than the model's.
     deferred: keeps the matrices; the model is not loaded until it is settled or they are taken from it.
 
     Raises `ModelLoadError`, naming the file and the field or tensor at fault.
     """
-    config = ModelConfig.load(path)
+    config = files.config
     build = Build(
         group=group or ParallelGroup(),
-        dtype=dtype or platform.serving_dtype(config.dtype, kernels),
+        dtype=dtype or platform.serving_dtype(files.dtype, kernels),
         device=platform.device,
         linear=linear_method or PlainLinear(),
     )
     backend = create_backend(attention_backend or platform.attention_backend)
-    model_type = model_class(config)
     try:
-        model = model_type(config, build, backend, max_length)
+        model = model_class(config)(config, build, backend, max_length)
     except ValueError as error:  # sizes that the group cannot share
         raise ModelLoadError(config.path / "config.json", "", str(error)) from error
-    if load_format == "dummy":
+    except (MemoryError, RuntimeError) as error:  # torch has no type of its own for a CPU without memory
+        problem = f"there is no memory for a model of these sizes ({error})"
+        raise ModelLoadError(config.path / "config.json", "", problem) from error
+    if files.checkpoint is None:
         random_weights(model, progress)
     else:
-        load_weights(model, config.path, progress, config.tie_word_embeddings, deferred)
+        load_weights(model, files.checkpoint, progress, deferred)
     for module in model.modules():
         if isinstance(module, Linear):
             module.finish()

@@ -1,0 +1,125 @@
+"""One rank of two, on their way to the same tokens: python group_rank.py RANK DEVICE BACKEND RENDEZVOUS OUT CHECKPOINT
+
+It runs plans through a `RankOrder`, then a few sequences; rank 1 gets plans that rank 0 does not, and computes logits
+that lead elsewhere.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from plans import PlanDriver, Work
+
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.models import load_model, open_model
+from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.rank_order import RankOrder
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.shared.messages import SamplingParams, StepPlan
+
+SIZE = 2
+POISON = 499
+"""A token on which rank 0 computes what is no number."""
+PROMPTS = [[5, 6, 7], [(7 * i * i + 3 * i + 11) % 490 for i in range(19)], [8, POISON]]
+PARAMS = [
+    SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True),
+    SamplingParams(temperature=1.0, seed=3, max_tokens=12, ignore_eos=True, repetition_penalty=1.2),
+    SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True),
+]
+
+
+def works() -> list[Work]:
+    return [Work(prompt, params, arrives=i) for i, (prompt, params) in enumerate(zip(PROMPTS, PARAMS, strict=True))]
+
+
+# Stands for a device's own backend: a group that has no other refuses a CPU's tensors, as with NCCL.
+dist.Backend.register_backend("deviceonly", dist.ProcessGroupGloo, devices=["cuda"])
+
+
+def order(group: ParallelGroup) -> list[tuple[int, int]]:
+    """What this rank runs, of an inbox of its own."""
+    ours = [(1, 0), (1, 1), (2, 0), (2, 1)] if group.rank == 0 else [(0, 7), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for epoch, seq in ours:
+        inbox.put(StepPlan(epoch=epoch, seq=seq))
+    gate = RankOrder(group)
+    plans = [gate.next(inbox, block=True) for _ in range(4)]
+    return [(plan.epoch, plan.seq) for plan in plans]
+
+
+def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
+    """Tokens, or why there are none, of each of `works`."""
+    model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
+    runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
+    executor = runner._executor
+    true_logits, true_states = executor.logits, executor.hidden_states
+    poisoned = False
+
+    def hidden_states(batch: Any, rows: Any) -> Any:
+        nonlocal poisoned
+        poisoned = bool((batch.token_ids == POISON).any())
+        return true_states(batch, rows)
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        out = true_logits(hidden)
+        if group.rank == 1:
+            return -out
+        if poisoned:
+            out[0] = float("nan")  # prompts stand before decodes
+        return out
+
+    executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]
+    engine = Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])
+    todo = works()
+    PlanDriver(engine).run(todo)
+    return [work.failure or work.tokens for work in todo]
+
+
+def run_ranks(device: str, backend: str, folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
+    """What both ranks came to: `order` and `sequences`."""
+    here = Path(__file__).parent
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(path) for path in (here, here.parents[1] / "src")),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    outs = [folder / f"rank{rank}.json" for rank in range(SIZE)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), device, backend, folder / "meet", out, checkpoint],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        for rank, out in enumerate(outs)
+    ]
+    try:
+        for process in ranks:
+            errors = process.communicate(timeout=120)[1].decode()
+            if process.returncode:
+                raise RuntimeError(errors)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+    return [json.loads(out.read_text()) for out in outs]
+
+
+def main(rank: int, device: str, backend: str, rendezvous: str, out: Path, path: str) -> None:
+    torch.set_num_threads(1)
+    platform = get_platform(device, 0 if device == "cpu" else rank)
+    group = ParallelGroup.connect(rank, SIZE, backend, f"file://{rendezvous}")
+    with torch.inference_mode():
+        results = {"order": order(group), "sequences": sequences(group, platform, path)}
+    out.write_text(json.dumps(results))
+    group.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], Path(sys.argv[5]), sys.argv[6])

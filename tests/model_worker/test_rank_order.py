@@ -1,0 +1,57 @@
+"""Ranks run what rank 0 runs and go on from its tokens, whatever backend the device has."""
+
+import queue
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import make_checkpoint
+from group_rank import run_ranks, works
+from plans import PlanDriver
+
+from radixmesh.services.model_worker import rank_order
+from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.models import load_model, open_model
+from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.rank_order import RankOrder
+from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.shared.errors import BusError
+from radixmesh.shared.messages import StepPlan
+
+
+@pytest.mark.parametrize("backend", ["gloo", "cpu:gloo,cuda:deviceonly"])
+def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
+    make_checkpoint(tmp_path / "model", "llama")
+    first, second = run_ranks("cpu", backend, tmp_path, tmp_path / "model")
+    assert first["order"] == second["order"] == [[1, 0], [1, 1], [2, 0], [2, 1]]
+    assert first["sequences"] == second["sequences"]
+    *said, failure = first["sequences"]
+    assert failure == "the model's logits are not finite"
+    platform = get_platform("cpu")
+    model = load_model(open_model(tmp_path / "model"), platform)
+    runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
+    alone = works()[:2]
+    PlanDriver(Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])).run(alone)
+    assert said == [work.tokens for work in alone]
+
+
+class Told(ParallelGroup):
+    """Rank 1 of two, to which rank 0 says the same again and again."""
+
+    def __init__(self, *told: int) -> None:
+        super().__init__(1, 2)
+        self.told = told
+
+    def broadcast(self, tensor: Any, source: int = 0) -> Any:
+        assert tensor.device.type == "cpu"
+        return tensor.new_tensor(self.told)
+
+
+def test_a_plan_that_only_rank_0_has_gives_the_group_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_order, "PATIENCE_SECONDS", 0.05)
+    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    inbox.put(StepPlan(epoch=1, seq=0))
+    with pytest.raises(BusError, match="plan 4 of epoch 1 reached rank 0 but not rank 1"):
+        RankOrder(Told(1, 4)).next(inbox, block=True)
