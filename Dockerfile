@@ -23,7 +23,8 @@ WORKDIR /home/radixmesh
 FROM base AS skeleton
 WORKDIR /build
 COPY pyproject.toml LICENSE ./
-RUN touch README.md && mkdir -p src/radixmesh && touch src/radixmesh/__init__.py \
+COPY src/radixmesh/__init__.py src/radixmesh/
+RUN touch README.md \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM base AS package

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from radixmesh import __version__
 from radixmesh.cli import main
 from radixmesh.cli.ps import load, table
 from radixmesh.cli.serve import machine, state
@@ -108,7 +109,7 @@ def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[s
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("radixmesh ")
+    assert capsys.readouterr().out == f"radixmesh {__version__}\n"
 
 
 def test_wrong_flags_of_serve_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
