@@ -1,8 +1,8 @@
 """Settings of the gateway."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ApiKey, ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
@@ -12,7 +12,7 @@ class GatewaySettings(ServiceSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="Port for HTTP; 0 takes a free one.")
     grpc_host: str = Field("127.0.0.1", description="Address for gRPC.")
     grpc_port: int = Field(50051, ge=-1, le=65535, description="Port for gRPC; 0 takes a free one, -1 is off.")
-    api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    api_key: ApiKey | None = Field(None, description="Key that clients must send as a bearer token.")
     request_timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a request may take in all.")
     ready_wait: float = Field(
         30.0, ge=0, le=3600, description="Seconds a new request waits for a replica to be ready."

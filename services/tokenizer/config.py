@@ -3,14 +3,16 @@
 from pydantic import Field
 
 from radixmesh.shared import model_source
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ModelName, ServiceSettings
 
 
 class TokenizerSettings(ServiceSettings):
     """What a tokenizer can be told."""
 
     model: str = Field(min_length=1, description="Model directory, or Hugging Face hub id.")
-    served_model_name: str = Field("", description="Name of the model in the mesh; default: last part of --model.")
+    served_model_name: ModelName = Field(
+        "", description="Name of the model in the mesh; default: last part of --model."
+    )
     threads: int = Field(2, ge=1, le=64, description="Threads that encode long texts.")
     max_pending: int = Field(2048, ge=1, description="Requests that may be in work at once.")
     max_pending_bytes: int = Field(64 << 20, ge=1, description="Bytes of requests that may be in work at once.")

@@ -29,7 +29,7 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
 
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1: not an address"):
-        machine.require_free("192.0.2.1", 0, "--port")
+        machine.require_host("192.0.2.1")
 
 
 def test_the_machine_has_cores() -> None:

@@ -112,7 +112,7 @@ async def test_ranks_are_told_a_new_place_to_meet_at_each_start(home: Home) -> N
         psutil.Process(pids(unit)[0]).kill()
         await until(lambda: len(home.shown) == 4)
     places = [line for _, _, line in home.shown]
-    assert all(place.startswith("tcp://127.0.0.1:") for place in places)
+    assert all(place.startswith("--dist-init=tcp://127.0.0.1:") for place in places)
     assert places[0] == places[1]
     assert places[2] == places[3]
 

@@ -3,9 +3,11 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from radixmesh.shared import names
 from radixmesh.shared.errors import ConfigError
 
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
@@ -116,7 +118,7 @@ def from_args(args: argparse.Namespace) -> Options:
     given = {name: getattr(args, name) for name in _WORKER_FLAGS}
     return Options(
         model=args.model,
-        served_model_name=args.served_model_name,
+        served_model_name=_word("served-model-name", args.served_model_name, names.model_name),
         host=args.host,
         port=args.port,
         grpc_port=args.grpc_port,
@@ -128,14 +130,22 @@ def from_args(args: argparse.Namespace) -> Options:
         threads=args.threads,
         worker_flags=tuple((name, str(value)) for name, value in given.items() if value is not None),
         settings=tuple(_setting(text) for text in args.settings),
-        nats_url=args.nats_url,
+        nats_url=args.nats_url or None,
         namespace=args.namespace,
-        api_key=args.api_key,
+        api_key=_word("api-key", args.api_key, names.api_key),
         log_level=args.log_level,
         show_logs=args.show_logs,
         log_dir=args.log_dir,
         state_file=args.state_file,
     )
+
+
+def _word(flag: str, value: str | None, rule: Callable[[str], str]) -> str | None:
+    """None for an empty one: nothing was given."""
+    try:
+        return rule(value) if value else None
+    except ValueError as error:
+        raise ConfigError(f"--{flag} {error}") from None
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:
