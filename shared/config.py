@@ -34,7 +34,8 @@ def _key(value: SecretStr) -> SecretStr:
 
 
 def _servers(value: str) -> str:
-    for i, server in enumerate(value.split(","), 1):
+    servers = [server.strip() for server in value.split(",")]
+    for i, server in enumerate(servers, 1):
         try:
             parts = urlsplit(server if "://" in server else f"nats://{server}")
             right = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
@@ -42,7 +43,7 @@ def _servers(value: str) -> str:
             right = False
         if not right or any(char.isspace() for char in server):  # it may hold a password: the text has none of it
             raise ValueError(f"server {i} does not read like nats://HOST:PORT")
-    return value
+    return ",".join(servers)
 
 
 Secret = Annotated[SecretStr, BeforeValidator(_stripped)]
@@ -65,7 +66,7 @@ class ServiceSettings(BaseSettings):
         protected_namespaces=(),
     )
 
-    nats_url: Annotated[str, BeforeValidator(_stripped), AfterValidator(_servers)] = Field(
+    nats_url: Annotated[str, AfterValidator(_servers)] = Field(
         "nats://127.0.0.1:4222", description="NATS servers, separated by commas."
     )
     nats_user: str | None = Field(None, description="User name on the NATS server.")

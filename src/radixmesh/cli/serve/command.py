@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from radixmesh.cli.serve.process import LogFile
 
     log_dir = _log_dir(options)
+    _require_state_file(options)
     logging.basicConfig(
         handlers=[LogFile(log_dir / LOG, _tell)],
         level=options.log_level.upper(),
@@ -156,6 +157,17 @@ def _writable(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / LOG).open("ab").close()
     return directory
+
+
+def _require_state_file(options: Options) -> None:
+    """Raises ConfigError if the state file that was named cannot be written."""
+    if options.state_file is not None:
+        from radixmesh.cli.serve import state
+
+        try:
+            state.write(options.state_file, {"pid": os.getpid(), "ready": False})
+        except OSError as error:
+            raise ConfigError(f"--state-file {options.state_file}: {error.strerror}") from None
 
 
 async def _serve(session: "Session") -> int:
