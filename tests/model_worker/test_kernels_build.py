@@ -79,7 +79,7 @@ def test_torch_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def quick(tmp_path: Path) -> dict[str, str]:
-    """An environment with a cache of its own, and a compiler that counts its calls and gives what was compiled before."""
+    """An environment with a cache of its own and a compiler that counts its calls; it gives what was built before."""
     compiler = tmp_path / "g++"
     copy = f'[ $# = 1 ] || {{ echo >> {tmp_path}/calls; cp {library().path} "$last"; }}'
     compiler.write_text(f"#!/bin/sh\nfor last; do true; done\n{copy}\n")

@@ -6,10 +6,12 @@ import socket
 import pytest
 from support import free_port
 
-from radixmesh.cli.serve import command, machine
+from radixmesh.cli.serve import command, interpreter, machine
 from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.services.detokenizer.config import DetokenizerSettings
+from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
 
 MODEL = Model("/models/llama", "llama")
@@ -143,6 +145,26 @@ def test_the_api_key_is_on_no_command_line() -> None:
     assert "RADIXMESH_API_KEY" not in units["tokenizer-0"].processes[0].environ
 
 
+@pytest.mark.parametrize("name", ["-x", "--model", "None", "null", "true", "[a]", "a b", "a=b", "ünï", "org/a", "'"])
+def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
+    chosen = options(f"--served-model-name={name}")
+    model = Model("/models/llama", chosen.served_model_name or "")
+    for unit in plan(chosen, model, MACHINE, gateway_ports(chosen)):
+        if unit.service in ("tokenizer", "detokenizer"):
+            settings = {"tokenizer": TokenizerSettings, "detokenizer": DetokenizerSettings}[unit.service]
+            loaded = settings.load(interpreter.arguments(unit.processes[0].argv))
+            assert (loaded.model_name, loaded.model) == (name, "/models/llama")
+
+
+def test_empty_words_are_none() -> None:
+    chosen = options("--served-model-name", "", "--api-key", "", "--nats-url", "")
+    assert (chosen.served_model_name, chosen.api_key, chosen.nats_url) == (None, None, None)
+
+
+def test_a_key_from_a_file_counts_without_its_last_newline() -> None:
+    assert options("--api-key", " hush\r\n").api_key == "hush"
+
+
 def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
     here, there = planned(suffix="-a"), planned(suffix="-b")
     names = [{spec.instance for unit in units.values() for spec in unit.processes} for units in (here, there)]
@@ -161,6 +183,15 @@ def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
         (("--set", "cook.policy=x"), "no service 'cook'"),
         (("--kv-memory", "-1"), "--kv-memory -1"),
         (("--kv-memory", "nan"), "--kv-memory nan"),
+        (("--served-model-name", "x" * 257), "--served-model-name has 257 characters, more than the 256"),
+        (("--served-model-name", "a\tb"), "--served-model-name has characters that cannot be printed"),
+        (("--served-model-name", "a\udcff"), "--served-model-name has characters that cannot be printed"),
+        (("--served-model-name", " a"), "--served-model-name begins or ends with a space"),
+        (("--served-model-name", "a/../b"), "--served-model-name has a part"),
+        (("--api-key", "a\nb"), "--api-key has characters that no header can carry"),
+        (("--api-key", "schlüssel"), "--api-key has characters that no header can carry"),
+        (("--api-key", "\n"), "--api-key is nothing but white space"),
+        (("--api-key", "x" * 5000), "--api-key has 5000 characters"),
     ],
 )
 def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:

@@ -37,10 +37,12 @@ def run(args: argparse.Namespace) -> int:
     """
     began = time.monotonic()
     _open_standard_streams()
-    from radixmesh.cli.serve.interpreter import settle_imports
+    from radixmesh.cli.serve import interpreter
     from radixmesh.cli.serve.reserve import Reserve
 
-    settle_imports()
+    if (folder := interpreter.folder()) is not None:
+        os.chdir(folder)
+    interpreter.settle_imports()
     options = _with_ports(from_args(args))
     if options.nats_url:
         os.environ["RADIXMESH_NATS_URL"] = options.nats_url  # for children who want to know it while they import
@@ -165,7 +167,8 @@ def _require_state_file(options: Options) -> None:
         from radixmesh.cli.serve import state
 
         try:
-            state.write(options.state_file, {"pid": os.getpid(), "ready": False})
+            state.write(options.state_file, {})
+            options.state_file.unlink()
         except OSError as error:
             raise ConfigError(f"--state-file {options.state_file}: {error.strerror}") from None
 

@@ -30,6 +30,15 @@ def arguments(argv: Sequence[str]) -> list[str]:
     return list(argv[argv.index("-m") + 2 :])
 
 
+def folder() -> str | None:
+    """Where a child is to run: None, which is here, unless that has been deleted, for libraries fail to load then."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None
+
+
 def settle_imports() -> None:
     """Makes this process, and all whose environment comes from its own, import nothing from the current directory.
 

@@ -77,6 +77,7 @@ class NatsServer:
         In a new directory: who cleans up temporary files may have taken the one before, and somebody else its name.
         """
         self.close()
+        os.makedirs(tempfile.gettempdir(), mode=0o700, exist_ok=True)  # chosen once, and it may have gone since
         self._private = tempfile.TemporaryDirectory(prefix="radixmesh-nats-", ignore_cleanup_errors=True)
         lines = [
             'host: "127.0.0.1"',

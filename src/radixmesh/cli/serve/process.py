@@ -17,6 +17,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol
 
+from radixmesh.cli.serve import interpreter
 from radixmesh.cli.serve.reserve import Forked, Recruit, die_with
 
 TAIL_LINES = 50
@@ -76,6 +77,7 @@ async def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[C
         child = await asyncio.create_subprocess_exec(
             *argv,
             env=environ,
+            cwd=interpreter.folder(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=write_end,
             stderr=write_end,
