@@ -27,7 +27,8 @@ RUN pip install --no-cache-dir -c /wheels/constraints.txt setuptools
 
 FROM builder AS skeleton
 COPY pyproject.toml LICENSE ./
-RUN touch README.md && mkdir -p src/radixmesh && touch src/radixmesh/__init__.py \
+COPY src/radixmesh/__init__.py src/radixmesh/
+RUN touch README.md \
     && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels .
 
 FROM builder AS package

@@ -8,7 +8,6 @@ id to printable text, so that no server stumbles over half characters.
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from comparison.shapes import EOS, SHAPES, Shape
+
+from radixmesh.shared import homes
 
 VERSION = 1
 """Raise it when anything below changes: directories of other versions are left alone."""
@@ -32,7 +33,8 @@ SPACE = "Ġ"
 
 
 def cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "radixmesh"
+    """Raises OSError for a user without a home on a machine without a directory for temporary files."""
+    return (homes.cache_home() or homes.temporary()) / "radixmesh"
 
 
 def ensure(shape: Shape, home: Path | None = None) -> Path:

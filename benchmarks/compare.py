@@ -50,7 +50,8 @@ def main() -> int:
         environ = {**os.environ, "RADIXMESH_PEERS": str(args.environments)}
         return subprocess.run([HERE / "peers.sh", *_peers(args)], env=environ, check=False).returncode
     for signum in (signal.SIGTERM, signal.SIGHUP):  # so that no suspended server is left behind
-        signal.signal(signum, _interrupt)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # by nohup
+            signal.signal(signum, _interrupt)
     try:
         Comparison(args).run()
     except ValueError as error:

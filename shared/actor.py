@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from nats.aio.subscription import Subscription
 from nats.micro.service import Service, ServiceConfig
 
+from radixmesh import __version__
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
@@ -237,7 +238,7 @@ class Actor:
         """Registers with the NATS micro service protocol."""
         config = ServiceConfig(
             name=f"radixmesh-{self.service.replace('_', '-')}",
-            version="0.1.0",
+            version=__version__,
             description=f"RadixMesh {self.service}",
             metadata={"instance": self.instance, "epoch": str(self.epoch), "model": self.model()},
         )

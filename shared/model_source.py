@@ -1,5 +1,7 @@
 """From what a user names to a model directory on this machine."""
 
+import os
+import stat
 from pathlib import Path
 
 from radixmesh.shared.errors import ModelLoadError
@@ -15,16 +17,28 @@ def resolve(model: str, *, weights: bool = True) -> Path:
         weights: also fetch the weights of a hub model.
 
     Raises:
-        ModelLoadError: there is no such directory, or the hub does not give it.
+        ModelLoadError: there is no such directory, it cannot be read, or the hub does not give it.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelLoadError(f"{path} has no config.json: it is not a Hugging Face model directory")
-        return path.resolve()
+    path = Path(os.path.expanduser(model))
+    try:
+        if _is_directory(path):
+            (path / "config.json").stat()
+            return path.resolve()
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path} has no config.json: it is not a Hugging Face model directory") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise ModelLoadError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ModelLoadError(f"{model} is neither a directory nor a Hugging Face hub id (owner/name)")
     return _download(model, WANTED if weights else tuple(p for p in WANTED if p != "*.safetensors"))
+
+
+def _is_directory(path: Path) -> bool:
+    """Raises OSError if that cannot be told."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _download(model: str, patterns: tuple[str, ...]) -> Path:
@@ -39,5 +53,7 @@ def _download(model: str, patterns: tuple[str, ...]) -> Path:
 
 
 def default_name(model: str) -> str:
-    """The name under which `model` is served if none is configured: its last path component."""
-    return Path(model).name or model
+    """The name under which `model` is served if none is configured: its directory's name, or the hub id's last part."""
+    path = os.path.expanduser(model)
+    # Only a directory has another name than the one it is called by (".", "..").
+    return os.path.basename(os.path.abspath(path) if os.path.isdir(path) else path.rstrip("/"))

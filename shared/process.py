@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from radixmesh.shared import telemetry
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, ModelLoadError, RadixMeshError
+from radixmesh.shared.signals import on_end_signals
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,7 @@ async def _run(actor: type[Actor], settings: ServiceSettings) -> int:
     service = actor(settings)
     telemetry.setup_logging(actor.service, service.instance, settings.log_level, settings.log_format)
     telemetry.setup(actor.service, service.instance)
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, service.stop)
+    on_end_signals(service.stop)
     try:
         await service.run()
     except (ConfigError, ModelLoadError) as error:

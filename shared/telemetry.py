@@ -2,7 +2,8 @@
 
 Tracing is on when the standard ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``..._TRACES_ENDPOINT``) names a collector and
 neither ``OTEL_SDK_DISABLED=true`` nor ``OTEL_TRACES_EXPORTER=none`` is set. When off, `enabled` is False, no SDK is
-imported, and callers skip headers and spans altogether.
+imported, and callers skip headers and spans altogether. A variable with which the SDK cannot start, or that asks for
+what we do not have, costs the traces and a line in the log, never the service.
 
 A request's spans form one chain over the processes, each the child of the one before:
 
@@ -16,11 +17,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from radixmesh.shared import otel
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+log = logging.getLogger(__name__)
 
 SPAN_REQUEST = "gateway.request"
 SPAN_TOKENIZE = "tokenizer.tokenize"
@@ -65,27 +74,36 @@ enabled = False
 _propagator = TraceContextTextMapPropagator()
 
 
-def _wanted(environ: Mapping[str, str]) -> bool:
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return bool(endpoint) and not disabled and environ.get("OTEL_TRACES_EXPORTER", "otlp") != "none"
-
-
 def setup(service: str, instance: str) -> None:
     """Installs the OTLP gRPC exporter if the environment asks for one. Call once per process."""
     global enabled
     if not _wanted(os.environ):
         return
+    try:
+        provider = _provider(os.environ, {"service.name": f"radixmesh-{service}", "service.instance.id": instance})
+    except Exception as error:  # noqa: BLE001  of many unrelated types, some of them while the SDK is imported
+        log.warning("no traces are sent: %s", otel.blame(error, os.environ))
+        return
+    trace.set_tracer_provider(provider)
+    enabled = True
+
+
+def _wanted(environ: Mapping[str, str]) -> bool:
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return bool(endpoint) and not disabled and environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none"
+
+
+def _provider(environ: Mapping[str, str], attributes: Mapping[str, str]) -> "TracerProvider":
+    otel.require_supported(environ)
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    resource = Resource.create({"service.name": f"radixmesh-{service}", "service.instance.id": instance})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=Resource.create(attributes))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    trace.set_tracer_provider(provider)
-    enabled = True
+    return provider
 
 
 def shutdown() -> None:
@@ -194,6 +212,7 @@ def setup_logging(service: str, instance: str, level: str, style: str) -> None:
         handler.setFormatter(
             logging.Formatter(f"%(asctime)s %(levelname)-7s {instance}: %(message)s", datefmt="%H:%M:%S")
         )
+    handler.addFilter(otel.one_line)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -4,8 +4,8 @@
         client = openai.OpenAI(base_url=mesh.url + "/v1", api_key="none")
         mesh.kill("tokenizer-0")
 
-It runs ``python -m radixmesh.cli serve`` on free ports with a state directory of its own. If the ``with`` block fails,
-the output of the supervisor and the ends of all logs are printed, so that pytest shows them.
+It runs ``python -P -m radixmesh.cli serve`` on free ports with a state directory of its own. If the ``with`` block
+fails, the output of the supervisor and the ends of all logs are printed, so that pytest shows them.
 """
 
 import json
@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,13 +35,23 @@ class ServeProcess:
     """One `radixmesh serve`."""
 
     def __init__(
-        self, *flags: str, environ: dict[str, str] | None = None, wait: bool = True, timeout: float = STARTED
+        self,
+        *flags: str,
+        environ: dict[str, str] | None = None,
+        wait: bool = True,
+        timeout: float = STARTED,
+        cwd: Path | None = None,
+        wrapper: Sequence[str] = (),
+        own_log_dir: bool = True,
     ) -> None:
         """
         Args:
             flags: of `radixmesh serve`; ports, log directory and state file are added.
             environ: added to the environment.
             wait: until the gateway is ready, when entered.
+            cwd: where it is called; by default where the tests are.
+            wrapper: a command that runs the command line which follows it, with the environment.
+            own_log_dir: give it a log directory; otherwise it chooses one.
         """
         self._directory = tempfile.TemporaryDirectory(prefix="radixmesh-test-")
         self.directory = Path(self._directory.name)
@@ -50,6 +60,9 @@ class ServeProcess:
         self._output = self.directory / "output"
         self._flags = flags
         self._environ = environ or {}
+        self._cwd = cwd
+        self._wrapper = wrapper
+        self._own_log_dir = own_log_dir
         self._wait = wait
         self._timeout = timeout
         self.process: subprocess.Popen[bytes]
@@ -77,11 +90,13 @@ class ServeProcess:
 
     def start(self) -> None:
         """Starts it, and does not wait."""
-        places = ("--log-dir", str(self.log_dir), "--state-file", str(self._state_file))
+        places = ("--state-file", str(self._state_file))
+        places += ("--log-dir", str(self.log_dir)) if self._own_log_dir else ()
         ports = ("--port", "0", "--grpc-port", "0")  # a later flag of the test's own wins
         with self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "radixmesh.cli", "serve", *ports, *places, *self._flags],
+                [*self._wrapper, sys.executable, "-P", "-m", "radixmesh.cli", "serve", *ports, *places, *self._flags],
+                cwd=self._cwd,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environ},
                 stdout=output,
                 stderr=output,

@@ -3,14 +3,16 @@
 from pydantic import Field
 
 from radixmesh.shared import model_source
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ModelName, ServiceSettings
 
 
 class DetokenizerSettings(ServiceSettings):
     """What a detokenizer can be told."""
 
     model: str = Field(min_length=1, description="Model directory, or Hugging Face hub id.")
-    served_model_name: str = Field("", description="Name of the model in the mesh; default: last part of --model.")
+    served_model_name: ModelName = Field(
+        "", description="Name of the model in the mesh; default: last part of --model."
+    )
     max_requests: int = Field(65536, ge=1, description="Requests that may be open at once.")
     hold_seconds: float = Field(
         2.0, gt=0, le=60, description="Seconds that tokens wait for the message that opens their request."

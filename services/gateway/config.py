@@ -1,8 +1,8 @@
 """Settings of the gateway."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ApiKey, ServiceSettings
 
 
 class GatewaySettings(ServiceSettings):
@@ -12,7 +12,7 @@ class GatewaySettings(ServiceSettings):
     http_port: int = Field(8000, ge=0, le=65535, description="Port for HTTP; 0 takes a free one.")
     grpc_host: str = Field("127.0.0.1", description="Address for gRPC.")
     grpc_port: int = Field(50051, ge=-1, le=65535, description="Port for gRPC; 0 takes a free one, -1 is off.")
-    api_key: SecretStr | None = Field(None, description="Key that clients must send, as bearer token or x-api-key.")
+    api_key: ApiKey | None = Field(None, description="Key that clients must send, as bearer token or x-api-key.")
     strict_model_names: bool = Field(
         False, description="Refuse unknown model names; else, where one model is served, it goes by any name."
     )

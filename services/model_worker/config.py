@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ModelName, ServiceSettings
 
 
 class ModelWorkerSettings(ServiceSettings):
     """One rank of one worker group."""
 
     model: str = Field(description="Hugging Face model directory, or hub id.")
-    served_model_name: str = Field(
+    served_model_name: ModelName = Field(
         "", description="Name in requests; by default --model's last path component."
     )
     replica: str = Field(

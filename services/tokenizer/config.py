@@ -6,14 +6,16 @@ from pydantic import AfterValidator, Field
 
 from radixmesh.services.tokenizer.reasoning import AUTO, NONE, TAGS, parser_name
 from radixmesh.shared import model_source
-from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.config import ModelName, ServiceSettings
 
 
 class TokenizerSettings(ServiceSettings):
     """What a tokenizer can be told."""
 
     model: str = Field(min_length=1, description="Model directory, or Hugging Face hub id.")
-    served_model_name: str = Field("", description="Name of the model in the mesh; default: last part of --model.")
+    served_model_name: ModelName = Field(
+        "", description="Name of the model in the mesh; default: last part of --model."
+    )
     reasoning_parser: Annotated[str, AfterValidator(parser_name)] = Field(
         AUTO,
         description=f"How the model marks its thoughts: {AUTO} (as its chat template does), {NONE}, {', '.join(TAGS)}.",

@@ -2,11 +2,14 @@
 
 import json
 import re
+import tomllib
 from typing import Any
 
 import pytest
 import yaml
 from compose.compose_file import ROOT, interpolate, load, read_env
+
+from radixmesh import __version__
 
 FILES = ("compose.yaml", "compose.gpu.yaml", "compose.observability.yaml")
 OURS = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")
@@ -92,6 +95,14 @@ def test_every_variable_is_in_the_env_file() -> None:
     for name in FILES:
         for variable in re.findall(r"\$\{(\w+)", (ROOT / name).read_text()):
             assert variable in known, f"{name}: {variable}"
+
+
+def test_the_version_stands_in_one_place_and_the_images_are_tagged_with_it() -> None:
+    assert read_env()["RADIXMESH_TAG"] == __version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "radixmesh.__version__"}
+    assert "COPY src/radixmesh/__init__.py" in instructions("skeleton")
 
 
 def test_interpolation_is_composes() -> None:

@@ -6,11 +6,13 @@ import socket
 import pytest
 from support import free_port
 
-from radixmesh.cli.serve import command, machine
+from radixmesh.cli.serve import command, interpreter, machine
 from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
 
 MODEL = Model("/models/llama", "llama")
@@ -30,7 +32,7 @@ def planned(*flags: str, on: Machine = MACHINE, suffix: str = "") -> dict[str, U
 
 def flag(spec: ProcessSpec, name: str) -> str:
     """The last value of a flag: the one that counts."""
-    return spec.argv[len(spec.argv) - spec.argv[::-1].index(name)]
+    return [word.partition("=")[2] for word in spec.argv if word.startswith(f"{name}=")][-1]
 
 
 def test_one_of_each_by_default() -> None:
@@ -112,13 +114,13 @@ def test_groups_take_accelerators_of_their_own_where_there_are_enough() -> None:
 def test_several_workers_on_a_cpu_share_its_memory() -> None:
     worker = planned("--replicas", "2")["worker-r1"].processes[0]
     assert flag(worker, "--kv-memory") == "4.000"
-    assert "--kv-memory" not in planned()["worker-r0"].processes[0].argv
+    assert not any("--kv-memory" in word for word in planned()["worker-r0"].processes[0].argv)
 
 
 @pytest.mark.parametrize("told", [("--kv-memory", "1.5"), ("--set", "model_worker.num-pages=100")])
 def test_memory_that_was_told_is_left_alone(told: tuple[str, str]) -> None:
     argv = planned("--replicas", "2", *told)["worker-r0"].processes[0].argv
-    assert "4.000" not in argv
+    assert "--kv-memory=4.000" not in argv
 
 
 def test_flags_for_workers_reach_them_alone() -> None:
@@ -126,29 +128,49 @@ def test_flags_for_workers_reach_them_alone() -> None:
     worker = units["worker-r0"].processes[0]
     got = [flag(worker, name) for name in ("--dtype", "--max-model-len", "--page-size", "--max-slots")]
     assert got == ["float32", "64", "8", "4"]
-    assert "--dtype" not in units["tokenizer-0"].processes[0].argv
+    assert not any("--dtype" in word for word in units["tokenizer-0"].processes[0].argv)
 
 
 def test_set_passes_any_flag_to_one_service() -> None:
     units = planned("--set", "scheduler.max_queued=7", "--set", "model-worker.verbose=true", "--set", "gateway.x=FALSE")
     assert flag(units["scheduler-r0"].processes[0], "--max-queued") == "7"
-    assert units["worker-r0"].processes[0].argv[-1] == "--verbose"
-    assert units["gateway-0"].processes[0].argv[-1] == "--no-x"
-    assert "--max-queued" not in units["gateway-0"].processes[0].argv
+    assert units["worker-r0"].processes[0].argv[-1] == "--verbose=true"
+    assert units["gateway-0"].processes[0].argv[-1] == "--x=FALSE"
+    assert not any("--max-queued" in word for word in units["gateway-0"].processes[0].argv)
 
 
 def test_the_reasoning_parser_is_the_tokenizers() -> None:
     units = planned("--reasoning-parser", "qwen3")
     assert flag(units["tokenizer-0"].processes[0], "--reasoning-parser") == "qwen3"
-    assert "--reasoning-parser" not in units["detokenizer-0"].processes[0].argv
-    assert "--reasoning-parser" not in planned()["tokenizer-0"].processes[0].argv
+    silent = units["detokenizer-0"].processes[0], planned()["tokenizer-0"].processes[0]
+    assert not any(word.startswith("--reasoning-parser") for spec in silent for word in spec.argv)
 
 
 def test_the_api_key_is_on_no_command_line() -> None:
     units = planned("--api-key", "hush")
     assert units["gateway-0"].processes[0].environ["RADIXMESH_API_KEY"] == "hush"
-    assert all("hush" not in spec.argv for unit in units.values() for spec in unit.processes)
+    assert all("hush" not in " ".join(spec.argv) for unit in units.values() for spec in unit.processes)
     assert "RADIXMESH_API_KEY" not in units["tokenizer-0"].processes[0].environ
+
+
+@pytest.mark.parametrize("name", ["-x", "--model", "None", "null", "true", "[a]", "a b", "a=b", "ünï", "org/a", "'"])
+def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
+    chosen = options(f"--served-model-name={name}")
+    model = Model("/models/llama", chosen.served_model_name or "")
+    for unit in plan(chosen, model, MACHINE, gateway_ports(chosen)):
+        if unit.service in ("tokenizer", "detokenizer"):
+            settings = {"tokenizer": TokenizerSettings, "detokenizer": DetokenizerSettings}[unit.service]
+            loaded = settings.load(interpreter.arguments(unit.processes[0].argv))
+            assert (loaded.model_name, loaded.model) == (name, "/models/llama")
+
+
+def test_empty_words_are_none() -> None:
+    chosen = options("--served-model-name", "", "--api-key", "", "--nats-url", "")
+    assert (chosen.served_model_name, chosen.api_key, chosen.nats_url) == (None, None, None)
+
+
+def test_a_key_from_a_file_counts_without_its_last_newline() -> None:
+    assert options("--api-key", " hush\r\n").api_key == "hush"
 
 
 def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
@@ -169,6 +191,15 @@ def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
         (("--set", "cook.policy=x"), "no service 'cook'"),
         (("--kv-memory", "-1"), "--kv-memory -1"),
         (("--kv-memory", "nan"), "--kv-memory nan"),
+        (("--served-model-name", "x" * 257), "--served-model-name has 257 characters, more than the 256"),
+        (("--served-model-name", "a\tb"), "--served-model-name has characters that cannot be printed"),
+        (("--served-model-name", "a\udcff"), "--served-model-name has characters that cannot be printed"),
+        (("--served-model-name", " a"), "--served-model-name begins or ends with a space"),
+        (("--served-model-name", "a/../b"), "--served-model-name has a part"),
+        (("--api-key", "a\nb"), "--api-key has characters that no header can carry"),
+        (("--api-key", "schlüssel"), "--api-key has characters that no header can carry"),
+        (("--api-key", "\n"), "--api-key is nothing but white space"),
+        (("--api-key", "x" * 5000), "--api-key has 5000 characters"),
     ],
 )
 def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:
@@ -190,9 +221,8 @@ def test_a_free_port_with_a_taken_neighbour_is_drawn_again(monkeypatch: pytest.M
 
 def test_what_gateways_are_told_of_names_and_pages() -> None:
     (plain,) = planned()["gateway-0"].processes
-    assert "--strict-model-names" not in plain.argv
-    assert "--cors-origins" not in plain.argv
+    assert not any(word.startswith(("--strict-model-names", "--cors-origins")) for word in plain.argv)
     (told,) = planned("--strict-model-names", "--cors-origins", "")["gateway-0"].processes
     assert flag(told, "--cors-origins") == ""
-    settings = GatewaySettings.load(told.argv[told.argv.index("--http-host") :])
+    settings = GatewaySettings.load([word for word in told.argv if word.startswith("--")])
     assert (settings.strict_model_names, settings.cors_origins) == (True, "")

@@ -6,14 +6,17 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from radixmesh import __version__
 from radixmesh.cli import main
 from radixmesh.cli.ps import load, table
 from radixmesh.cli.serve import machine, state
 from radixmesh.cli.serve.model import BUNDLED, bundled_model, choose
+from radixmesh.shared import homes
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Presence, State
 
@@ -28,7 +31,7 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
 
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1: not an address"):
-        machine.require_free("192.0.2.1", 0, "--port")
+        machine.require_host("192.0.2.1")
 
 
 def test_the_machine_has_cores() -> None:
@@ -50,11 +53,83 @@ def test_without_a_model_the_bundled_one_is_served() -> None:
     assert choose(chosen.path, None).name == BUNDLED
 
 
+@pytest.mark.parametrize("model", [".", "./", "../mine", "../mine/.", "../other/../mine/", "{}/", "link/../mine"])
+def test_a_model_is_served_under_its_directorys_real_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    for name in ("mine", "mine/link", "mine/mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "mine")
+    chosen = choose(model.format(tmp_path / "mine"), None)
+    assert chosen.name == "mine"
+    assert Path(chosen.path).is_absolute()
+
+
+def test_a_model_whose_directory_has_no_name_to_be_asked_for_by_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "a\nb"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"--model: its name 'a\\nb' .* give it one by --served-model-name"):
+        choose(str(directory), None)
+    assert choose(str(directory), "ab").name == "ab"
+
+
+@pytest.mark.parametrize("host", ["example.invalid", "a b", f"{'a' * 70}.example", "[::1]", "1.2.3.4.5"])
+def test_a_host_that_there_is_not_is_named_with_the_reason(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for ports in ((), ("--port", "0", "--grpc-port", "0")):
+        assert main(["serve", "--host", host, *ports]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"radixmesh serve: --host {host}: ")
+        assert "error -" not in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--log-dir", "{}/file"), "--log-dir {}/file: File exists"),
+        (("--log-dir", "{}/file/logs"), "--log-dir {}/file/logs: Not a directory"),
+        (("--log-dir", "/proc/logs"), "--log-dir /proc/logs: No such file"),
+        (("--state-file", "{}"), "--state-file {}: Is a directory"),
+        (("--state-file", "{}/file/state"), "--state-file {}/file/state: File exists"),
+    ],
+)
+def test_places_that_cannot_be_written_are_named(tmp_path: Path, flags: tuple[str, str], said: str) -> None:
+    """In a process of their own, as by then children have been forked."""
+    (tmp_path / "file").write_text("kept")
+    words = [word.format(tmp_path) for word in flags]
+    command = [sys.executable, "-m", "radixmesh.cli", "serve", "--port", "0", "--grpc-port", "0", *words]
+    done = subprocess.run(
+        command, env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"radixmesh serve: {said.format(tmp_path)}")
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_what_a_stranger_left_among_temporary_files_is_no_state_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planted = homes.temporary() / "serve-8000" / state.FILE
+    state.write(planted, {"pid": os.getpid()})
+    assert state.running() == [planted]
+    homes.temporary_name().chmod(0o777)
+    assert state.running() == []
+
+
 def test_the_state_file_is_its_owners_alone_and_known_while_its_writer_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    mine, gone, broken = (state.home() / name / state.FILE for name in ("serve-1", "serve-2", "serve-3"))
+    home = state.home()
+    assert home is not None
+    mine, gone, broken = (home / name / state.FILE for name in ("serve-1", "serve-2", "serve-3"))
     state.write(mine, {"pid": os.getpid()})
     state.write(gone, {"pid": 2**22 + 1})
     broken.parent.mkdir()
@@ -108,7 +183,7 @@ def test_every_subcommand_has_help(command: str, capsys: pytest.CaptureFixture[s
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("radixmesh ")
+    assert capsys.readouterr().out == f"radixmesh {__version__}\n"
 
 
 def test_wrong_flags_of_serve_are_told_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -112,7 +115,7 @@ async def test_ranks_are_told_a_new_place_to_meet_at_each_start(home: Home) -> N
         psutil.Process(pids(unit)[0]).kill()
         await until(lambda: len(home.shown) == 4)
     places = [line for _, _, line in home.shown]
-    assert all(place.startswith("tcp://127.0.0.1:") for place in places)
+    assert all(place.startswith("--dist-init=tcp://127.0.0.1:") for place in places)
     assert places[0] == places[1]
     assert places[2] == places[3]
 
@@ -187,6 +190,58 @@ async def test_output_goes_to_a_log_file_whatever_it_is(home: Home, tmp_path: Pa
     assert log.startswith("caf�\n")
     assert "(a line too long to keep)\n" in log
     assert log.endswith("last\n")
+
+
+async def test_logs_that_were_removed_are_made_anew(home: Home) -> None:
+    home.surroundings = dataclasses.replace(home.surroundings, log_dir=home.surroundings.log_dir / "logs")
+    log = home.surroundings.log_dir / "one.log"
+    async with kept(home, shell("echo a; read -r _ < $0.go; echo b; exec sleep 60".replace("$0", str(log.parent)))):
+        os.mkfifo(f"{log.parent}.go")
+        await until(lambda: home.shown)
+        shutil.rmtree(log.parent)
+        await asyncio.to_thread(Path(f"{log.parent}.go").write_text, "go\n")
+        await until(lambda: len(home.shown) == 2)
+        await until(log.exists)
+    assert log.read_text() == "b\n"
+
+
+async def test_a_log_that_cannot_be_written_costs_a_line(home: Home) -> None:
+    blocked = home.surroundings.log_dir / "file"
+    blocked.write_text("")
+    home.surroundings = dataclasses.replace(home.surroundings, log_dir=blocked)
+    async with kept(home, shell("echo a; echo b; exec sleep 60")):
+        await until(lambda: len(home.shown) == 3)
+    lines = [line for _, _, line in home.shown]
+    assert [line for line in lines if not line.startswith("(the log ")] == ["a", "b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moody(UnitSpec):
+    """Needs a file that can be written for each start."""
+
+    needs: Path
+
+    def commands(self, dist_port: int | None) -> list[ProcessSpec]:
+        self.needs.write_text("")
+        return super().commands(dist_port)
+
+
+async def test_a_start_that_fails_is_tried_again_once_it_has_served(home: Home, tmp_path: Path) -> None:
+    home.up = 1.0
+    folder = tmp_path / "folder"
+    unit = Unit(Moody("moody", (shell("exec sleep 60"),), folder / "file"), home.surroundings, Backoff(first=0.01))
+    with pytest.raises(FileNotFoundError):
+        await asyncio.wait_for(unit.run(), 20)
+    folder.mkdir()
+    task = asyncio.create_task(unit.run())
+    await until(lambda: unit.running)
+    shutil.rmtree(folder)
+    psutil.Process(pids(unit)[0]).kill()
+    await until(lambda: any("moody cannot be started: " in text for text in home.said))
+    folder.mkdir()
+    await until(lambda: unit.running)
+    unit.stop(signal.SIGKILL)
+    await asyncio.wait_for(task, 20)
 
 
 @pytest.mark.parametrize(

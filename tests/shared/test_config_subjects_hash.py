@@ -1,15 +1,24 @@
 """Settings, subjects and prefix hashes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from radixmesh.services.detokenizer.config import DetokenizerSettings
+from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, ModelLoadError
 from radixmesh.shared.model_source import resolve
 from radixmesh.shared.prefix_hash import block_hashes
 from radixmesh.shared.subjects import Subjects, subject_token
+
+SETTINGS = [GatewaySettings, TokenizerSettings, SchedulerSettings, ModelWorkerSettings, DetokenizerSettings]
 
 
 def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +46,77 @@ def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(ServiceSettings.load([]))
 
 
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))))
+@example("None")
+@example("null")
+@example("true")
+@example("-x")
+@example("[a,b]")
+@example('{"a": 1}')
+@example('"a')
+def test_a_value_is_taken_as_it_stands(value: str) -> None:
+    assert ServiceSettings.load([f"--nats-user={value}"]).nats_user == value
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_an_empty_variable_is_as_good_as_none(
+    settings: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose files write variables so that nobody has set."""
+    before = settings.load(["--model=x"] if "model" in settings.model_fields else [])
+    for name in settings.model_fields:
+        monkeypatch.setenv(f"RADIXMESH_{name.upper()}", "")
+    assert settings.load(["--model=x"] if "model" in settings.model_fields else []) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [(["--prefix-cache"], True), (["--no-prefix-cache"], False), (["--prefix-cache=false"], False), ([], True)],
+)
+def test_truth_values_are_flags_and_words(words: list[str], value: bool) -> None:
+    assert SchedulerSettings.load(words).prefix_cache is value
+
+
+def test_secrets_count_without_the_white_space_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NATS_TOKEN", "NATS_PASSWORD", "API_KEY"):
+        monkeypatch.setenv(f"RADIXMESH_{name}", " hush\n")
+    loaded = GatewaySettings.load([])
+    for secret in (loaded.nats_token, loaded.nats_password, loaded.api_key):
+        assert secret is not None
+        assert secret.get_secret_value() == "hush"
+
+
+@pytest.mark.parametrize("key", ["hu\nsh", "hüsh", "hu\x7fsh", "\n", "h" * 4097])
+def test_a_key_that_no_client_could_send_is_refused_without_being_told(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADIXMESH_API_KEY", key)
+    with pytest.raises(ConfigError, match=r"--api-key \(RADIXMESH_API_KEY\): ") as refused:
+        GatewaySettings.load([])
+    assert key.strip() not in str(refused.value) or not key.strip()
+
+
+@pytest.mark.parametrize("name", ["x" * 257, "a\nb", "..", "a/./b", "a "])
+@pytest.mark.parametrize("settings", [TokenizerSettings, DetokenizerSettings, ModelWorkerSettings])
+def test_a_name_that_no_request_can_ask_for_is_refused(settings: type[ServiceSettings], name: str) -> None:
+    with pytest.raises(ConfigError, match="--served-model-name"):
+        settings.load(["--model=x", f"--served-model-name={name}"])
+
+
+@pytest.mark.parametrize(
+    "url", ["", " ", "http://x", "nats://", "nats://h:99999", "nats://h:x", "nats://[::1", "a b", "h:4222,,", "nats://h:0"]
+)
+def test_a_bus_that_is_no_address_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"--nats-url \(RADIXMESH_NATS_URL\): server \d does not read") as refused:
+        ServiceSettings.load([f"--nats-url=nats://me:hunter2@h:1,{url}"])
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["h", "h:4222", "nats://u:p@h:4222, tls://[::1]:4222", "ws://h", "wss://h/path"])
+def test_addresses_of_a_bus(url: str) -> None:
+    assert ServiceSettings.load([f"--nats-url={url}"]).nats_url == url.replace(" ", "")
+
+
 @given(st.text(min_size=1, max_size=80))
 def test_any_name_makes_one_subject_token(name: str) -> None:
     token = subject_token(name)
@@ -61,6 +141,13 @@ def test_hashes_agree_exactly_on_the_common_prefix(left: list[int], right: list[
 def test_namespaces_share_nothing() -> None:
     tokens = np.arange(8, dtype=np.int32)
     assert not set(block_hashes(tokens, 4, "a").tolist()) & set(block_hashes(tokens, 4, "b").tolist())
+
+
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for model in (tmp_path / "circle", f"/{'x' * 300}", "~nobody-of-this-name/model"):
+        with pytest.raises(ModelLoadError, match=str(model)):
+            resolve(str(model))
 
 
 def test_a_path_that_is_no_model_is_named(tmp_path: object) -> None:

@@ -1,8 +1,15 @@
 """From the C++ files beside this one to a shared library in the user's cache.
 
+    CACHE/radixmesh/kernels/KEY/kernels.so          the library
+                                kernels.so.sum      its length and hash
+
 The library's folder is named by a hash of everything it depends on: sources, compiler, flags, the CPU's features. So a
 library is never loaded on a CPU it was not built for (a home directory may be shared), and old ones just stay behind.
 Processes that build at once each build their own copy and rename it into place; the last one wins, all are equal.
+
+What lies in a cache is not believed: a library that a power failure or a full disk has cut short would kill whoever
+maps it. It is loaded only if length and hash are those that were written behind it, and nobody else can have put it
+there; else it is built anew. Where the cache cannot be written, a temporary folder takes its place.
 """
 
 import hashlib
@@ -11,8 +18,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from radixmesh.shared.homes import cache_home, is_trusted, temporary
+from radixmesh.shared.programs import which
 
 SOURCES = Path(__file__).parent / "src"
 COMPILER_ENV = "RADIXMESH_CXX"
@@ -30,43 +41,72 @@ _FLAGS = (
     "-pthread",
 )
 _TIMEOUT_SECONDS = 600.0
+_ROOM = 16 << 20
+"""Bytes that a build takes at most: objects, the compiler's temporary files, the library."""
 
 
 class BuildError(Exception):
     """The library cannot be built here; the message says why in one line."""
 
 
-def library_path(cache: Path | None = None) -> Path:
-    """The library for this machine, built now if it is not in the cache. Raises `BuildError`."""
+def library_path(cache: Path) -> Path:
+    """The library for this machine, built now if it is not sound in the folder `cache`.
+
+    Raises:
+        BuildError: it cannot be built, wherever it is to lie.
+        OSError: `cache` cannot hold it.
+    """
     compiler = find_compiler()
     target = _target(compiler, cache)
-    if not target.exists():
+    if not is_sound(target):
         _build(compiler, target)
     return target
 
 
 def must_be_built() -> bool:
-    """Whether `library_path` would compile now, which takes most of a minute."""
+    """Whether `library_path` would compile now in each of the `caches`, which takes most of a minute."""
     try:
-        return not _target(find_compiler(), None).exists()
-    except BuildError:
+        compiler = find_compiler()
+        return not any(is_sound(_target(compiler, cache)) for cache in caches())
+    except (BuildError, OSError):
         return False
 
 
-def _target(compiler: str, cache: Path | None) -> Path:
-    return (cache or cache_dir()) / _key(compiler) / "kernels.so"
+def caches() -> Iterator[Path]:
+    """Folders that may hold the library, the best first: the user's cache, a temporary one.
+
+    Raises OSError behind the first if the machine has no directory for temporary files.
+    """
+    if (home := cache_home()) is not None:
+        yield home / "radixmesh" / "kernels"
+    yield temporary() / "kernels"
 
 
-def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/radixmesh/kernels`, by default under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "radixmesh" / "kernels"
+def is_sound(library: Path) -> bool:
+    """Whether `library` is there, whole, and the work of nobody else."""
+    try:
+        return is_trusted(library.parent) and _sum_file(library).read_text(encoding="ascii") == _sum(library)
+    except (OSError, ValueError):
+        return False
+
+
+def _sum(library: Path) -> str:
+    content = library.read_bytes()
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}\n"
+
+
+def _sum_file(library: Path) -> Path:
+    return library.with_name(f"{library.name}.sum")
+
+
+def _target(compiler: str, cache: Path) -> Path:
+    return cache / _key(compiler) / "kernels.so"
 
 
 def find_compiler() -> str:
     """Path of a C++ compiler: `$RADIXMESH_CXX`, `$CXX`, or the first of g++, clang++, c++. Raises `BuildError`."""
     for name in (os.environ.get(COMPILER_ENV), os.environ.get("CXX"), "g++", "clang++", "c++"):
-        if name and (found := shutil.which(name)):
+        if name and (found := which(name)):
             return found
     raise BuildError(f"there is no C++ compiler (g++, clang++, or {COMPILER_ENV})")
 
@@ -81,7 +121,7 @@ def _sources() -> list[Path]:
 
 def _key(compiler: str) -> str:
     digest = hashlib.sha256()
-    for part in (" ".join(_flags()), _run([compiler, "--version"]), cpu_features()):
+    for part in (" ".join(_flags()), _run([compiler, "--version"], SOURCES), cpu_features()):
         digest.update(part.encode() + b"\0")
     for path in _sources():
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -104,13 +144,44 @@ def cpu_features() -> str:
 
 
 def _build(compiler: str, target: Path) -> None:
+    folder = target.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_trusted(folder):
+        os.chmod(folder, 0o755)  # made under a generous umask; somebody else's is refused  # noqa: S103
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as draft:
+        _require_room(Path(draft))
+        try:
+            library = _compile(compiler, Path(draft))
+        except BuildError:
+            _require_room(Path(draft))  # somebody else may have filled the disk meanwhile
+            raise
+        _sum_file(library).write_text(_sum(library), encoding="ascii")
+        for file in (library, _sum_file(library)):
+            _flush(file)
+        _put(library, target)
+        _put(_sum_file(library), _sum_file(target))
+    _flush(folder)
+
+
+def _require_room(folder: Path) -> None:
+    """Raises OSError unless a build fits there: a compiler says so in words that only people can read."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        os.posix_fallocate(probe.fileno(), 0, _ROOM)
+
+
+def _put(file: Path, target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    os.replace(file, target)
+
+
+def _flush(path: Path) -> None:
+    """Returns when the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-            library = _compile(compiler, Path(folder))
-            os.replace(library, target)
-    except OSError as error:
-        raise BuildError(f"the cache folder {target.parent} cannot be written ({error.strerror})") from error
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _compile(compiler: str, folder: Path) -> Path:
@@ -121,19 +192,26 @@ def _compile(compiler: str, folder: Path) -> Path:
     def compile_group(index: int) -> str:
         source, output = folder / f"group{index}.cpp", folder / f"group{index}.o"
         source.write_text("".join(f'#include "{path}"\n' for path in files[index::cores]), encoding="utf-8")
-        _run([compiler, *_flags(), "-c", str(source), "-o", str(output)])
+        _run([compiler, *_flags(), "-c", str(source), "-o", str(output)], folder)
         return str(output)
 
     with ThreadPoolExecutor(max_workers=cores) as pool:
         objects = list(pool.map(compile_group, range(cores)))
     library = folder / "kernels.so"
-    _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)])
+    _run([compiler, "-shared", "-pthread", *objects, "-o", str(library)], folder)
     return library
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], folder: Path) -> str:
+    """Runs a compiler in `folder`: from the current directory it might take headers.
+
+    Its temporary files lie there too, and its messages are in English.
+    """
+    environ = {**os.environ, "TMPDIR": str(folder), "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False, cwd=folder, env=environ
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{command[0]} did not run: {error}") from error
     if done.returncode:

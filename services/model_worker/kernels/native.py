@@ -1,16 +1,16 @@
 """The compiled library and its structs. Field for field what `src/*.h` says."""
 
 import ctypes
+import functools
 import logging
 import os
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from radixmesh.services.model_worker.kernels.build import BuildError, library_path
+from radixmesh.services.model_worker.kernels.build import BuildError, caches, library_path
 
 log = logging.getLogger(__name__)
 
@@ -175,12 +175,18 @@ def pointer(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-@cache
+@functools.cache
 def _load() -> tuple[Native | None, str]:
+    problems = []
     try:
-        return Native(library_path()), ""
+        for cache in caches():
+            try:
+                return Native(library_path(cache)), ""
+            except OSError as error:  # it cannot be written, or nothing in it may be executed
+                problems.append(f"{cache}: {error.strerror or error}")
     except (BuildError, OSError, AttributeError) as error:
-        return None, str(error)
+        problems.append(str(error))
+    return None, "; ".join(problems)
 
 
 def native() -> Native | None:
@@ -199,6 +205,6 @@ def native() -> Native | None:
     return library
 
 
-@cache
+@functools.cache
 def _warn(why: str) -> None:
-    log.warning("CPU kernels are not used, torch computes instead: %s", why)
+    log.warning("CPU kernels are not used, torch computes instead, which is many times slower: %s", why)

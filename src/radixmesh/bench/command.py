@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from radixmesh.bench.flags import add_arguments
 from radixmesh.bench.settings import BenchError, Settings
+from radixmesh.shared.signals import is_ignored
 
 if TYPE_CHECKING:
     from radixmesh.bench.load import Load
@@ -92,7 +93,10 @@ class _Progress:
 
 @contextlib.contextmanager
 def _stop_on_ctrl_c(stop: asyncio.Event) -> Iterator[None]:
-    """The first Ctrl-C sets `stop`; a second one is a KeyboardInterrupt as usual."""
+    """The first Ctrl-C sets `stop`; a second one is a KeyboardInterrupt as usual. None counts where it is ignored."""
+    if is_ignored(signal.SIGINT):
+        yield
+        return
     loop = asyncio.get_running_loop()
 
     def first() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from radixmesh.shared import names
+
 Endpoint = Literal["completions", "chat"]
 PromptKind = Literal["ids", "text"]
 
@@ -74,7 +76,7 @@ class Settings:
         return cls(
             url=args.url.rstrip("/").removesuffix("/v1"),
             model=args.model,
-            api_key=args.api_key or os.environ.get("RADIXMESH_API_KEY"),
+            api_key=_api_key(args.api_key or os.environ.get("RADIXMESH_API_KEY")),
             endpoint=args.endpoint,
             prompt=args.prompt or ("text" if chat else "ids"),
             requests=args.requests,
@@ -118,6 +120,13 @@ class Settings:
         values = dataclasses.asdict(self)
         del values["api_key"]
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _api_key(text: str | None) -> str | None:
+    try:
+        return names.api_key(text) if text else None
+    except ValueError as error:
+        raise BenchError(f"--api-key {error}") from None
 
 
 def _range(flag: str, fixed: int, limits: list[int] | None) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def bus_settings(args: argparse.Namespace) -> ServiceSettings:
     """
     given: dict[str, Any] = _from_state_file(args.state_file) if args.state_file else {}
     given |= {key: value for key in ("nats_url", "namespace") if (value := getattr(args, key)) is not None}
-    return ServiceSettings.load([]).model_copy(update=ServiceSettings(**given).model_dump(include=set(given)))
+    return ServiceSettings.checked(given)
 
 
 def _from_state_file(path: str) -> dict[str, Any]:

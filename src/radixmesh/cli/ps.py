@@ -36,7 +36,7 @@ def _find_the_bus(args: argparse.Namespace) -> None:
 
     from radixmesh.cli.serve import state
 
-    if args.nats_url or args.state_file or "RADIXMESH_NATS_URL" in os.environ:
+    if args.nats_url or args.state_file or os.environ.get("RADIXMESH_NATS_URL"):
         return
     running = state.running()
     if len(running) > 1:

@@ -1,7 +1,8 @@
 """`radixmesh version`."""
 
 import argparse
-from importlib.metadata import PackageNotFoundError, version
+
+from radixmesh import __version__
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -9,9 +10,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_args: argparse.Namespace) -> int:
-    """Prints the version of the installed package."""
-    try:
-        print(f"radixmesh {version('radixmesh')}")
-    except PackageNotFoundError:
-        print("radixmesh (not installed; run from its sources)")
+    print(f"radixmesh {__version__}")
     return 0

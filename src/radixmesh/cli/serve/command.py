@@ -2,24 +2,27 @@
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
-import signal
 import socket
-import tempfile
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radixmesh.cli.serve.options import GRPC_OFF, Options, add_arguments, from_args
 from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.signals import on_end_signals
 
 if TYPE_CHECKING:
     from radixmesh.cli.serve.plan import Model, UnitSpec
     from radixmesh.cli.serve.session import Session
 
 __all__ = ["add_arguments", "run"]
+
+LOG = "supervisor.log"
 
 _DRAWS = 20
 """Of free ports, before giving up."""
@@ -33,8 +36,13 @@ def run(args: argparse.Namespace) -> int:
         ModelLoadError: there is no such model; nothing has been started.
     """
     began = time.monotonic()
+    _open_standard_streams()
+    from radixmesh.cli.serve import interpreter
     from radixmesh.cli.serve.reserve import Reserve
 
+    if (folder := interpreter.folder()) is not None:
+        os.chdir(folder)
+    interpreter.settle_imports()
     options = _with_ports(from_args(args))
     if options.nats_url:
         os.environ["RADIXMESH_NATS_URL"] = options.nats_url  # for children who want to know it while they import
@@ -50,15 +58,34 @@ def run(args: argparse.Namespace) -> int:
     others = [spec for unit in units if unit.service != "model_worker" for spec in unit.processes]
     if (post := reserve.fork(others)) is not None:  # with all imported that they and we need
         return post.serve()
+    from radixmesh.cli.serve.process import LogFile
+
     log_dir = _log_dir(options)
+    _require_state_file(options)
     logging.basicConfig(
-        filename=log_dir / "supervisor.log",
+        handlers=[LogFile(log_dir / LOG, _tell)],
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
     )
-    with tempfile.TemporaryDirectory(prefix="radixmesh-") as private:
-        session = Session(options, model, units, log_dir, Path(private), reserve, began)
-        return asyncio.run(_serve(session))
+    return asyncio.run(_serve(Session(options, model, units, log_dir, reserve, began)))
+
+
+def _tell(_level: int, line: str) -> bool:
+    from radixmesh.cli.serve.terminal import Terminal
+
+    Terminal().say(line)
+    return True
+
+
+def _open_standard_streams() -> None:
+    """Gives us those that whoever started us has closed: what is opened next would be taken for them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115  for as long as we live
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
@@ -77,6 +104,7 @@ def _with_ports(options: Options) -> Options:
     """Chooses a port where 0 was given, and sees to it that all can be had. Raises ConfigError."""
     from radixmesh.cli.serve import machine
 
+    machine.require_host(options.host)
     # A free port's neighbours, which further gateways take, need not be free: then another one is drawn.
     for left in reversed(range(_DRAWS if 0 in (options.port, options.grpc_port) else 1)):
         drawn = dataclasses.replace(
@@ -107,22 +135,44 @@ def _require_ports(options: Options) -> None:
 
 
 def _log_dir(options: Options) -> Path:
-    """The directory for logs, made if need be. Raises OSError if the one named cannot be made."""
-    from radixmesh.cli.serve import state
-
+    """The directory for logs, made if need be. Raises ConfigError if the one named, or none, can be written."""
     if options.log_dir is not None:
-        options.log_dir.mkdir(parents=True, exist_ok=True)
-        return options.log_dir
-    directory = state.home() / f"serve-{options.port}"
+        try:
+            return _writable(options.log_dir)
+        except OSError as error:
+            raise ConfigError(f"--log-dir {options.log_dir}: {error.strerror}") from None
+    from radixmesh.cli.serve import state
+    from radixmesh.shared.homes import temporary
+
+    name, home = f"serve-{options.port}", state.home()
+    with contextlib.suppress(OSError):  # a home that cannot be written, as in many containers
+        if home is not None:
+            return _writable(home / name)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home to write into, as in many containers
-        return Path(tempfile.mkdtemp(prefix="radixmesh-logs-"))
+        return _writable(temporary() / name)
+    except OSError as error:
+        raise ConfigError(f"no directory for logs can be written ({error}); name one by --log-dir") from None
+
+
+def _writable(directory: Path) -> Path:
+    """`directory`, made if need be. Raises OSError unless logs can be written there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / LOG).open("ab").close()
     return directory
 
 
+def _require_state_file(options: Options) -> None:
+    """Raises ConfigError if the state file that was named cannot be written."""
+    if options.state_file is not None:
+        from radixmesh.cli.serve import state
+
+        try:
+            state.write(options.state_file, {})
+            options.state_file.unlink()
+        except OSError as error:
+            raise ConfigError(f"--state-file {options.state_file}: {error.strerror}") from None
+
+
 async def _serve(session: "Session") -> int:
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(signum, session.stop)
+    on_end_signals(session.stop)
     return await session.run()

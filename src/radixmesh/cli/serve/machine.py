@@ -59,20 +59,35 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def require_host(host: str) -> None:
+    """Raises ConfigError, with the reason, unless a server could listen at `host`."""
+    try:
+        socket.getaddrinfo(host or None, 0, _family(host), socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        free_port(host)
+    except socket.gaierror as error:
+        raise ConfigError(f"--host {host}: {error.strerror}") from None
+    except UnicodeError:  # a part of more than 63 characters
+        raise ConfigError(f"--host {host}: not a host name") from None
+    except OSError as error:
+        reason = "not an address of this machine" if error.errno == errno.EADDRNOTAVAIL else _reason(error)
+        raise ConfigError(f"--host {host}: {reason}") from None
+
+
 def require_free(host: str, port: int, flag: str) -> None:
-    """Raises ConfigError, naming `port` and `flag`, unless a server could listen there now."""
+    """Raises ConfigError, naming `port` and `flag`, unless a server could listen there now. See `require_host`."""
     try:
         # create_server sets SO_REUSEADDR, which forgives old connections, not a living listener.
         socket.create_server((host, port), family=_family(host)).close()
     except PermissionError as error:
         raise ConfigError(f"port {port} on {host} needs more rights ({flag})") from error
-    except socket.gaierror as error:
-        raise ConfigError(f"--host {host}: {error.strerror}") from error
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise ConfigError(f"--host {host}: not an address of this machine") from error
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(f"port {port} on {host} cannot be used: {reason}. Choose another one by {flag}") from error
+        raise ConfigError(
+            f"port {port} on {host} cannot be used: {_reason(error)}. Choose another one by {flag}"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def connect_host(host: str) -> str:

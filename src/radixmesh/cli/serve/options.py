@@ -3,9 +3,11 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from radixmesh.shared import names
 from radixmesh.shared.errors import ConfigError
 
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
@@ -120,7 +122,7 @@ def from_args(args: argparse.Namespace) -> Options:
     parser = [("tokenizer", "reasoning-parser", args.reasoning_parser)] if args.reasoning_parser else []
     return Options(
         model=args.model,
-        served_model_name=args.served_model_name,
+        served_model_name=_word("served-model-name", args.served_model_name, names.model_name),
         host=args.host,
         port=args.port,
         grpc_port=args.grpc_port,
@@ -132,9 +134,9 @@ def from_args(args: argparse.Namespace) -> Options:
         threads=args.threads,
         worker_flags=tuple((name, str(value)) for name, value in given.items() if value is not None),
         settings=(*parser, *_gateway_settings(args), *(_setting(text) for text in args.settings)),
-        nats_url=args.nats_url,
+        nats_url=args.nats_url or None,
         namespace=args.namespace,
-        api_key=args.api_key,
+        api_key=_word("api-key", args.api_key, names.api_key),
         log_level=args.log_level,
         show_logs=args.show_logs,
         log_dir=args.log_dir,
@@ -144,8 +146,16 @@ def from_args(args: argparse.Namespace) -> Options:
 
 def _gateway_settings(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Flags that are the gateways' alone, as if they came by ``--set``."""
-    strict = [("gateway", "strict_model_names", "true")] if args.strict_model_names else []
-    return strict + ([] if args.cors_origins is None else [("gateway", "cors_origins", args.cors_origins)])
+    strict = [("gateway", "strict-model-names", "true")] if args.strict_model_names else []
+    return strict + ([] if args.cors_origins is None else [("gateway", "cors-origins", args.cors_origins)])
+
+
+def _word(flag: str, value: str | None, rule: Callable[[str], str]) -> str | None:
+    """None for an empty one: nothing was given."""
+    try:
+        return rule(value) if value else None
+    except ValueError as error:
+        raise ConfigError(f"--{flag} {error}") from None
 
 
 def _within(name: str, value: int, lowest: int, highest: int) -> None:

@@ -1,9 +1,9 @@
 """Which processes a mesh consists of, and with which flags. Pure: looks at nothing but its arguments."""
 
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from radixmesh.cli.serve import interpreter
 from radixmesh.cli.serve.machine import Machine
 from radixmesh.cli.serve.options import GRPC_OFF, Options
 from radixmesh.shared.errors import ConfigError
@@ -43,13 +43,14 @@ class UnitSpec:
         return self.processes[0].service
 
     def commands(self, dist_port: int | None) -> list[ProcessSpec]:
-        """The processes for one start. Ranks meet at `dist_port`, a new one each time: the old one may linger."""
+        """The processes for one start. Ranks meet at `dist_port`, a new one each time: the old one may linger.
+
+        Raises OSError if files that a start needs cannot be written.
+        """
         if dist_port is None:
             return list(self.processes)
-        meet = ("--dist-init", f"tcp://127.0.0.1:{dist_port}")
-        return [
-            ProcessSpec(spec.service, spec.instance, (*spec.argv, *meet), spec.environ) for spec in self.processes
-        ]
+        meet = f"--dist-init=tcp://127.0.0.1:{dist_port}"
+        return [replace(spec, argv=(*spec.argv, meet)) for spec in self.processes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,11 @@ def plan(
     """
     units = [_gateway(options, i, pair, suffix) for i, pair in enumerate(ports)]
     for service, count in (("tokenizer", options.tokenizers), ("detokenizer", options.detokenizers)):
-        flags = ("--model", model.path, "--served-model-name", model.name)
+        flags = _flags(model=model.path, served_model_name=model.name)
         units += [_single(options, service, f"{service}-{i}{suffix}", flags) for i in range(count)]
     for i in range(options.replicas):
         replica = f"r{i}{suffix}"
-        units.append(_single(options, "scheduler", replica, ("--replica", replica)))
+        units.append(_single(options, "scheduler", replica, _flags(replica=replica)))
         units.append(_worker_group(options, model, machine, i, replica))
     return units
 
@@ -90,8 +91,13 @@ def worker_threads(options: Options, machine: Machine) -> int:
 
 def _gateway(options: Options, index: int, ports: tuple[int, int], suffix: str) -> UnitSpec:
     http, grpc = ports
-    flags: tuple[str, ...] = ("--http-host", options.host, "--http-port", str(http), "--grpc-host", options.host)
-    flags += ("--grpc-port", str(grpc), "--drain-timeout", str(GATEWAY_DRAIN))
+    flags = _flags(
+        http_host=options.host,
+        http_port=http,
+        grpc_host=options.host,
+        grpc_port=grpc,
+        drain_timeout=GATEWAY_DRAIN,
+    )
     secret = {"RADIXMESH_API_KEY": options.api_key} if options.api_key else {}
     return _single(options, "gateway", f"gateway-{index}{suffix}", flags, secret)
 
@@ -105,14 +111,20 @@ def _single(
 
 def _worker_group(options: Options, model: Model, machine: Machine, index: int, replica: str) -> UnitSpec:
     threads = str(worker_threads(options, machine))
-    flags: tuple[str, ...] = ("--model", model.path, "--served-model-name", model.name, "--replica", replica)
-    flags += ("--group", f"g-{replica}", "--tp", str(options.tp), "--threads", threads)
-    flags += tuple(word for name, value in options.worker_flags for word in _flag(name, value))
+    flags = _flags(
+        model=model.path,
+        served_model_name=model.name,
+        replica=replica,
+        group=f"g-{replica}",
+        tp=options.tp,
+        threads=threads,
+        **dict(options.worker_flags),
+    )
     flags += _share_of_the_machine(options, machine, index)
     environ = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     ranks = tuple(
         _process(
-            options, "model_worker", f"worker-{replica}-{rank}", (*flags, "--rank", str(rank)), environ
+            options, "model_worker", f"worker-{replica}-{rank}", (*flags, *_flags(rank=rank)), environ
         )
         for rank in range(options.tp)
     )
@@ -125,31 +137,29 @@ def _share_of_the_machine(options: Options, machine: Machine, index: int) -> tup
     if workers == 1:
         return ()
     if machine.accelerators >= workers:
-        return ("--device-index", str(index * options.tp))
+        return _flags(device_index=index * options.tp)
     told = {name for name, _ in options.worker_flags} | {
         flag.replace("-", "_") for service, flag, _ in options.settings if service == "model_worker"
     }
     if machine.accelerators or not machine.free_gib or told & {"kv_memory", "num_pages", "memory_fraction"}:
         return ()
-    return ("--kv-memory", f"{machine.free_gib * 0.5 / workers:.3f}")
+    return _flags(kv_memory=f"{machine.free_gib * 0.5 / workers:.3f}")
 
 
 def _process(
     options: Options, service: str, instance: str, flags: tuple[str, ...], environ: Mapping[str, str]
 ) -> ProcessSpec:
-    common = ("--instance", instance, "--namespace", options.namespace)
-    logs = ("--log-level", options.log_level, "--log-format", "text")
-    own = tuple(word for name, flag, value in options.settings if name == service for word in _flag(flag, value))
-    module = f"radixmesh.services.{service}"
-    return ProcessSpec(service, instance, (sys.executable, "-m", module, *common, *logs, *flags, *own), environ)
+    common = _flags(
+        instance=instance, namespace=options.namespace, log_level=options.log_level, log_format="text"
+    )
+    own = tuple(word for name, flag, value in options.settings if name == service for word in _flags(**{flag: value}))
+    argv = (*interpreter.command(f"radixmesh.services.{service}"), *common, *flags, *own)
+    return ProcessSpec(service, instance, argv, environ)
 
 
-def _flag(name: str, value: str) -> tuple[str, ...]:
-    """A flag as our settings classes read it: kebab case, and no value for a truth value."""
-    flag = name.replace("_", "-")
-    if value.lower() in ("true", "false"):
-        return (f"--{flag}" if value.lower() == "true" else f"--no-{flag}",)
-    return (f"--{flag}", value)
+def _flags(**values: str | float) -> tuple[str, ...]:
+    """Settings by name, each with its value in one word: as a word of its own a value could be taken for a flag."""
+    return tuple(f"--{name.replace('_', '-')}={value}" for name, value in values.items())
 
 
 def gateway_ports(options: Options) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol
 
+from radixmesh.cli.serve import interpreter
 from radixmesh.cli.serve.reserve import Forked, Recruit, die_with
 
 TAIL_LINES = 50
@@ -76,6 +77,7 @@ async def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[C
         child = await asyncio.create_subprocess_exec(
             *argv,
             env=environ,
+            cwd=interpreter.folder(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=write_end,
             stderr=write_end,
@@ -91,12 +93,24 @@ async def _execute(argv: tuple[str, ...], environ: Mapping[str, str]) -> tuple[C
 
 
 class LogFile(RotatingFileHandler):
-    """Where a child's output is kept, within bounds. A full disk costs the log, not the mesh, and is told once."""
+    """Where a child's output is kept, within bounds. A full disk costs the log, not the mesh, and is told once.
+
+    One that is removed, or its directory, is made anew.
+    """
 
     def __init__(self, path: Path, show: Show) -> None:
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
         self._show = show
         self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is not None and not os.path.exists(self.baseFilename):
+            self.close()
+        super().emit(record)
+
+    def _open(self) -> io.TextIOWrapper:
+        os.makedirs(os.path.dirname(self.baseFilename), exist_ok=True)
+        return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._told:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 
+from radixmesh.cli.serve import interpreter
 from radixmesh.cli.serve.plan import ProcessSpec
 from radixmesh.cli.serve.title import set_title
 
@@ -117,7 +118,7 @@ class Post:
         """
         package = f"radixmesh.services.{self.spec.service}"
         os.environ.update(self.spec.environ)
-        sys.argv[1:] = self.spec.argv[3:]
+        sys.argv[1:] = interpreter.arguments(self.spec.argv)
         set_title(self.spec.argv)
         gc.disable()  # an import makes no garbage worth the search for it
         if find_spec(f"{package}.early") is not None:
@@ -133,7 +134,7 @@ class Post:
         order = json.loads(text)
         os.environ.clear()
         os.environ.update(order["environ"])
-        sys.argv[1:] = order["argv"][3:]
+        sys.argv[1:] = interpreter.arguments(order["argv"])
         runpy.run_module(package, run_name="__main__", alter_sys=True)
         return 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +29,12 @@ class Session:
         model: Model,
         units: Sequence[UnitSpec],
         log_dir: Path,
-        private: Path,
         reserve: Reserve,
         began: float,
     ) -> None:
         """
         Args:
             units: all that is to run but for the NATS server.
-            private: an empty directory for what nobody else may read.
             reserve: children that were forked in advance.
             began: when the command was given, on `time.monotonic`.
 
@@ -57,7 +56,7 @@ class Session:
         self._supervisor = Supervisor(
             self._units,
             _bus_settings(options),
-            None if options.nats_url else NatsServer(private),
+            None if options.nats_url else NatsServer(),
             self._terminal,
             Places(log_dir, options.state_file or log_dir / state.FILE, facts),
             reserve,
@@ -108,7 +107,7 @@ class Session:
             progress.close()
         self._supervisor.ready = True
         self._supervisor.save_state()
-        print(self._banner(), flush=True)
+        Terminal(sys.stdout).say(str(self._banner()))
 
     def _banner(self) -> Banner:
         members = self._supervisor.mesh.members.ready("tokenizer")

@@ -3,27 +3,35 @@
 It holds the token of the private nats-server, so only its owner may read it.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from radixmesh.shared.homes import is_trusted, state_home, temporary_name
 
 FILE = "state.json"
 
 
-def home() -> Path:
-    """Where each `radixmesh serve` has its directory with logs and the state file."""
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "radixmesh"
+def home() -> Path | None:
+    """Where each `radixmesh serve` has its directory with logs and the state file; None for a user without a home."""
+    directory = state_home()
+    return None if directory is None else directory / "radixmesh"
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Puts `values` in place at once, so that a reader never sees half of them. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2)
-    draft.replace(path)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=2)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -35,10 +43,18 @@ def read(path: str | Path) -> dict[str, Any]:
 def running() -> list[Path]:
     """State files of the supervisors that live on this machine, the latest first."""
     alive: list[tuple[float, Path]] = []
-    for path in home().glob(f"*/{FILE}"):
+    for path in (path for directory in _directories() for path in directory.glob(f"*/{FILE}")):
         try:
             os.kill(read(path)["pid"], 0)
             alive.append((path.stat().st_mtime, path))
         except (OSError, json.JSONDecodeError, KeyError, TypeError):
             continue  # its supervisor is gone, or is putting the file away at this moment
     return [path for _, path in sorted(alive, reverse=True)]
+
+
+def _directories() -> Iterator[Path]:
+    if (directory := home()) is not None:
+        yield directory
+    with contextlib.suppress(OSError):
+        if is_trusted(temporary_name()):  # what somebody else has put there would lead us to their bus
+            yield temporary_name()

@@ -218,7 +218,10 @@ class Supervisor:
         await self._gone(nats, began + NATS_ENDS)
         self._signal(nats, signal.SIGKILL)
         await self._gone(nats, began + NATS_ENDS + 0.2)
-        self._places.state_file.unlink(missing_ok=True)
+        if self._nats is not None:
+            self._nats.close()
+        with contextlib.suppress(OSError):  # a disk that has become read-only
+            self._places.state_file.unlink(missing_ok=True)
 
     def _signal(self, tasks: Sequence["asyncio.Task[None]"], signum: signal.Signals) -> None:
         for task in tasks:

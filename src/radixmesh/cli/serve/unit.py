@@ -65,10 +65,14 @@ class Unit:
 
         Raises:
             HopelessError: the processes die again and again without ever having served.
-            OSError: they cannot be started at all.
+            OSError: they cannot be started at all, not even once.
         """
         while not self._stopping.is_set():
-            await self._start()
+            try:
+                await self._start()
+            except OSError as error:  # no memory, no disk: once it has served, it is worth waiting for better times
+                await self._not_started(error)
+                continue
             dead, up_for = await self._until_death()
             if self._stopping.is_set():
                 return
@@ -98,6 +102,18 @@ class Unit:
         self._around.changed()
         if self._stopping.is_set():  # `stop` came while we were starting, and has missed the last one
             self.stop()
+
+    async def _not_started(self, error: OSError) -> None:
+        """Kills those of a group that could be started, and waits. Raises the error if it has never served."""
+        for item in self.running:
+            item.process.signal(signal.SIGKILL)
+        await asyncio.gather(*(item.process.wait() for item in self.running))
+        self.running.clear()
+        if not self._backoff.served:
+            raise error
+        delay = self._backoff.died(None)
+        self._around.say(f"{self.spec.name} cannot be started: {error}; trying again in {delay:.1f} s")
+        await self._pause(delay)
 
     async def _until_death(self) -> tuple[Running, float | None]:
         """Waits until no process is left. Gives the one that died first, and how long it had been up."""
