@@ -225,6 +225,24 @@ def test_attempts_fence() -> None:
     assert len(unit) == 0
 
 
+def test_thoughts_travel_beside_the_text_and_are_not_repeated() -> None:
+    """A second attempt goes on inside of the closing tag; rows without thoughts have an empty one beside others."""
+    unit, ids = table(), ids_of("so so</think>it is")
+    asked = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
+    cut = next(n for n in range(len(ids)) if byte_level().decode(ids[:n]).startswith("so so</"))
+    unit.open(opened(**asked))
+    unit.open(opened(R2))
+    rows = batch((R1, 0, 0, ids[:cut], RUN), (R2, 0, 0, ids_of("no"), RUN))
+    first = sent(unit.tokens(rows, 1.0))[SUBJECTS.gateway_inbox("gw")]
+    unit.open(opened(attempt=1, choices=[Choice(index=0, resumed=ids[:cut])], **asked))
+    rows = batch((R1, 0, cut, ids[cut:], LENGTH), attempts=[1])
+    second = sent(unit.tokens(rows, 1.0))[SUBJECTS.gateway_inbox("gw")]
+    assert isinstance(first, TextBatch)
+    assert isinstance(second, TextBatch)
+    assert (first.reasoning, first.texts) == (["so so", ""], ["", "no"])
+    assert (second.reasoning, second.texts) == ([], ["it is"])
+
+
 def test_tokens_before_their_open_text_wait() -> None:
     unit, ids = table(hold_seconds=2.0), ids_of("early bird")
     assert sent(unit.tokens(batch((R1, 0, 0, ids[:1], RUN)), 1.0)) == {}
