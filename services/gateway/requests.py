@@ -124,8 +124,12 @@ class RequestTable:
             return self._redispatch(live, "replica_lost", now)
         error = RequestError(message.code, message.message, param=message.param, retry_after=message.retry_after)
         # The tokenizer may see presence later than we do, and a request that is under way must not end because the
-        # replica that takes it over is busy.
-        if message.code is ErrorCode.NOT_READY or (message.code is ErrorCode.QUEUE_FULL and live.attempt > 0):
+        # replica that takes it over is busy, or because a more important one took its place.
+        begun = live.output_tokens > 0
+        if begun:
+            live.give_up = live.deadline
+        full = message.code is ErrorCode.QUEUE_FULL and (begun or live.attempt > 0)
+        if full or message.code is ErrorCode.NOT_READY:
             return self._try_later(live, error, now)
         return self._end(live, error, now)
 

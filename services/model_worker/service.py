@@ -13,7 +13,7 @@ from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.outputs import token_batches
 from radixmesh.services.model_worker.start import Loaded, load
-from radixmesh.services.model_worker.step_loop import StepLoop, StepOutput
+from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
 from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
@@ -49,7 +49,7 @@ class ModelWorker(Actor):
         return self._loading
 
     def presence_attributes(self) -> dict[str, Any]:
-        steps = self._loop_thread
+        steps = self._loop_thread.progress if self._loop_thread else Progress()
         return {
             "group_id": self.group_id,
             "rank": self.settings.rank,
@@ -58,8 +58,9 @@ class ModelWorker(Actor):
             "replica": self.settings.replica,
             "claimed_by": self._desk.claimed_by,
             "claim_epoch": self._desk.epoch,
-            "received_seq": steps.received_seq if steps else -1,
-            "reported_seq": steps.reported_seq if steps else -1,
+            "seq_epoch": steps.epoch,
+            "received_seq": steps.received,
+            "reported_seq": steps.reported,
             "progress": round(self._progress, 3),
             "loading": self._loading,
         }
@@ -121,7 +122,7 @@ class ModelWorker(Actor):
             await self.reply(envelope, refusal)
             return
         log.info("claimed by %s", claim.replica_id)
-        self._reset()
+        self._reset(claim.epoch)
         await self.reply(envelope, self._claimed())
         await self.beat()
 
@@ -132,12 +133,12 @@ class ModelWorker(Actor):
     def _member_changed(self, before: Presence | None, now: Presence | None) -> None:
         if now is None and before is not None and self._desk.release(before):
             log.warning("scheduler %s is gone; this group is free", before.instance)
-            self._reset()
+            self._reset(-1)
             self.spawn(self.beat())
 
-    def _reset(self) -> None:
+    def _reset(self, epoch: int) -> None:
         if self._loop_thread is not None:
-            self._loop_thread.reset()
+            self._loop_thread.reset(epoch)
 
     # -- plans and what comes of them --
 

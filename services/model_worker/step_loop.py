@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.outputs import StepResult, step_report
@@ -19,8 +19,22 @@ from radixmesh.shared.messages import Admission, StepPlan, StepReport
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Reset:
-    """An inbox item: forget every sequence, and take plans of any newer epoch."""
+    """An inbox item: forget every sequence, and begin the epoch of a new claim; -1: the group is free."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the loop is with an epoch's plans. One value, so that whoever reads it gets numbers of one epoch."""
+
+    epoch: int = -1
+    received: int = -1
+    """Last plan taken from the inbox."""
+    reported: int = -1
+    """Last plan whose report was handed out."""
 
 
 @dataclass(slots=True)
@@ -84,12 +98,11 @@ class StepLoop:
         self._emitted_at = 0.0
         self._inbox: queue.SimpleQueue[StepPlan | Reset | None] = queue.SimpleQueue()
         self._flights: deque[_Launched] = deque()
-        self._epoch = -1
         self._busy_until = 0.0
         """When the last step ended, if sequences were running then; else 0."""
         self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
-        self.received_seq = -1
-        self.reported_seq = -1
+        self.progress = Progress()
+        """Set on this thread, read by others. Behind a long step it is still that of an epoch which has ended."""
 
     def start(self) -> None:
         self._thread.start()
@@ -103,14 +116,15 @@ class StepLoop:
         """Queues a plan; those out of turn are dropped when their turn comes."""
         self._inbox.put(plan)
 
-    def reset(self) -> None:
-        self._inbox.put(Reset())
+    def reset(self, epoch: int) -> None:
+        """Queues the end of all sequences; then plans of `epoch` are awaited."""
+        self._inbox.put(Reset(epoch))
 
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
                 if isinstance(item, Reset):
-                    self._forget()
+                    self._begin(item.epoch)
                 elif self._in_turn(item):
                     self._step(item)
         except Exception as error:  # noqa: BLE001  told to the service, which ends the process
@@ -125,23 +139,23 @@ class StepLoop:
                 self._collect()
             return self._order.next(self._inbox, block=True)
 
-    def _forget(self) -> None:
+    def _begin(self, epoch: int) -> None:
         while self._flights:
             self._collect()
         self._engine.reset()
-        self._epoch = self.received_seq = self.reported_seq = -1
+        self.progress = Progress(epoch)
         self._busy_until = 0.0
 
     def _in_turn(self, plan: StepPlan) -> bool:
-        if plan.seq == 0 and plan.epoch > self._epoch:
-            self._forget()
-            self._epoch = plan.epoch
-        elif plan.epoch != self._epoch:
+        if plan.seq == 0 and plan.epoch > self.progress.epoch:  # ranks above 0 hear of no claims
+            self._begin(plan.epoch)
+        now = self.progress
+        if plan.epoch != now.epoch:
             return False
-        elif plan.seq != self.received_seq + 1:
-            log.error("plan %d follows plan %d: one was lost; waiting for a new claim", plan.seq, self.received_seq)
+        if plan.seq != now.received + 1:
+            log.error("plan %d follows plan %d: one was lost; waiting for a new claim", plan.seq, now.received)
             return False
-        self.received_seq = plan.seq
+        self.progress = replace(now, received=plan.seq)
         return True
 
     def _step(self, plan: StepPlan) -> None:
@@ -166,7 +180,7 @@ class StepLoop:
         if launched.last:
             step_us = int((ended - launched.began) * 1e6)
             report = step_report(plan.epoch, plan.seq, collected.results, step_us, launched.gap_us)
-            self.reported_seq = plan.seq
+            self.progress = replace(self.progress, reported=plan.seq)
         elif not result.urgent and ended - self._emitted_at < self._stream_interval:
             return
         self._emitted_at = ended

@@ -1,8 +1,7 @@
 """From an `Admit` message to sequences: what can be refused is refused here."""
 
-from collections.abc import Iterator
-
 import numpy as np
+from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import ReplicaState
@@ -33,40 +32,36 @@ def check_prompt(admit: Admit, state: ReplicaState) -> None:
         )
 
 
-def check_queue(state: ReplicaState) -> None:
-    """Raises RequestError if no more may wait."""
-    waiting, most = len(state.queue), state.settings.max_queued_requests
-    if waiting >= most:
+def check_task(admit: Admit) -> None:
+    """Raises RequestError for a task that this release has no way to answer."""
+    if admit.task is not Task.GENERATE:
         raise RequestError(
-            ErrorCode.QUEUE_FULL,
-            f"{waiting} sequences wait for this replica, the most that may",
-            retry_after=state.rate.seconds_for(waiting),
+            ErrorCode.INVALID_REQUEST, f"the task {admit.task.value!r} is not served; {Task.GENERATE.value!r} is"
         )
 
 
 def wanted_choices(admit: Admit) -> list[Choice]:
-    """The choices to run; an empty list in the message means all of them, from their start."""
-    return admit.choices or [Choice(index=index) for index in range(admit.params.n)]
+    """The choices to run, one per index; an empty list in the message means all of them, from their start."""
+    if admit.choices:
+        return list({choice.index: choice for choice in admit.choices}.values())
+    return [Choice(index=index) for index in range(admit.params.n)]
 
 
 def new_sequences(
     admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float
-) -> Iterator[Sequence]:
+) -> list[Sequence]:
     """One sequence per choice, numbered from `order`. ``limit <= len(prompt)`` means that it is complete already."""
     size = admit.prompt_ids.size
     limit = state.max_len if admit.params.max_tokens is None else min(state.max_len, size + admit.params.max_tokens)
     params = admit.params
-    if admit.task is not Task.GENERATE:
-        limit = size + 1
-    elif limit < state.sizes.max_model_len and params.max_tokens != limit - size:
+    if limit < state.sizes.max_model_len and params.max_tokens != limit - size:
         # Memory is the bound, which the worker does not know of: it must end the sequence there.
         params = params.model_copy(update={"max_tokens": limit - size})
     namespace = cache_namespace(admit.cache_salt, admit.lora)
     if 0 < state.sizes.length_keyed_above < size:
         namespace += f"\x1f{size}"  # the KV of such a prompt depends on its length
-    for number, choice in enumerate(choices, order):
-        prompt = np.concatenate([admit.prompt_ids, choice.resumed]) if choice.resumed.size else admit.prompt_ids
-        yield Sequence(
+    return [
+        Sequence(
             request_id=admit.request_id,
             choice=choice.index,
             attempt=admit.attempt,
@@ -78,10 +73,17 @@ def new_sequences(
             namespace=namespace,
             priority=admit.priority,
             order=number,
-            prompt=np.ascontiguousarray(prompt, np.int32),
+            prompt=_prompt(admit, choice),
             prompt_tokens=size,
             limit=limit,
             arrived_at=now,
             queued_at=now,
             deadline=now + admit.time_left,
         )
+        for number, choice in enumerate(choices, order)
+    ]
+
+
+def _prompt(admit: Admit, choice: Choice) -> NDArray[np.int32]:
+    tokens = np.concatenate([admit.prompt_ids, choice.resumed]) if choice.resumed.size else admit.prompt_ids
+    return np.ascontiguousarray(tokens, np.int32)

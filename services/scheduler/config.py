@@ -17,10 +17,13 @@ class SchedulerSettings(ServiceSettings):
         "", max_length=128, description="Name of the replica; a worker group with the same --replica is its own."
     )
     policy: PolicyName = Field("fcfs", description="Which waiting sequence goes first.")
+    preemption_threshold: int = Field(
+        10, ge=1, description="By how much a waiting priority must be higher for a running one to give way to it."
+    )
     max_running_requests: int = Field(
         0, ge=0, description="Sequences that may run at once; 0: as many as the workers have slots."
     )
-    max_queued_requests: int = Field(1024, ge=1, description="Sequences that may wait.")
+    max_queued_requests: int = Field(1024, ge=1, description="Sequences that may wait while no slot is free.")
     queue_timeout: float = Field(
         0.0, ge=0, description="Seconds that a request may wait before it begins; 0: until its own deadline."
     )

@@ -46,7 +46,8 @@ class WorkerWatch:
 
     A plan counts as lost when the group is done with everything it has (reported == received) and still lacks it; a
     report when the group has sent it and it is not here. Both must last for `PATIENCE` seconds over several beats,
-    so that neither long steps nor a backlog of old heartbeats look like a loss.
+    so that neither long steps nor a backlog of old heartbeats look like a loss. A group that has been claimed in the
+    middle of a long step goes on telling how far it is with the epoch before (`seq_epoch`), which proves nothing.
     """
 
     def __init__(
@@ -80,13 +81,14 @@ class WorkerWatch:
             return ""
         told = beat.attributes
         ours = told.get("claimed_by") == self._replica_id and told.get("claim_epoch") == self._epoch
+        begun = ours and told.get("seq_epoch") == self._epoch
         received, reported = _number(told, "received_seq"), _number(told, "reported_seq")
         doubts = []
         if not ours:
             doubts.append("the worker no longer works for this replica")
-        if ours and received == reported and received < planned_seq:
+        if begun and received == reported and received < planned_seq:
             doubts.append(f"the plan behind number {received} was lost")
-        if ours and reported > reported_seq:
+        if begun and reported > reported_seq:
             doubts.append(f"the report behind number {reported_seq} was lost")
         now = self._clock()
         self._doubts = {text: self._doubts.get(text, (now, 0)) for text in doubts}

@@ -40,7 +40,7 @@ class Planner:
         """The next plan and what to remember of it; None if there is nothing to do now."""
         state = self._state
         draft = Draft()
-        if state.policy.preempts and len(state.queue):
+        if state.policy.by_priority and len(state.queue):
             self._preempt(now)
         self._decodes(draft, now)
         budget = self._budget(draft)
@@ -194,7 +194,7 @@ class Planner:
         return count
 
     def _preempt(self, now: float) -> None:
-        """Makes room for the first in the queue by sending lower priorities back to it, if that is enough."""
+        """Makes room for the first in the queue by sending much lower priorities back to it, if that is enough."""
         state = self._state
         head = next(iter(state.queue.ready(state.reported_seq, 1)), None)
         if head is None:
@@ -204,7 +204,7 @@ class Planner:
             return
         if self._waits_for_prefix(head, cached):
             return  # room made now would go to others
-        victims = [seq for seq in state.slots.sequences() if seq.priority < head.priority and not seq.promoted]
+        victims = [seq for seq in state.slots.sequences() if state.policy.preempts(head, seq)]
         gain = sum(len(seq.pages) for seq in victims)
         if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:
             return

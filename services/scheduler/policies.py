@@ -3,7 +3,7 @@
     fcfs         first come, first served
     lpm          longest cached prefix first
     dfs-weight   depth first through the radix tree, the branch with most waiting prompts first
-    priority     highest priority first; a higher one preempts lower ones that run
+    priority     highest priority first; one that is much higher preempts lower ones that run
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from radixmesh.services.scheduler.config import PolicyName
 from radixmesh.services.scheduler.radix_node import Peek
 from radixmesh.services.scheduler.radix_tree import RadixTree
-from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.services.scheduler.sequence import Phase, Sequence
 
 Arrange = Callable[[list[Sequence], RadixTree], list[Sequence]]
 
@@ -50,16 +50,27 @@ _ARRANGE: dict[PolicyName, Arrange] = {
 class Policy:
     """One of the four. `level` orders the whole queue; `arrange` orders the part of it that is looked at now."""
 
-    def __init__(self, name: PolicyName) -> None:
-        self.name = name
-        self.preempts = name == "priority"
+    def __init__(self, name: PolicyName, preemption_threshold: int) -> None:
+        self.by_priority = name == "priority"
+        self._threshold = preemption_threshold
         self._arrange = _ARRANGE[name]
 
     def level(self, seq: Sequence) -> int:
         """Lower levels come first in the queue; within one, the order of arrival."""
         if seq.promoted:
             return -(1 << 62)
-        return -seq.priority if self.name == "priority" else 0
+        return -seq.priority if self.by_priority else 0
+
+    def preempts(self, waiting: Sequence, running: Sequence) -> bool:
+        """Whether `running` must leave its slot if `waiting` needs it."""
+        higher = self.by_priority and waiting.priority - running.priority >= self._threshold
+        return higher and not running.promoted
+
+    def displaces(self, newcomer: Sequence, held: Sequence) -> bool:
+        """Whether `held` must leave the replica if `newcomer` finds the queue full."""
+        if held.phase is Phase.WAITING:
+            return self.level(held) > self.level(newcomer)
+        return self.preempts(newcomer, held)
 
     def arrange(self, window: list[Sequence], tree: RadixTree) -> list[Sequence]:
         """`window` in the order in which to admit; promoted ones, which stand at its front, stay there."""

@@ -6,7 +6,7 @@ from radixmesh.services.scheduler.draft import InFlight
 from radixmesh.services.scheduler.sequence import Phase
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode, RadixMeshError
-from radixmesh.shared.messages import Finish, StepReport, Task
+from radixmesh.shared.messages import Finish, StepReport
 
 _RUNNING = int(Finish.RUNNING)
 
@@ -43,7 +43,7 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
         seq = plan.seqs[slot]
         if seq is not None and seq.phase is not Phase.ENDED:
             state.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
-    _chunks_done(state, plan, now)
+    _chunks_done(state, plan)
     if plan.steps > 1 or report.slots.size < plan.rows:
         _correct_lengths(state, plan, report)
     _rows(state, plan, report, now)
@@ -56,7 +56,7 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
         state.time_decodes(plan.steps, report.step_us)
 
 
-def _chunks_done(state: ReplicaState, plan: InFlight, now: float) -> None:
+def _chunks_done(state: ReplicaState, plan: InFlight) -> None:
     for chunk in plan.chunks:
         seq = chunk.seq
         if seq.slot != chunk.slot:
@@ -64,8 +64,6 @@ def _chunks_done(state: ReplicaState, plan: InFlight, now: float) -> None:
         seq.computed = chunk.end
         state.kv.store(seq)
         state.warming.advance(seq)
-        if seq.task is not Task.GENERATE and chunk.end == len(seq.prompt):
-            state.end(seq, now, "done")
 
 
 def _correct_lengths(state: ReplicaState, plan: InFlight, report: StepReport) -> None:

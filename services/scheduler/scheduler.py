@@ -16,6 +16,7 @@ from radixmesh.services.scheduler.effects import Effect, already_complete, faile
 from radixmesh.services.scheduler.planner import Planner
 from radixmesh.services.scheduler.radix_node import Listener
 from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
+from radixmesh.services.scheduler.room import make_room
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import QueueWatcher, ReplicaState
 from radixmesh.shared.errors import ErrorCode
@@ -71,23 +72,27 @@ class SchedulerCore:
         """Queues a request's choices. Those of an attempt that is known or cancelled are passed over.
 
         Raises:
-            RequestError: the request cannot run here; none of its choices was queued.
+            RequestError: the request cannot run here; none of its choices was queued, and nothing was displaced.
         """
         state = self.state
+        admitting.check_task(admit)
         choices = [choice for choice in admitting.wanted_choices(admit) if self._wanted(admit, choice.index)]
         if not choices:
             return
         admitting.check_prompt(admit, state)
-        admitting.check_queue(state)
-        for seq in admitting.new_sequences(admit, choices, state, self._order, now):
-            self._order += 1
-            older = state.live.get(seq.request_id, {}).get(seq.choice)
-            if older is not None:
-                state.end(older, now, "superseded")
-            if len(seq.prompt) < seq.limit:
-                state.add(seq)
-            else:
+        seqs = admitting.new_sequences(admit, choices, state, self._order, now)
+        known = state.live.get(admit.request_id, {})
+        older = [known[seq.choice] for seq in seqs if seq.choice in known]
+        for displaced in make_room(state, [seq for seq in seqs if not seq.complete], len(older)):
+            self._displace(displaced, now)
+        self._order += len(seqs)
+        for seq in older:
+            state.end(seq, now, "superseded")
+        for seq in seqs:
+            if seq.complete:
                 self._complete(seq)
+            else:
+                state.add(seq)
 
     def cancel(self, cancel: Cancel, now: float) -> None:
         """Ends choices that nobody waits for; their slots and pages come back with the next plan."""
@@ -205,12 +210,23 @@ class SchedulerCore:
         """Fails the requests whose live choices meet the condition; their gateways are told once for each."""
         for choices in list(self.state.live.values()):
             seqs = list(choices.values())
-            if not condition(seqs):
-                continue
-            for seq in seqs:
-                self.state.end(seq, now, code)
-            first = seqs[0]
-            self.state.effects.append(failed(first.gateway_id, first.request_id, first.attempt, code, text))
+            if condition(seqs):
+                self._fail(seqs, now, code, text)
+
+    def _fail(
+        self, seqs: list[Sequence], now: float, code: ErrorCode, text: str, retry_after: float | None = None
+    ) -> None:
+        """Ends all live choices of a request, and tells its gateway once."""
+        for seq in seqs:
+            self.state.end(seq, now, code)
+        first = seqs[0]
+        self.state.effects.append(
+            failed(first.gateway_id, first.request_id, first.attempt, code, text, retry_after=retry_after)
+        )
+
+    def _displace(self, seqs: list[Sequence], now: float) -> None:
+        text = "the queue is full, and a request of higher priority took this one's place"
+        self._fail(seqs, now, ErrorCode.QUEUE_FULL, text, self.state.rate.seconds_for(len(self.state.queue)))
 
 
 def _unbegun(seqs: list[Sequence], before: float) -> bool:

@@ -92,6 +92,11 @@ class Sequence:
         return len(self.prompt) - self.prompt_tokens
 
     @property
+    def complete(self) -> bool:
+        """Whether the resumed tokens are all that it may have."""
+        return len(self.prompt) >= self.limit
+
+    @property
     def length(self) -> int:
         return len(self.prompt) + len(self.output)
 

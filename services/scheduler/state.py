@@ -83,7 +83,7 @@ class ReplicaState:
         self.settings = settings
         self.sizes = sizes
         self.watcher: QueueWatcher = watcher or NoWatcher()
-        self.policy = Policy(settings.policy)
+        self.policy = Policy(settings.policy, settings.preemption_threshold)
         self.queue = WaitingQueue(self.policy)
         self.kv = KvMemory(sizes.num_pages, sizes.page_size, settings.eviction, settings.prefix_cache, listener)
         usable = min(sizes.max_slots, settings.max_running_requests or sizes.max_slots)
@@ -126,6 +126,16 @@ class ReplicaState:
         """
         return min(self.sizes.max_model_len, self.sizes.num_pages * self.sizes.page_size + 1)
 
+    @property
+    def taken(self) -> int:
+        """Sequences that run or wait."""
+        return self.slots.running + len(self.queue)
+
+    @property
+    def capacity(self) -> int:
+        """The most that `taken` may be."""
+        return self.slots.usable + self.settings.max_queued_requests
+
     def add(self, seq: Sequence) -> None:
         """A new sequence waits."""
         self.live.setdefault(seq.request_id, {})[seq.choice] = seq
@@ -157,7 +167,7 @@ class ReplicaState:
         seq.fold()
         seq.phase = Phase.WAITING
         seq.ready_after = self.planned_seq
-        if self.policy.preempts:  # else those that have waited long would be preempted for each other
+        if self.policy.by_priority:  # else those that have waited long would be preempted for each other
             seq.queued_at = now
             seq.promoted = False
         self.counters.retracted += 1

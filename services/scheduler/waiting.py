@@ -26,6 +26,10 @@ class WaitingQueue:
         for key in self._keys:
             yield self._by_key[key]
 
+    def __reversed__(self) -> Iterator[Sequence]:
+        for key in reversed(self._keys):
+            yield self._by_key[key]
+
     def add(self, seq: Sequence) -> None:
         key = self._key(seq)
         bisect.insort(self._keys, key)

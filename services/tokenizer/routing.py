@@ -95,9 +95,9 @@ class Router:
             replica = self._replicas[beat.instance] = _Replica(beat.epoch, PrefixIndex(beat.epoch))
         now = self._clock()
         replica.ready = beat.state is State.READY
-        running, waiting, most = (_count(beat, name) for name in ("running", "waiting", "max_queued"))
-        replica.reported = running + waiting
-        replica.full = 0 < most <= waiting
+        slots, most = _count(beat, "max_slots"), _count(beat, "max_queued")
+        replica.reported = _count(beat, "running") + _count(beat, "waiting")
+        replica.full = most > 0 and replica.reported >= slots + most
         while replica.sent and replica.sent[0][0] < now - REPORT_DELAY:
             replica.sent.popleft()
         return replica.ready and replica.index.wants_snapshot(now)

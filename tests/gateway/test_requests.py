@@ -283,6 +283,20 @@ def test_a_full_queue_ends_a_first_attempt() -> None:
     assert live.error.code is ErrorCode.QUEUE_FULL
 
 
+def test_a_request_that_has_begun_is_put_off_by_a_full_queue_and_goes_on_where_it_was() -> None:
+    """A higher priority may take its place on the replica long after it was let in."""
+    limits = Limits()
+    table = RequestTable(limits, FakeMesh())
+    live, out = opened(table)
+    first, late = only_submit(out), limits.ready_wait + 5.0
+    table.routed(make_routed(first), 0.1)
+    table.text(make_row(first, 0, 0, [1, 2], "ab"), 0.2)
+    table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.QUEUE_FULL, message="no"), late)
+    assert not live.ended
+    again = only_submit(table.tick(late + 5.0))
+    assert (again.attempt, again.choices[0].resumed.tolist()) == (1, [1, 2])
+
+
 def test_attempts_back_off_and_end() -> None:
     table = RequestTable(Limits(max_attempts=3), FakeMesh())
     live, _ = opened(table)

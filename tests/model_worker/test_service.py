@@ -1,6 +1,7 @@
 """A model worker on the bus: claims, plans, reports, tokens."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -163,6 +164,34 @@ async def test_plans_of_other_epochs_and_after_a_gap_are_not_run(settings: Servi
         await m.plan(epoch=11, seq=0)
         await until(lambda: any(report.epoch == 11 for report in m.of(StepReport)))
         assert [(report.epoch, report.seq) for report in m.of(StepReport)] == [(10, 0), (11, 0)]
+
+
+async def test_a_claim_in_the_middle_of_a_step_leaves_the_old_numbers_to_the_old_epoch(
+    settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mesh(settings, checkpoint) as m:
+        engine, began, go = m.worker._loaded.engine, threading.Event(), threading.Event()
+        launch = engine.launch
+
+        def slow(plan: StepPlan, *, first: bool) -> object:
+            if plan.seq == 1 and plan.epoch == 10:
+                began.set()
+                assert go.wait(20)
+            return launch(plan, first=first)
+
+        monkeypatch.setattr(engine, "launch", slow)
+        await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
+        await m.ask(claim(10))
+        for seq in range(2):
+            await m.plan(epoch=10, seq=seq)
+        await until(began.is_set)
+        await m.ask(claim(11))
+        told = m.worker.presence_attributes()
+        numbers = ("claim_epoch", "seq_epoch", "received_seq", "reported_seq")
+        assert [told[name] for name in numbers] == [11, 10, 1, 0]
+        go.set()
+        await m.plan(epoch=11, seq=0)
+        await until(lambda: [m.worker.presence_attributes()[name] for name in numbers] == [11, 11, 0, 0])
 
 
 async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, checkpoint: Path) -> None:

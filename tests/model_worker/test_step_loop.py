@@ -1,6 +1,7 @@
 """What the worker's thread hands out, and when: an engine that computes nothing, and a clock of the test's own."""
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from radixmesh.services.model_worker import step_loop
 from radixmesh.services.model_worker.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.slots import Slot
-from radixmesh.services.model_worker.step_loop import StepLoop, StepOutput
+from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan
 
 STEP = 0.010
@@ -117,6 +118,38 @@ def test_an_end_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         outputs = run(6)
         assert sizes(outputs) == [2, 4]
         assert outputs[0].results[-1].rows[1].finish is Finish.LENGTH
+
+
+def test_a_new_claim_during_a_step_does_not_lend_its_epoch_to_the_old_numbers() -> None:
+    """Whenever it is read, `progress` is of one epoch: here before, in and behind a step that outlasts two claims."""
+
+    class Held(Engine):
+        began, go = threading.Event(), threading.Event()
+
+        def launch(self, plan: StepPlan, *, first: bool) -> None:
+            if plan.seq == 2:
+                self.began.set()
+                assert self.go.wait(20)
+
+    engine, outputs = Held([100]), queue.SimpleQueue[StepOutput]()
+    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]
+    loop.start()
+    loop.reset(7)
+    for seq in range(3):
+        loop.submit(StepPlan(epoch=7, seq=seq))
+    assert engine.began.wait(20)
+    assert loop.progress == Progress(7, received=2, reported=1)
+    for epoch in (8, 9):
+        loop.reset(epoch)
+    loop.submit(StepPlan(epoch=8, seq=0))
+    loop.submit(StepPlan(epoch=9, seq=0))
+    assert loop.progress == Progress(7, received=2, reported=1)
+    engine.go.set()
+    reports = [(report.epoch, report.seq) for _ in range(4) if (report := outputs.get(timeout=20).report)]
+    assert reports == [(7, 0), (7, 1), (7, 2), (9, 0)]
+    loop.reset(-1)
+    loop.stop()
+    assert loop.progress == Progress()
 
 
 @given(

@@ -51,18 +51,24 @@ class FakeGroup(Actor):
         self.claims: list[Claim] = []
         self.paused = asyncio.Event()
         self.paused.set()
+        self.in_step = False
+        """Whether a step is held up by `paused`."""
         self.drop_plan = self.drop_report = -1
         """Number of a plan or report that the bus loses."""
+        self.beats = 0
+        """Heartbeats so far."""
         self._pin = pin
         self._claimed_by = ""
         self._epoch = -1
-        self._received = self._reported = -1
-        self._queue: asyncio.Queue[StepPlan] = asyncio.Queue()
+        self._seq_epoch = self._received = self._reported = -1
+        self._queue: asyncio.Queue[StepPlan | int] = asyncio.Queue()
+        """Plans, and epochs that begin; a step that runs when one of these comes runs to its end first."""
 
     def model(self) -> str:
         return "toy"
 
     def presence_attributes(self) -> dict[str, Any]:
+        self.beats += 1
         return {
             "group_id": self.instance,
             "rank": 0,
@@ -70,6 +76,7 @@ class FakeGroup(Actor):
             "replica": self._pin,
             "claimed_by": self._claimed_by,
             "claim_epoch": self._epoch,
+            "seq_epoch": self._seq_epoch,
             "received_seq": self._received,
             "reported_seq": self._reported,
         }
@@ -88,19 +95,18 @@ class FakeGroup(Actor):
             return
         self.claims.append(claim)
         self._claimed_by, self._epoch = claim.replica_id, claim.epoch
-        self._forget()
+        self._queue.put_nowait(claim.epoch)
         await self.reply(envelope, self.sizes)
         await self.beat()
 
-    def _forget(self) -> None:
+    def _begin(self, epoch: int) -> None:
         self.worker = SimWorker(self.sizes)
-        self._received = self._reported = -1
-        self._queue = asyncio.Queue()
+        self._seq_epoch, self._received, self._reported = epoch, -1, -1
 
     def _changed(self, before: Presence | None, now: Presence | None) -> None:
         if now is None and before is not None and before.instance == self._claimed_by and before.epoch == self._epoch:
             self._claimed_by = ""
-            self._forget()
+            self._queue.put_nowait(-1)
             self.spawn(self.beat())
 
     def _plan(self, plan: StepPlan, _envelope: Envelope) -> None:
@@ -114,25 +120,24 @@ class FakeGroup(Actor):
 
     async def _work(self) -> None:
         while True:
-            plan = await self._next()
-            await self.paused.wait()
-            if plan.epoch != self._epoch or plan.seq != self._received + 1:
-                continue
-            self._received = plan.seq
-            report = self.worker.run(plan)
-            await asyncio.sleep(0.002)
-            self._reported = plan.seq
-            if plan.seq == self.drop_report:
-                self.drop_report = -1
-                continue
-            await self.bus.publish(self.subjects.replica_report(self._claimed_by), report)
+            item = await self._queue.get()
+            if isinstance(item, int):
+                self._begin(item)
+            elif (item.epoch, item.seq) == (self._seq_epoch, self._received + 1):
+                await self._step(item)
 
-    async def _next(self) -> StepPlan:
-        while True:
-            try:
-                return await asyncio.wait_for(self._queue.get(), 0.05)
-            except TimeoutError:
-                continue  # a claim may have brought a new queue
+    async def _step(self, plan: StepPlan) -> None:
+        self._received = plan.seq
+        self.in_step = not self.paused.is_set()
+        await self.paused.wait()
+        self.in_step = False
+        report = self.worker.run(plan)
+        await asyncio.sleep(0.002)
+        self._reported = plan.seq
+        if plan.seq == self.drop_report:
+            self.drop_report = -1
+        elif plan.epoch == self._epoch:
+            await self.bus.publish(self.subjects.replica_report(self._claimed_by), report)
 
 
 class Mesh:

@@ -6,7 +6,7 @@ from scheduler.harness import EPOCH, Harness, admit_message, options, prompt, si
 from scheduler.simulator import expected_output
 
 from radixmesh.shared.errors import ErrorCode
-from radixmesh.shared.messages import Cancel, Finish, SamplingParams, StepReport, Task
+from radixmesh.shared.messages import Cancel, Finish, SamplingParams
 
 
 @pytest.mark.parametrize("moves", range(9))
@@ -193,16 +193,3 @@ def test_draining_hands_back_what_has_not_begun() -> None:
     harness.run()
     harness.verify()
     assert [effect.message.request_id for effect in harness.failures()] == ["b"]
-
-
-def test_a_task_without_tokens_ends_with_its_prompt() -> None:
-    harness = Harness(options(prefill_chunk=8, max_prefill_tokens=8))
-    harness.admit(admit_message("a", prompt(0, 20), task=Task.EMBED))
-    harness.pump()
-    while harness.plans:
-        assert not harness.plans[0].decode_slots.size
-        plan = harness.plans.popleft()
-        harness.core.report(StepReport(epoch=EPOCH, seq=plan.seq), 0.0)
-        harness.pump()
-    assert harness.core.idle
-    assert harness.core.check() == []

@@ -17,6 +17,7 @@ _BASES = np.random.default_rng(5).integers(1, VOCAB, (3, 400)).astype(np.int32)
 _settings = st.builds(
     SchedulerSettings,
     policy=st.sampled_from(["fcfs", "lpm", "dfs-weight", "priority"]),
+    preemption_threshold=st.integers(1, 3),
     eviction=st.sampled_from(["lru", "lfu"]),
     pipeline_depth=st.integers(1, 3),
     max_multi_step=st.integers(1, 5),

@@ -83,7 +83,7 @@ def test_priority_preempts_and_the_preempted_go_on_where_they_were() -> None:
         harness.pump()
         harness.work()
         harness.deliver()
-    harness.admit(admit_message("high", prompt(1, 8), max_tokens=4, priority=5))
+    harness.admit(admit_message("high", prompt(1, 8), max_tokens=4, priority=10))
     harness.work()
     harness.deliver()
     harness.pump()

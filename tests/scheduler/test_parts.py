@@ -143,7 +143,7 @@ def _beats(watch: WorkerWatch, clock: Clock, planned: int, reported: int, **told
     """Five beats, a second apart; what the last one led to."""
     verdict = ""
     for _ in range(5):
-        attributes = {"claimed_by": "me", "claim_epoch": EPOCH} | told
+        attributes = {"claimed_by": "me", "claim_epoch": EPOCH, "seq_epoch": EPOCH} | told
         verdict = watch.heard(_worker(**attributes), planned, reported)
         clock.now += 1.0
     return verdict
@@ -159,6 +159,10 @@ def _beats(watch: WorkerWatch, clock: Clock, planned: int, reported: int, **told
         ({"received_seq": 5, "reported_seq": 5, "claimed_by": ""}, "no longer works"),
         ({"received_seq": 5, "reported_seq": 5, "claim_epoch": 1}, "no longer works"),
         ({"received_seq": "?", "reported_seq": None}, "the plan behind number -1 was lost"),
+        ({"received_seq": 58, "reported_seq": 57, "seq_epoch": EPOCH - 1}, ""),  # claimed in the middle of a step
+        ({"received_seq": 4, "reported_seq": 4, "seq_epoch": EPOCH - 1}, ""),
+        ({"received_seq": -1, "reported_seq": -1, "seq_epoch": -1}, ""),
+        ({"received_seq": -1, "reported_seq": -1}, "the plan behind number -1 was lost"),
     ],
 )
 def test_what_heartbeats_say_of_plans(told: dict[str, Any], words: str) -> None:
@@ -177,12 +181,12 @@ def test_a_report_that_was_sent_and_never_came_is_lost() -> None:
 def test_a_backlog_of_old_heartbeats_is_no_loss() -> None:
     clock = Clock()
     watch = WorkerWatch(_worker(), "me", EPOCH, clock)
-    stale = _worker(claimed_by="me", claim_epoch=EPOCH, received_seq=1, reported_seq=1)
+    stale = _worker(claimed_by="me", claim_epoch=EPOCH, seq_epoch=EPOCH, received_seq=1, reported_seq=1)
     assert watch.heard(stale, 1, 1) == ""
     clock.now += 30.0  # this process slept
     assert [watch.heard(stale, 3, 1) for _ in range(10)] == [""] * 10
     clock.now += 1.0
-    fresh = _worker(claimed_by="me", claim_epoch=EPOCH, received_seq=3, reported_seq=2)
+    fresh = _worker(claimed_by="me", claim_epoch=EPOCH, seq_epoch=EPOCH, received_seq=3, reported_seq=2)
     assert watch.heard(fresh, 3, 2) == ""
     clock.now += 10.0
     assert watch.heard(fresh, 3, 2) == ""

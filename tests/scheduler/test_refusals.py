@@ -1,11 +1,11 @@
 """What the scheduler refuses, and by which name."""
 
 import pytest
-from scheduler.harness import Harness, admit_message, options, prompt, sizes
+from scheduler.harness import Harness, admit_message, prompt, sizes
 from scheduler.simulator import VOCAB
 
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.messages import Finish
+from radixmesh.shared.messages import Finish, Task
 
 
 @pytest.mark.parametrize(
@@ -43,19 +43,13 @@ def test_memory_ends_an_output_that_it_cannot_hold() -> None:
     assert (len(outcome.tokens), outcome.finish) == (23, Finish.LENGTH)
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
-    harness = Harness(options(max_queued_requests=2))
-    for name in "ab":
-        harness.admit(admit_message(name, prompt(0, 5)))
-    with pytest.raises(RequestError, match="2 sequences wait") as caught:
-        harness.admit(admit_message("c", prompt(0, 5)))
-    assert caught.value.code is ErrorCode.QUEUE_FULL
-    assert caught.value.retry_after == 1.0
-    harness.run()
-    harness.verify()
-    harness.admit(admit_message("d", prompt(0, 5)))
-    harness.run()
-    harness.verify()
+@pytest.mark.parametrize("task", [task for task in Task if task is not Task.GENERATE])
+def test_a_task_that_nothing_answers_is_refused_by_its_name(task: Task) -> None:
+    harness = Harness()
+    with pytest.raises(RequestError, match=task.value) as caught:
+        harness.admit(admit_message("a", prompt(0, 20), task=task))
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert harness.core.idle
 
 
 def test_a_prompt_too_long_for_one_plan_fails_and_others_go_on() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scheduler.harness import sizes
 from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
+from radixmesh.services.scheduler import pairing
 from radixmesh.services.scheduler.service import Scheduler
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.config import ServiceSettings
@@ -149,6 +150,19 @@ async def test_a_lost_message_is_noticed_and_the_group_claimed_anew(
         await at_rest(scheduler)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses count as such after a few heartbeats of a test's mesh."""
+    monkeypatch.setattr(pairing, "PATIENCE", 0.5)
+
+
+async def several_beats(group: FakeGroup) -> None:
+    """Long enough for an impatient scheduler to give the group up."""
+    enough = group.beats + 10
+    await until(lambda: group.beats >= enough)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_long_steps_are_not_taken_for_losses(settings: ServiceSettings) -> None:
     async with mesh(settings) as held:
         scheduler, group = held.scheduler(), held.group()
@@ -156,17 +170,56 @@ async def test_long_steps_are_not_taken_for_losses(settings: ServiceSettings) ->
         group.paused.clear()
         await held.ask(scheduler, "a")
         await until(lambda: len(group.plans) == 2)
-        group._received = 0  # as a worker says while it runs plan 0
-        watch = scheduler._watch
-        assert watch is not None
-        member = held.members.get(group.instance)
-        assert member is not None
-        busy = member.model_copy(update={"attributes": {**group.presence_attributes(), "reported_seq": -1}})
-        assert [watch.heard(busy, 1, -1) for _ in range(5)] == [""] * 5
-        group._received = -1
+        await several_beats(group)
         group.paused.set()
         await ended(group, "a")
         assert not held.failed
+        assert len(group.claims) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("reports", [0, 5])
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_scheduler_that_restarts_during_a_long_step_keeps_its_group(
+    settings: ServiceSettings, reports: int, busy: bool
+) -> None:
+    """The group goes on telling how far it was with the epoch before; `busy`: plans of the new one wait behind it."""
+    async with mesh(settings) as held:
+        first, group = held.scheduler(instance="s"), held.group()
+        await held.claimed(first)
+        if reports:
+            await held.ask(first, "before", max_tokens=reports, ignore_eos=True)
+            await ended(group, "before")
+            await at_rest(first)
+        group.paused.clear()
+        await held.ask(first, "long", max_tokens=50, ignore_eos=True)
+        await until(lambda: group.in_step)
+        await held.kill(first)
+        second = held.scheduler(instance="s")
+        await until(lambda: len(group.claims) == 2)
+        await held.claimed(second)
+        if busy:
+            await held.ask(second, "new", length=30)
+            await until(lambda: group.plans[-1].epoch == second.epoch)
+        await several_beats(group)
+        group.paused.set()
+        if not busy:
+            await held.ask(second, "new", length=30)
+        await ended(group, "new")
+        await at_rest(second)
+        assert len(group.claims) == 2
+        assert not held.failed
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_first_plan_that_was_lost_is_noticed(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(pipeline_depth=1), held.group()
+        await held.claimed(scheduler)
+        group.drop_plan = 0
+        await held.ask(scheduler, "a")
+        assert (await failure(held, "a")).code is ErrorCode.REPLICA_LOST
+        await until(lambda: len(group.claims) == 2)
 
 
 async def test_a_cancel_brings_slots_and_pages_back(settings: ServiceSettings) -> None:
