@@ -83,13 +83,13 @@ def checkpoint() -> str:
     return directory
 
 
-def load(kernels: bool) -> CausalLM:
-    return load_model(open_model(checkpoint()), get_platform("cpu"), max_length=CONTEXT, kernels=kernels)
+def load() -> CausalLM:
+    return load_model(open_model(checkpoint()), get_platform("cpu"), max_length=CONTEXT)
 
 
 @cache
 def model() -> CausalLM:
-    return load(kernels=False)
+    return load()
 
 
 @cache
@@ -103,7 +103,7 @@ class Replica:
 
     def __init__(self, fused: bool, page_size: int, num_pages: int, **fields: object) -> None:
         platform = get_platform("cpu")
-        mine = load(kernels=True) if fused else model()  # the fused decoder takes the weights over
+        mine = load() if fused else model()  # the fused decoder takes the weights over
         kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
         executor = make_executor(mine, kv) if fused else TorchExecutor(mine, kv)
         assert isinstance(executor, FusedDecoder) == fused

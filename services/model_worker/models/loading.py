@@ -77,7 +77,6 @@ def load_model(
     platform: Platform,
     *,
     dtype: torch.dtype | None = None,
-    kernels: bool = False,
     group: ParallelGroup | None = None,
     attention_backend: str | None = None,
     linear_method: LinearMethod | None = None,
@@ -88,7 +87,6 @@ def load_model(
     """Load this rank's slice of a model, in evaluation mode.
 
     dtype: serve in this one; by default the checkpoint's, or what `platform` prefers to it.
-    kernels: the CPU kernels will compute, not torch.
     group: the ranks to split over; by default this process alone.
     max_length: the longest sequence that will be served [tokens], if that is less than the model's.
     deferred: keeps the matrices; the model is not loaded until it is settled or they are taken from it.
@@ -98,7 +96,7 @@ def load_model(
     config = files.config
     build = Build(
         group=group or ParallelGroup(),
-        dtype=dtype or platform.serving_dtype(files.dtype, kernels),
+        dtype=dtype or platform.serving_dtype(files.dtype),
         device=platform.device,
         linear=linear_method or PlainLinear(),
     )
