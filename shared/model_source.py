@@ -1,9 +1,12 @@
 """From what a user names to a model directory on this machine."""
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+from radixmesh.shared import homes
 from radixmesh.shared.errors import ModelLoadError
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -47,9 +50,23 @@ def _download(model: str, patterns: tuple[str, ...]) -> Path:
     except ImportError as error:
         raise ModelLoadError(f"{model} is no directory, and huggingface-hub is not installed") from error
     try:
-        return Path(snapshot_download(model, allow_patterns=list(patterns)))
+        for cache in _hub_caches():
+            try:
+                return Path(snapshot_download(model, allow_patterns=list(patterns), cache_dir=cache))
+            except OSError as error:  # the hub's client's own errors have no number
+                problem = error
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    break
+        raise problem
     except Exception as error:  # the hub's client raises many unrelated types
         raise ModelLoadError(f"{model} is no directory, and the hub does not give it: {error}") from error
+
+
+def _hub_caches() -> Iterator[Path | None]:
+    """Where a model may be kept; None is the hub client's own choice, which is a directory below the home."""
+    if homes.cache_home() is not None or os.environ.get("HF_HOME") or os.environ.get("HF_HUB_CACHE"):
+        yield None
+    yield homes.temporary() / "huggingface"
 
 
 def default_name(model: str) -> str:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SRC = Path(__file__).parents[2] / "src"
 
 
-async def start(*args: str) -> asyncio.subprocess.Process:
+async def start(*args: str, wrapper: tuple[str, ...] = ()) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "radixmesh.bench", *args),
+        *(*wrapper, sys.executable, "-m", "radixmesh.bench", *args),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(SRC), "RADIXMESH_API_KEY": "hidden"},
@@ -91,6 +91,24 @@ async def test_ctrl_c_prints_what_there_is(server: "FakeServer", tmp_path: Path)
     assert cancelled is not None
     assert 0 < int(cancelled[1]) <= 32
     assert json.loads(file.read_text())["runs"][0]["completed"] > 0
+
+
+async def test_a_ctrl_c_that_was_ignored_stays_so(server: "FakeServer") -> None:
+    """As a shell's `&` leaves it."""
+    server.delay = 0.01
+    wrapper = ("/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    process = await start("--url", server.url, "--requests", "200", "--output-len", "5", wrapper=wrapper)
+    await server.requests(100)
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err) == (0, b"")
+    assert b"200 completed" in out
+
+
+def test_a_key_from_a_file_is_sent_without_its_newline() -> None:
+    assert Settings.from_args(parse("--url", "http://h", "--api-key", "hush\n")).api_key == "hush"
+    with pytest.raises(BenchError, match="--api-key has characters"):
+        Settings.from_args(parse("--url", "http://h", "--api-key", "hu\nsh"))
 
 
 async def test_no_server(unused_tcp_port: int) -> None:

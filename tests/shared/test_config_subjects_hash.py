@@ -1,7 +1,11 @@
 """Settings, subjects and prefix hashes."""
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -12,6 +16,7 @@ from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
+from radixmesh.shared import homes
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, ModelLoadError
 from radixmesh.shared.model_source import resolve
@@ -148,6 +153,36 @@ def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
     for model in (tmp_path / "circle", f"/{'x' * 300}", "~nobody-of-this-name/model"):
         with pytest.raises(ModelLoadError, match=str(model)):
             resolve(str(model))
+
+
+@pytest.mark.parametrize("home", ["/home/me", None])
+def test_a_model_of_the_hub_is_kept_among_temporary_files_where_the_home_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    tried: list[Path | None] = []
+
+    def download(model: str, *, allow_patterns: list[str], cache_dir: Path | None) -> str:
+        tried.append(cache_dir)
+        if cache_dir is None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/home/me/.cache")
+        return str(cache_dir / model)
+
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(homes, "cache_home", lambda: Path(home) if home else None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve("owner/name") == tmp_path / f"radixmesh-{os.geteuid()}" / "huggingface" / "owner" / "name"
+    assert tried[:-1] == ([None] if home else [])
+
+
+def test_what_the_hub_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(model: str, **_: object) -> str:
+        raise OSError(f"there is no {model}")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelLoadError, match="the hub does not give it: there is no owner/name"):
+        resolve("owner/name")
 
 
 def test_a_path_that_is_no_model_is_named(tmp_path: object) -> None:

@@ -6,6 +6,7 @@
     model        which model: the one named, or the bundled one
     plan         which processes with which flags (pure)
     nats_server  the private bus
+    interpreter  how a fresh one is started for a child, and what it may import
     reserve      children that are forked before it is their turn
     process      one child: its start, its output, its end
     title        what `ps` shows of a forked child
