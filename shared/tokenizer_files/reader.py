@@ -71,9 +71,10 @@ def _tokenizer(folder: Folder) -> Tokenizer | PythonTokenizer:
     except Exception as error:  # tokenizers raises bare Exceptions for malformed files
         raise ModelLoadError(f"{folder.directory / 'tokenizer.json'}: {error}") from error
     tokenizer = added.declare(fields.apply(tokenizer, folder), folder)
+    unknown = fields.unknown(folder)
+    if unknown and (other := conversion.heeded(folder, unknown, tokenizer)) is not None:
+        tokenizer = added.declare(other, folder)
     fields.add_ends(tokenizer, folder)
-    if unknown := fields.unknown(folder):
-        tokenizer = conversion.heeded(folder, unknown, tokenizer) or tokenizer
     return tokenizer
 
 
