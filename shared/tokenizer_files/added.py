@@ -46,6 +46,19 @@ def declare(tokenizer: Tokenizer, folder: Folder) -> Tokenizer:
     return tokenizer
 
 
+def without_astray(tokenizer: Tokenizer, folder: Folder) -> Tokenizer:
+    """`tokenizer`, which `transformers` has made, without its added tokens if one of them has another id than declared.
+
+    It gives the next free ids, whatever the files say.
+    """
+    if all(tokenizer.token_to_id(token.content) in (None, token.id) for token in folder.declared):
+        return tokenizer
+    file = json.loads(tokenizer.to_str())
+    model = tokenizer.get_vocab(with_added_tokens=False)
+    file["added_tokens"] = [token for token in file["added_tokens"] if token["content"] in model]
+    return _parsed(file, tokenizer)
+
+
 def _name(tokenizer: Tokenizer, folder: Folder) -> None:
     """Makes sure of the tokens that have a name, or are called special without an id."""
     added = {entry.content for entry in tokenizer.get_added_tokens_decoder().values()}
@@ -70,9 +83,13 @@ def _with_ids(tokenizer: Tokenizer, missing: Sequence[Token], folder: Folder) ->
         names = ", ".join(token.content for token in missing)
         raise ModelLoadError(f"{folder.directory}: declared ids leave a gap behind the vocabulary: {names:.200}")
     vocab |= {token.content: token.id for token in missing}
-    edited = Tokenizer.from_str(json.dumps(file))
-    edited.encode_special_tokens = tokenizer.encode_special_tokens
-    return edited
+    return _parsed(file, tokenizer)
+
+
+def _parsed(file: dict[str, Any], like: Tokenizer) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(json.dumps(file))
+    tokenizer.encode_special_tokens = like.encode_special_tokens  # which no file holds
+    return tokenizer
 
 
 def _added(token: Token) -> AddedToken:

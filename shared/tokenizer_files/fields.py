@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 HEEDED = frozenset(
     {
         *("add_bos_token", "add_eos_token", "add_prefix_space", "split_special_tokens"),
-        *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "chat_template"),
+        *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"),
+        *("model_specific_special_tokens", "chat_template"),
     }
 )
 INERT = frozenset(
@@ -42,7 +43,8 @@ INERT = frozenset(
         *("legacy", "sp_model_kwargs"),
         # about chats
         *("use_default_system_prompt", "response_schema", "response_template", "tool_parser_type"),
-        *("bos_token_id", "eos_token_id", "unk_token_id"),
+        # what config.json says better
+        *("bos_token_id", "eos_token_id", "unk_token_id", "vocab_size"),
     }
 )
 
@@ -53,9 +55,8 @@ _ADD_ENDS = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTo
 
 def unknown(folder: Folder) -> list[str]:
     """Fields of which nobody knows here what they do."""
-    return sorted(
-        name for name in folder.config.keys() - HEEDED - INERT if not name.endswith(("_token", "_tokens"))
-    )
+    others = folder.config.keys() - HEEDED - INERT
+    return sorted(name for name in others if not (name.endswith("_token") and _names_a_token(folder.config[name])))
 
 
 def apply(tokenizer: Tokenizer, folder: Folder) -> Tokenizer:
@@ -89,6 +90,10 @@ def add_ends(tokenizer: Tokenizer, folder: Folder) -> None:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[*before, "$A", *after], pair=None, special_tokens=[*ends[0], *ends[1]]
         )
+
+
+def _names_a_token(value: object) -> bool:
+    return isinstance(value, str | dict | None)
 
 
 def _heeds_prefix(tokenizer: Tokenizer, folder: Folder) -> bool:

@@ -213,7 +213,8 @@ def _extra(fields: Mapping[str, Any]) -> list[Token]:
 
 
 def _extra_fields(fields: Mapping[str, Any]) -> list[Any]:
-    return [fields.get("additional_special_tokens"), fields.get("extra_special_tokens")]
+    names = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
+    return [fields.get(name) for name in names]
 
 
 def _token(value: object) -> Token | None:

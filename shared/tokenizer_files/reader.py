@@ -65,16 +65,21 @@ def read(directory: Path) -> TokenizerFiles:
 def _tokenizer(folder: Folder) -> Tokenizer | PythonTokenizer:
     if not (folder.directory / "tokenizer.json").is_file():
         converted = conversion.convert(folder)
-        return added.declare(converted, folder) if isinstance(converted, Tokenizer) else converted
+        return _declared(converted, folder) if isinstance(converted, Tokenizer) else converted
     try:
         tokenizer = Tokenizer.from_str(folder.tokenizer_text)
     except Exception as error:  # tokenizers raises bare Exceptions for malformed files
         raise ModelLoadError(f"{folder.directory / 'tokenizer.json'}: {error}") from error
     tokenizer = added.declare(fields.apply(tokenizer, folder), folder)
+    unknown = fields.unknown(folder)
+    if unknown and (other := conversion.heeded(folder, unknown, tokenizer)) is not None:
+        tokenizer = _declared(other, folder)
     fields.add_ends(tokenizer, folder)
-    if unknown := fields.unknown(folder):
-        tokenizer = conversion.heeded(folder, unknown, tokenizer) or tokenizer
     return tokenizer
+
+
+def _declared(converted: Tokenizer, folder: Folder) -> Tokenizer:
+    return added.declare(added.without_astray(converted, folder), folder)
 
 
 def _fingerprint(vocabulary: Mapping[str, int], special: set[int]) -> str:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
 from radixmesh.shared.tokenizer_files import conversion, reader, sentencepiece_file
+from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
 
 TEXTS = [
     "Once upon a time",
@@ -141,3 +142,17 @@ def test_configurations_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None
     found = reader.read(tmp_path)
     assert isinstance(found.tokenizer, Tokenizer)
     assert found.tokenizer.encode("the fox").ids == [1, *reference.encode("the fox")]
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_declared_tokens_keep_their_ids_behind_a_sentencepiece_model(tmp_path: Path, model_type: str) -> None:
+    gap = 60 if model_type == "bpe" else 0  # a list of pieces has no place for ids beyond a gap
+    reference = sentencepiece_model.train(tmp_path, model_type=model_type)
+    tokens = {str(340 + gap): {"content": "<|call|>"}, str(341 + gap): {"content": "<|im_end|>", "special": True}}
+    folder(tmp_path, {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": tokens, "eos_token": "<|im_end|>"})
+    found, loaded = reader.read(tmp_path), vocabulary.load(tmp_path)
+    assert isinstance(found.tokenizer, Tokenizer)
+    ids = found.tokenizer.encode("the fox<|call|><|im_end|>").ids
+    assert ids == [1, *reference.encode("the fox"), 340 + gap, 341 + gap]
+    assert loaded.decode(ids, True).endswith("the fox<|call|>")
+    assert end_token_ids(tmp_path, 512) == (341 + gap,)

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import reader
+from radixmesh.shared.tokenizer_files import fields, reader
 from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
+from radixmesh.shared.tokenizer_files.folder import Folder
 
 TEXTS = [
     "",
@@ -42,8 +43,8 @@ def qwen2(split: str = QWEN2_SPLIT) -> Tokenizer:
 
 def model(path: Path, tokenizer: Tokenizer, family: str = "llama", **config: Any) -> Path:
     save_model(path, tokenizer, **config)
-    fields = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps({**fields, "model_type": family}))
+    sizes = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**sizes, "model_type": family}))
     return path
 
 
@@ -95,6 +96,9 @@ ALIKE: dict[str, Make] = {
         bos_token="<|im_end|>",
     ),
     "extra tokens by name": lambda path: model(path, byte_level(), extra_special_tokens={"boi_token": "<image>"}),
+    "tokens of the model's own": lambda path: model(
+        path, byte_level(), model_specific_special_tokens={"image_token": "<image>"}
+    ),
     "older extra tokens that do not count": lambda path: write(
         model(path, byte_level(), added_tokens_decoder=LISTED),
         "special_tokens_map.json",
@@ -226,6 +230,24 @@ def test_a_field_that_nobody_knows_counts_if_it_changes_the_tokens(
     wanted = by_class.encode("the Quick fox", add_special_tokens=False)
     assert ids(cased, "the Quick fox", special=False) == wanted != known
     assert "do_lower_case" in caplog.text
+    listed = {"40": {**ADDED, "content": "<|call|>"}}
+    more = {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "added_tokens_decoder": listed}
+    assert ids(model(tmp_path / "more", words, "bert", **more), "the Quick<|call|>", special=False) == [1, 0, 40]
+
+
+def test_usual_fields_are_known_and_others_are_not(tmp_path: Path) -> None:
+    """Those of the models that people serve: a field that is not known costs an import of transformers."""
+    usual = {
+        **dict.fromkeys(("bos_token", "eos_token", "unk_token", "image_token"), "<s>"),
+        **dict.fromkeys(("clean_up_tokenization_spaces", "legacy", "use_default_system_prompt", "use_fast"), True),
+        **dict.fromkeys(("add_bos_token", "add_eos_token", "add_prefix_space", "split_special_tokens"), False),
+        **{"model_max_length": 10**30, "padding_side": "left", "errors": "replace", "vocab_size": 49152},
+        **{"sp_model_kwargs": {}, "model_input_names": [], "additional_special_tokens": [], "auto_map": {}},
+    }
+    odd = {"do_lower_case": True, "add_cls_token": True, "add_special_tokens": False, "fix_mistral_regex": True}
+    path = save_model(tmp_path, byte_level(), **usual)
+    assert fields.unknown(Folder(path)) == []
+    assert fields.unknown(Folder(save_model(path, byte_level(), **usual, **odd))) == sorted(odd)
 
 
 def test_a_field_that_nobody_knows_does_not_bring_the_class_along(tmp_path: Path) -> None:
