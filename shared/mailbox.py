@@ -1,8 +1,9 @@
 """What waits for a service: control traffic in one lane, requests that are not begun in another.
 
-    requests   Submit, Admit, OpenText. Whoever sends one waits for an answer, and can be refused with QUEUE_FULL.
+    requests   Submit, Admit. Nothing has been done for them yet, so they can be refused with QUEUE_FULL.
     control    all else. It is about work that is in hand (reports, tokens, ends, cancels), or about who is there
-               (claims, presence), and mostly makes work less; so it goes first, and has room of its own.
+               (claims, presence), and mostly makes work less; so it goes first, and has room of its own. `OpenText`
+               is among it because its request's tokens come behind it.
 
 How much control traffic there can be is bounded by what it is about: reports by the plans in flight, tokens by the
 running sequences, claims by the schedulers, heartbeats by the members. A process would have to stand still for long
@@ -16,7 +17,7 @@ from collections import deque
 from enum import Enum
 
 from radixmesh.shared.bus import Envelope
-from radixmesh.shared.messages import Admit, OpenText, Submit, tag_of
+from radixmesh.shared.messages import Admit, Submit, tag_of
 
 CONTROL_BYTES = 64 << 20
 """Control traffic kept while the service is busy."""
@@ -24,7 +25,7 @@ CONTROL_BYTES = 64 << 20
 ENVELOPE_BYTES = 512
 """About what a message takes beside its data."""
 
-_REQUESTS = frozenset(kind.TAG for kind in (Submit, Admit, OpenText))
+_REQUESTS = frozenset(kind.TAG for kind in (Submit, Admit))
 
 
 class Lane(Enum):

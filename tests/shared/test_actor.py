@@ -65,7 +65,6 @@ def requests_of(request_id: str) -> dict[type[Message], Message]:
     admit = {"detokenizer_id": "d", "replica_epoch": 1, "prompt_ids": [1], "params": SamplingParams(), "choices": []}
     times = {"received_at": 0, "deadline": 0}
     return {
-        OpenText: open_text(request_id),
         Admit: Admit.model_validate({**head, **admit, **times, "attempt": 0}),
         Submit: Submit.model_validate({**head, **times, "model": "m"}),
     }
@@ -179,18 +178,18 @@ async def test_a_full_mailbox_refuses_by_name(nats_url: str, namespace: str) -> 
         async def setup(self) -> None:
             await super().setup()
             self.go = asyncio.Event()
-            self.on(OpenText, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
+            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
 
     slow = Slow(settings)
     async with Running(slow, settings) as running:
         for i in range(50):
-            await running.client.publish("echo.inbox", open_text(str(i)))
+            await running.client.publish("echo.inbox", requests_of(str(i))[Submit])
         await until(lambda: running.inbox)
         slow.go.set()
     assert {item.code for item in running.inbox if isinstance(item, RequestFailed)} == {ErrorCode.QUEUE_FULL}
 
 
-@pytest.mark.parametrize("refused", [Admit, OpenText, Submit])
+@pytest.mark.parametrize("refused", [Admit, Submit])
 async def test_control_traffic_passes_requests_and_is_not_dropped_for_them(
     nats_url: str, namespace: str, refused: type[Message]
 ) -> None:
@@ -243,10 +242,10 @@ async def test_control_traffic_that_is_not_read_yet_passes_requests_that_are(set
     class Busy(Echo):
         async def setup(self) -> None:
             await super().setup()
-            self.on(OpenText, self._work)
+            self.on(Submit, self._work)
             self.on(StepReport, lambda _message, _envelope: order.append("report"))
 
-        def _work(self, _message: OpenText, _envelope: Envelope) -> None:
+        def _work(self, _message: Submit, _envelope: Envelope) -> None:
             order.append("request")
             if len(order) == 1:
                 running.client.client._transport.writelines([report])  # at once, whatever the loop does
@@ -256,7 +255,7 @@ async def test_control_traffic_that_is_not_read_yet_passes_requests_that_are(set
         data = pack(StepReport(epoch=1, seq=0))
         report = b"PUB echo.inbox %d\r\n%s\r\n" % (len(data), data)
         for number in range(500):
-            await running.client.publish("echo.inbox", open_text(str(number)))
+            await running.client.publish("echo.inbox", requests_of(str(number))[Submit])
         await until(lambda: len(order) == 501)
     assert order.index("report") < 400
 

@@ -11,7 +11,7 @@ from radixmesh.shared.bus import Envelope
 from radixmesh.shared.mailbox import ENVELOPE_BYTES, Lane, Mailbox, lane_of
 from radixmesh.shared.messages import Message, WhoIsThere, pack, tag_of
 
-_REQUESTS = {"Submit", "Admit", "OpenText"}
+_REQUESTS = {"Submit", "Admit"}
 
 
 def envelope(data: bytes = b"", subject: str = "s") -> Envelope:
