@@ -1,8 +1,8 @@
-"""The frame of every service: one mailbox, one handler per message type, a heartbeat, and an orderly end.
+"""The frame of every service: a mailbox, one handler per message type, a heartbeat, and an orderly end.
 
 A service derives from `Actor`, registers handlers in `setup`, and is run by `main`. Handlers run one after the other,
-in the order in which messages came; one that has long work to do starts a task for it. What a handler raises fails
-the request that the message belongs to, and nothing else.
+in the order in which messages came, but control traffic before new requests (`mailbox`); one that has long work to do
+starts a task for it. What a handler raises fails the request that the message belongs to, and nothing else.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
@@ -26,14 +27,19 @@ from radixmesh.shared.errors import (
     BusError,
     ErrorCode,
     MessageError,
+    PayloadTooLarge,
     RadixMeshError,
     RequestError,
 )
-from radixmesh.shared.messages import Message, Outdated, Presence, RequestFailed, State, WhoIsThere
+from radixmesh.shared.mailbox import Lane, Mailbox, lane_of
+from radixmesh.shared.messages import Message, Outdated, Presence, Refused, RequestFailed, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 log = logging.getLogger(__name__)
+
+_CANCEL_AGAIN = 0.5
+"""Seconds after which a task that goes on in spite of its cancel is cancelled again."""
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, Envelope], Awaitable[None] | None]
@@ -70,11 +76,11 @@ class Actor:
         self._base = settings
         self._host = socket.gethostname()
         self._handlers: dict[type[Message], Handler] = {}
-        self._mailbox: asyncio.Queue[Envelope] = asyncio.Queue(settings.mailbox_size)
+        self._mailbox = Mailbox(settings.mailbox_size)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
-        self._dropped = 0
+        self._dropped = Counter[Lane]()
 
     # -- what services override --
 
@@ -135,9 +141,13 @@ class Actor:
         return self._own_epoch.value
 
     async def reply(self, envelope: Envelope, message: Message) -> None:
-        """Answers a request; does nothing if no answer was asked for."""
-        if envelope.reply:
+        """Answers a request; does nothing if no answer was asked for. One too large for the bus becomes a refusal."""
+        if not envelope.reply:
+            return
+        try:
             await self.bus.publish(envelope.reply, message)
+        except PayloadTooLarge as error:
+            await self.bus.publish(envelope.reply, Refused(reason=str(error)))
 
     async def fail_request(self, message: Message, error: Exception) -> None:
         """Tells the gateway that the request which `message` belongs to has failed.
@@ -229,9 +239,12 @@ class Actor:
             await self.beat()
         except (RadixMeshError, OSError) as error:
             log.warning("while ending: %s", error)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pending = tasks = set(self._tasks)
+        while pending:  # a result that comes at the same moment as a cancel may hide it (`asyncio.wait_for`)
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.bus.close()
 
     async def _announce(self) -> Service:
@@ -300,26 +313,31 @@ class Actor:
             await self.beat()
 
     def _enqueue(self, envelope: Envelope) -> None:
-        try:
-            self._mailbox.put_nowait(envelope)
-        except asyncio.QueueFull:
-            self._dropped += 1
+        lane = lane_of(envelope)
+        if self._mailbox.put(envelope, lane):
+            return
+        self._dropped[lane] += 1
+        count = self._dropped[lane]
+        if count & (count - 1) == 0:  # a line at 1, 2, 4, 8, ... of them
+            level = logging.ERROR if lane is Lane.CONTROL else logging.WARNING
+            log.log(level, "the mailbox's lane of %s is full; %d messages dropped so far", lane.value, count)
+        if lane is Lane.REQUESTS:
             self.spawn(self._refuse(envelope))
 
     async def _refuse(self, envelope: Envelope) -> None:
-        if self._dropped & (self._dropped - 1) == 0:  # a line at 1, 2, 4, 8, ... of them
-            log.warning("mailbox is full; %d messages dropped so far", self._dropped)
         error = RequestError(ErrorCode.QUEUE_FULL, f"the {self.service} is overloaded", retry_after=1.0)
         await self.fail_request(envelope.unpack(), error)
 
     async def _drain_mailbox(self) -> None:
         while True:
-            envelope = await self._mailbox.get()
+            envelope, lane = await self._mailbox.get()
             if telemetry.enabled and envelope.headers:
                 with telemetry.current(telemetry.context_from(envelope.headers)):
                     await self._handle(envelope)
             else:
                 await self._handle(envelope)
+            if lane is Lane.REQUESTS:
+                await asyncio.sleep(0)  # what is here but not read yet may be control traffic, and goes first
 
     async def _handle(self, envelope: Envelope) -> None:
         message: Message | None = None

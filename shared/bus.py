@@ -180,9 +180,7 @@ class Bus:
             PayloadTooLarge: the packed message is over the server's limit; nothing was sent.
             BusError: the connection is closed, or too much waits for the server to come back.
         """
-        data = pack(message)
-        if len(data) > self._client.max_payload:
-            raise PayloadTooLarge(message.TAG, len(data), self._client.max_payload)
+        data = self._packed(message, headers)
         try:
             await self._client.publish(subject, data, headers=headers)
         except NatsError as error:
@@ -192,16 +190,28 @@ class Bus:
         """Publishes and waits for one answer.
 
         Raises:
-            BusError: nobody listens there, or no answer came within `timeout` seconds.
+            PayloadTooLarge: the packed message is over the server's limit; nothing was sent.
+            BusError: nobody listens there, no answer came within `timeout` seconds, or nothing could be sent.
             MessageError: the answer is malformed.
         """
+        data = self._packed(message)
         try:
-            answer = await self._client.request(subject, pack(message), timeout=timeout)
+            answer = await self._client.request(subject, data, timeout=timeout)
         except NoRespondersError as error:
             raise BusError(f"nobody answers {message.TAG} on {subject}") from error
-        except (NatsTimeout, NatsError) as error:
-            raise BusError(f"no answer to {message.TAG} within {timeout:g} s: {error}") from error
+        except NatsTimeout as error:
+            raise BusError(f"no answer to {message.TAG} within {timeout:g} s") from error
+        except NatsError as error:
+            raise BusError(f"cannot publish {message.TAG}: {error}") from error
         return unpack(answer.data)
+
+    def _packed(self, message: Message, headers: dict[str, str] | None = None) -> bytes:
+        """The message's bytes, if they and the headers fit: a server ends the connection of whoever sends too much."""
+        data = pack(message)
+        size = len(data) + _headers_size(headers)
+        if size > self.max_payload:
+            raise PayloadTooLarge(message.TAG, size, self.max_payload)
+        return data
 
     async def subscribe(
         self, subject: str, receive: Callable[[Envelope], None], *, queue: str = ""
@@ -237,6 +247,13 @@ class Bus:
                 log.warning("bus: %s", error)
         if not self._client.is_closed:
             await self._client.close()
+
+
+def _headers_size(headers: dict[str, str] | None) -> int:
+    """Bytes of the headers on the wire, ``NATS/1.0`` and line ends counted in; the server's limit is for all of it."""
+    if headers is None:
+        return 0
+    return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
 
 
 def without_credentials(urls: str) -> str:

@@ -81,7 +81,7 @@ class ServiceSettings(BaseSettings):
     )
     instance: str = Field("", max_length=128, description="Unique name of this process; made up if empty.")
     heartbeat_interval: float = Field(2.0, gt=0, le=60, description="Seconds between presence heartbeats.")
-    mailbox_size: int = Field(8192, ge=1, description="Messages that may wait for this process.")
+    mailbox_size: int = Field(8192, ge=1, description="New requests that may wait for this process.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text.")
 

@@ -55,6 +55,9 @@ UInt64Column = Annotated[NDArray[np.uint64], _U64[0], _U64[1]]
 Float32Column = Annotated[NDArray[np.float32], _F32[0], _F32[1]]
 
 
+_HEAD = 64
+"""Bytes at the start of a packed message that hold its tag."""
+
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 UInt64 = Annotated[int, Field(ge=0, lt=2**64)]
 
@@ -132,6 +135,17 @@ def unpack(data: bytes) -> Message:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MessageError(f"{tag}.{where}: {first['msg']}") from error
+
+
+def tag_of(data: bytes) -> str:
+    """The tag of what `pack` wrote, without reading the rest; empty if there is none that we know."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(data[:_HEAD])
+    try:
+        tag = unpacker.unpack() if unpacker.read_array_header() == 3 else None
+    except Exception:  # noqa: BLE001  msgpack raises a dozen unrelated types for malformed input
+        return ""
+    return tag if isinstance(tag, str) and tag in Message._registry else ""
 
 
 class Task(StrEnum):

@@ -20,6 +20,7 @@ from radixmesh.shared import model_source, telemetry
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
+from radixmesh.shared.mailbox import Lane
 from radixmesh.shared.messages import KvEvents, KvSnapshotRequest, Presence, Submit
 from radixmesh.shared.prefix_hash import cache_namespace
 from radixmesh.shared.subjects import TOKENIZER_GROUP
@@ -85,7 +86,7 @@ class Tokenizer(Actor):
                 await self._idle()
 
     async def _idle(self) -> None:
-        while self._pending or not self._mailbox.empty():  # noqa: ASYNC110  a mailbox tells nobody of its end
+        while self._pending or self._mailbox.waiting(Lane.REQUESTS):  # noqa: ASYNC110  a mailbox tells nobody of its end
             await asyncio.sleep(0.01)
 
     async def teardown(self) -> None:

@@ -262,6 +262,36 @@ async def test_a_full_queue_is_told(settings: ServiceSettings) -> None:
             await ended(group, f"r{i}")
 
 
+async def test_a_burst_finds_the_idle_slots(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(max_queued_requests=2), held.group(sizes(max_slots=8))
+        await held.claimed(scheduler)
+        await held.ask(scheduler, "choices", n=5, max_tokens=20, ignore_eos=True)
+        for i in range(5):
+            await held.ask(scheduler, f"r{i}", max_tokens=20, ignore_eos=True)
+        await ended(group, "choices", choices=5)
+        for i in range(5):
+            await ended(group, f"r{i}")
+        assert not held.failed
+
+
+async def test_a_higher_priority_displaces_a_lower_one_that_waits(settings: ServiceSettings) -> None:
+    async with mesh(settings) as held:
+        scheduler, group = held.scheduler(max_queued_requests=1, policy="priority"), held.group(sizes(max_slots=1))
+        await held.claimed(scheduler)
+        group.paused.clear()
+        await held.ask(scheduler, "running")
+        await until(lambda: group.plans)
+        await held.ask(scheduler, "low")
+        await held.ask(scheduler, "high", priority=1)
+        failed = await failure(held, "low")
+        assert (failed.code, failed.choice, failed.retry_after) == (ErrorCode.QUEUE_FULL, -1, 1.0)
+        group.paused.set()
+        await ended(group, "running")
+        await ended(group, "high")
+        assert len(held.failed) == 1
+
+
 async def test_deadlines_are_kept_in_the_queue(settings: ServiceSettings) -> None:
     async with mesh(settings) as held:
         scheduler, group = held.scheduler(), held.group(sizes(max_slots=1))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,23 @@ from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.epochs import SETTLED, now_epoch
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RadixMeshError, RequestError
-from radixmesh.shared.messages import Claim, OpenText, Presence, Refused, RequestFailed, State, WhoIsThere, pack
+from radixmesh.shared.messages import (
+    Admit,
+    Cancel,
+    Claim,
+    KvEvents,
+    Message,
+    OpenText,
+    Presence,
+    Refused,
+    RequestFailed,
+    SamplingParams,
+    State,
+    StepReport,
+    Submit,
+    WhoIsThere,
+    pack,
+)
 from radixmesh.shared.telemetry import JsonFormatter
 
 
@@ -41,6 +58,17 @@ def open_text(request_id: str) -> OpenText:
     return OpenText(
         request_id=request_id, attempt=2, gateway_id="gw", prompt_tail=[], prompt_tokens=0, choices=[], time_left=0
     )
+
+
+def requests_of(request_id: str) -> dict[type[Message], Message]:
+    """One of each message that asks for new work."""
+    head = {"request_id": request_id, "gateway_id": "gw"}
+    admit = {"detokenizer_id": "d", "replica_epoch": 1, "prompt_ids": [1], "params": SamplingParams(), "choices": []}
+    times = {"received_at": 0, "deadline": 0}
+    return {
+        Admit: Admit.model_validate({**head, **admit, **times, "attempt": 0}),
+        Submit: Submit.model_validate({**head, **times, "model": "m"}),
+    }
 
 
 class Running:
@@ -200,15 +228,107 @@ async def test_a_full_mailbox_refuses_by_name(nats_url: str, namespace: str) -> 
         async def setup(self) -> None:
             await super().setup()
             self.go = asyncio.Event()
-            self.on(OpenText, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
+            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
 
     slow = Slow(settings)
     async with Running(slow, settings) as running:
         for i in range(50):
-            await running.client.publish("echo.inbox", open_text(str(i)))
+            await running.client.publish("echo.inbox", requests_of(str(i))[Submit])
         await until(lambda: running.inbox)
         slow.go.set()
     assert {item.code for item in running.inbox if isinstance(item, RequestFailed)} == {ErrorCode.QUEUE_FULL}
+
+
+@pytest.mark.parametrize("refused", [Admit, Submit])
+async def test_control_traffic_passes_requests_and_is_not_dropped_for_them(
+    nats_url: str, namespace: str, refused: type[Message]
+) -> None:
+    """One request is in work, one waits, 199 are refused; reports, claims, cancels and presence all come through."""
+    settings = ServiceSettings(nats_url=nats_url, namespace=namespace, mailbox_size=1)
+    order: list[str] = []
+
+    class Busy(Echo):
+        async def setup(self) -> None:
+            await super().setup()
+            self.go = asyncio.Event()
+            self.on(refused, self._work)
+            for kind in (StepReport, Cancel, KvEvents):
+                self.on(kind, lambda message, _: order.append(message.TAG))
+
+        async def _work(self, _message: Message, _envelope: Envelope) -> None:
+            order.append("request")
+            await self.go.wait()
+
+    busy = Busy(settings)
+    async with Running(busy, settings) as running:
+        await running.client.publish("echo.inbox", requests_of("first")[refused])
+        await until(lambda: order)
+        for number in range(50):
+            for choice in range(4):
+                await running.client.publish("echo.inbox", requests_of(f"{number}-{choice}")[refused])
+            await running.client.publish("echo.inbox", StepReport(epoch=1, seq=number))
+        everything = Cancel(request_ids=["0"], choices=[-1], attempts=[0])  # type: ignore[arg-type]
+        await running.client.publish("echo.inbox", everything)
+        await running.client.publish("echo.inbox", KvEvents(replica_id="r", epoch=1, seq=0, block_size=4))
+        there = Presence(service="scheduler", instance="s", epoch=1, state=State.READY)
+        await running.client.publish(busy.subjects.presence("scheduler"), there)
+        claim = asyncio.ensure_future(
+            running.client.request("echo.inbox", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=20)
+        )
+        await until(lambda: len(running.inbox) == 199)
+        assert order == ["request"]
+        busy.go.set()
+        assert await claim == Refused(reason="r")
+        await until(lambda: len(order) == 54)
+        assert busy.members.get("s") is not None
+    assert order == ["request", *["StepReport"] * 50, "Cancel", "KvEvents", "request"]
+    assert {item.code for item in running.inbox if isinstance(item, RequestFailed)} == {ErrorCode.QUEUE_FULL}
+
+
+async def test_control_traffic_that_is_not_read_yet_passes_requests_that_are(settings: ServiceSettings) -> None:
+    """A backlog of requests, each worked on without a pause, does not keep the service from reading on."""
+    order: list[str] = []
+
+    class Busy(Echo):
+        async def setup(self) -> None:
+            await super().setup()
+            self.on(Submit, self._work)
+            self.on(StepReport, lambda _message, _envelope: order.append("report"))
+
+        def _work(self, _message: Submit, _envelope: Envelope) -> None:
+            order.append("request")
+            if len(order) == 1:
+                running.client.client._transport.writelines([report])  # at once, whatever the loop does
+            time.sleep(0.001)
+
+    async with Running(Busy(settings), settings) as running:
+        data = pack(StepReport(epoch=1, seq=0))
+        report = b"PUB echo.inbox %d\r\n%s\r\n" % (len(data), data)
+        for number in range(500):
+            await running.client.publish("echo.inbox", requests_of(str(number))[Submit])
+        await until(lambda: len(order) == 501)
+    assert order.index("report") < 400
+
+
+async def test_a_task_that_lost_its_cancel_does_not_keep_a_service_from_ending(settings: ServiceSettings) -> None:
+    class Waiting(Echo):
+        async def setup(self) -> None:
+            await super().setup()
+            self.answer = asyncio.get_running_loop().create_future()
+            self.spawn(self._wait())
+
+        async def _wait(self) -> None:
+            await asyncio.wait_for(self.answer, 60)
+            await asyncio.Event().wait()
+
+        async def beat(self) -> None:
+            await super().beat()
+            if self._state is State.GONE:  # the answer comes when the task is about to be cancelled
+                self.answer.set_result(None)
+
+    async with asyncio.timeout(30):
+        async with Running(Waiting(settings), settings):
+            pass
 
 
 async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,11 +351,50 @@ async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: 
         server.stop()
 
 
-async def test_payloads_are_measured_before_they_are_sent(settings: ServiceSettings) -> None:
+async def test_an_answer_too_large_for_the_bus_is_a_refusal_and_no_silence(settings: ServiceSettings) -> None:
+    class Large(Echo):
+        async def setup(self) -> None:
+            await super().setup()
+            answer = Refused(reason="a" * (self.bus.max_payload + 1))
+            self.on(Claim, lambda _claim, envelope: self.reply(envelope, answer))
+
+    async with Running(Large(settings), settings) as running:
+        claim = Claim(scheduler_id="s", replica_id="r", epoch=1)
+        answer = await running.client.request("echo.inbox", claim, timeout=20)
+    assert isinstance(answer, Refused)
+    assert "over the bus's limit" in answer.reason
+
+
+@pytest.mark.parametrize("headers", [None, {"traceparent": "0" * 55, "baggage": "ä" * 200}])
+async def test_payloads_are_measured_before_they_are_sent(
+    settings: ServiceSettings, headers: dict[str, str] | None
+) -> None:
+    """What fits to the byte arrives; one byte more is refused here, by the server it would cost us the connection."""
     bus = await Bus.connect(settings, "client")
+    arrived: list[Envelope] = []
+    await bus.subscribe(settings.namespace, arrived.append)
+    fits = Refused(reason="a" * (bus.max_payload - 200_000))
+    room = bus.max_payload - len(pack(fits))
+    if headers:
+        room -= len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+    fits = Refused(reason=fits.reason + "a" * room)
+    await bus.publish(settings.namespace, fits, headers)
+    await until(lambda: arrived)
     with pytest.raises(PayloadTooLarge, match=r"Refused packs to .* bytes, over the bus's limit"):
-        await bus.publish("x", Refused(reason="a" * (bus.max_payload + 1)))
+        await bus.publish(settings.namespace, Refused(reason=fits.reason + "a"), headers)
+    await bus.flush()
+    assert bus.connected
     await bus.close()
+
+
+async def test_questions_are_measured_like_all_else(settings: ServiceSettings) -> None:
+    bus = await Bus.connect(settings, "client")
+    large = Claim(scheduler_id="s" * bus.max_payload, replica_id="r", epoch=1)
+    with pytest.raises(PayloadTooLarge, match=r"Claim packs to .* bytes, over the bus's limit"):
+        await bus.request("x", large, timeout=5)
+    await bus.close()
+    with pytest.raises(BusError, match="cannot publish Claim"):
+        await bus.request("x", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5)
 
 
 async def test_wrong_credentials_and_absent_servers_are_named(namespace: str) -> None:
