@@ -56,7 +56,7 @@ class ChoiceText:
         """
         shown, end = tokens, ""
         if finish is Finish.STOP and tokens:  # by the last of them: the worker knows of no other stop
-            shown, end = tokens[:-1], self._vocabulary.spelling(tokens[-1]) or ""
+            shown, end = tokens[:-1], self._hidden(tokens[-1])
         reason = stop_token if finish is Finish.STOP and stop_token >= 0 else None
         if self._reasoning is not None and self._reasoning.over:
             self._reasoning = None
@@ -83,8 +83,14 @@ class ChoiceText:
 
     def _piece(self, token: int) -> Piece:
         if self._skip_special and self._vocabulary.is_special(token):
-            return Piece(self._vocabulary.spelling(token) or "", False)
+            return Piece(self._hidden(token), False)
         return Piece(self._decoder.feed((token,)), True)
+
+    def _hidden(self, token: int) -> str:
+        """What a token that is not shown looks like to stop strings: an ordinary one may have ended the text too."""
+        if self._vocabulary.is_special(token):
+            return self._vocabulary.spelling(token) or ""
+        return self._vocabulary.decode((token,), False)
 
     def _through(self, piece: Piece) -> tuple[Split, str | None]:
         """What is certain after `piece`, and the stop string that it has completed."""

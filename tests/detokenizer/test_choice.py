@@ -59,7 +59,7 @@ def whole(
 ) -> Whole:
     """What comes of `tokens`, cut before those positions; the first `resumed` are another attempt's."""
     request: dict[str, Any] = {"request_id": "1" * 32, "attempt": 0, "gateway_id": "gw", "prompt_tokens": 1}
-    opened = OpenText.model_validate({**request, "prompt_tail": [], "choices": [], "deadline": 1.0, **fields})
+    opened = OpenText.model_validate({**request, "prompt_tail": [], "choices": [], "time_left": 60.0, **fields})
     choice = ChoiceText(vocabulary, opened)
     before = choice.advance(tokens[:resumed])
     out = Whole(before.text, before.reasoning, before.finish, before.stop_reason, before.used)
@@ -125,8 +125,10 @@ def mark(tokens: Sequence[int], ended: bool, skip: bool) -> list[tuple[str, bool
     text = ""
     for number, token in enumerate(tokens):
         last = ended and number == len(tokens) - 1
-        if (skip or last) and VOCABULARY.is_special(token):
-            marked += [(char, False, number) for char in VOCABULARY.spelling(token) or ""]
+        special = VOCABULARY.is_special(token)
+        if last or (skip and special):
+            spelled = VOCABULARY.spelling(token) if special else VOCABULARY.decode([token], False)
+            marked += [(char, False, number) for char in spelled or ""]
             continue
         seen.append(token)
         now = TOKENIZER.decode(seen, skip_special_tokens=False)
@@ -170,7 +172,7 @@ def test_any_chain_in_any_cuts_is_what_its_whole_text_says(
     thinks: tuple[str, str] | None,
     opened: bool,
 ) -> None:
-    ended = finish is STOP and len(tokens) > 0 and VOCABULARY.is_special(tokens[-1])
+    ended = finish is STOP and len(tokens) > 0
     marked = mark(tokens, ended, skip)
     length, stop = naive_stop(marked, stops, min_tokens)
     resumed = min(resumed, len(tokens) - 1) if tokens else 0

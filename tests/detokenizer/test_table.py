@@ -230,11 +230,11 @@ def test_thoughts_travel_beside_the_text_and_are_not_repeated() -> None:
     unit, ids = table(), ids_of("so so</think>it is")
     asked = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
     cut = next(n for n in range(len(ids)) if byte_level().decode(ids[:n]).startswith("so so</"))
-    unit.open(opened(**asked))
-    unit.open(opened(R2))
+    unit.open(opened(**asked), 0.0)
+    unit.open(opened(R2), 0.0)
     rows = batch((R1, 0, 0, ids[:cut], RUN), (R2, 0, 0, ids_of("no"), RUN))
     first = sent(unit.tokens(rows, 1.0))[SUBJECTS.gateway_inbox("gw")]
-    unit.open(opened(attempt=1, choices=[Choice(index=0, resumed=ids[:cut])], **asked))
+    unit.open(opened(attempt=1, choices=[Choice(index=0, resumed=ids[:cut])], **asked), 1.0)
     rows = batch((R1, 0, cut, ids[cut:], LENGTH), attempts=[1])
     second = sent(unit.tokens(rows, 1.0))[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(first, TextBatch)

@@ -64,7 +64,7 @@ def requests_of(request_id: str) -> dict[type[Message], Message]:
     """One of each message that asks for new work."""
     head = {"request_id": request_id, "gateway_id": "gw"}
     admit = {"detokenizer_id": "d", "replica_epoch": 1, "prompt_ids": [1], "params": SamplingParams(), "choices": []}
-    times = {"received_at": 0, "deadline": 0}
+    times = {"time_left": 60.0}
     return {
         Admit: Admit.model_validate({**head, **admit, **times, "attempt": 0}),
         Submit: Submit.model_validate({**head, **times, "model": "m"}),

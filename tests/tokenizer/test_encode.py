@@ -91,12 +91,12 @@ def test_clients_may_say_whether_a_bos_is_added(tmp_path: Path) -> None:
     encoder = encode.load(save_model(tmp_path, sentencepiece(), bos_token="<s>", chat_template=template))
     forms: list[dict[str, Any]] = [{"text": "the fox"}, {"messages": [{"role": "user", "content": "the fox"}]}]
     firsts = [
-        [int(encoder.encode(submit(**form, add_special_tokens=wanted), ROOMY)[0]) for wanted in (None, True, False)]
+        [int(encoder.encode(submit(**form, add_special_tokens=wanted), ROOMY).ids[0]) for wanted in (None, True, False)]
         for form in forms
     ]
-    bos, word = 1, encoder.encode(submit(text="the fox"), ROOMY)[1]
+    bos, word = 1, encoder.encode(submit(text="the fox"), ROOMY).ids[1]
     assert firsts == [[bos, bos, word], [word, bos, word]]
-    assert encoder.encode(submit(token_ids=[5], add_special_tokens=True), ROOMY).tolist() == [5]
+    assert encoder.encode(submit(token_ids=[5], add_special_tokens=True), ROOMY).ids.tolist() == [5]
 
 
 def test_fields_that_only_some_templates_know(tmp_path: Path, chat: encode.Encoder) -> None:

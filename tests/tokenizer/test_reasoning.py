@@ -58,8 +58,7 @@ def encoded(directory: Path, messages: list[dict[str, Any]], separate: bool = Tr
         messages=messages,
         chat_template_kwargs=kwargs,
         separate_reasoning=separate,
-        received_at=0.0,
-        deadline=1e12,
+        time_left=60.0,
     )
     return encode.load(directory).encode(submit, Limits(1000, 4096))
 

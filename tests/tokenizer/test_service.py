@@ -19,6 +19,7 @@ from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
+from radixmesh.services.tokenizer.encode import Encoded
 from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import choose_detokenizer
 from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
@@ -74,9 +75,9 @@ async def test_the_time_that_encoding_takes_is_the_requests(
     """What is passed on are the seconds left then."""
     text = "a " * INLINE_BYTES
 
-    def slow(_submit: Submit, _now: Limits) -> Any:
+    def slow(_submit: Submit, _now: Limits) -> Encoded:
         time.sleep(0.5)
-        return np.arange(5, dtype=np.int32)
+        return Encoded(np.arange(5, dtype=np.int32))
 
     monkeypatch.setattr(serving._encoder, "encode", slow)
     await mesh.submit(rid(1), text=text, time_left=30.0)
