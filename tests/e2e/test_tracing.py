@@ -86,7 +86,7 @@ def test_each_choice_has_its_own_branch(mesh: ServeProcess, collector: Collector
 
 def test_logs_carry_the_trace(collector: Collector) -> None:
     """JSON logs of a failing request name its trace, so that log and trace can be joined."""
-    with ServeProcess("--set", "gateway.log-format=json", environ=collector.environ) as mesh:
+    with ServeProcess("--strict-model-names", "--set", "gateway.log-format=json", environ=collector.environ) as mesh:
         trace = "2" * 32
         with pytest.raises(openai.NotFoundError):
             ask(mesh, trace, model="no-such-model")
