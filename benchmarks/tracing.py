@@ -11,7 +11,7 @@ import numpy as np
 from radixmesh.services.model_worker.outputs import StepResult
 from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared import telemetry
-from radixmesh.shared.messages import Admission, SamplingParams
+from radixmesh.shared.messages import Admission, Work
 
 REPEATS, CALLS = 5, 20_000
 
@@ -34,7 +34,7 @@ def main() -> None:
         attempt=0,
         detokenizer_id="d",
         prompt_ids=np.arange(4),
-        params=SamplingParams(),
+        work=Work(),
     )
     result = StepResult(rows=[Mock() for _ in range(32)])
     per_request = 3 * best("start a span (gateway, tokenizer, scheduler)", lambda: telemetry.start_span("x"))

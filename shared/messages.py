@@ -110,6 +110,11 @@ def pack(message: Message) -> bytes:
     return packed
 
 
+def packed_size(part: Part) -> int:
+    """Bytes that a part takes in a packed message."""
+    return len(msgpack.packb(part.__dict__, default=_plain))
+
+
 def unpack(data: bytes) -> Message:
     """Reads what `pack` wrote.
 
@@ -195,6 +200,18 @@ class SamplingParams(Part):
     """None: none wanted. k: the chosen token's log-probability and those of the k likeliest."""
 
 
+class Work(Part):
+    """What a request asks for. It goes round the ring as one piece; a replica may only lower `params.max_tokens`."""
+
+    task: Task = Task.GENERATE
+    params: SamplingParams = SamplingParams()
+    lora: str = ""
+    cache_salt: str = ""
+    """Requests share cached prefixes only with the same salt."""
+    priority: Int64 = 0
+    """Higher goes first, under a priority policy."""
+
+
 class Choice(Part):
     """One choice to run, with what earlier attempts already sent to the client."""
 
@@ -209,13 +226,13 @@ class Choice(Part):
 class Submit(Message):
     """A request enters the ring. Exactly one of `text`, `token_ids` and `messages` is given."""
 
-    VERSION: ClassVar[int] = 2  # 2: `time_left`, which was a deadline in Unix time before
+    VERSION: ClassVar[int] = 3  # 3: `work`, whose fields were the message's own before
 
     request_id: str
     attempt: Int64 = 0
     gateway_id: str
     model: str
-    task: Task = Task.GENERATE
+    work: Work = Work()
     text: str | None = None
     token_ids: Int32Column | None = None
     messages: list[dict[str, Any]] | None = None
@@ -226,16 +243,10 @@ class Submit(Message):
     """Of an answer to `messages`, tell the model's thoughts apart from its text, where its template knows any."""
     add_special_tokens: bool | None = None
     """Whether the encoded text gets what the tokenizer adds around texts; None: for `text` yes, for `messages` no."""
-    params: SamplingParams = SamplingParams()
     choices: list[Choice] = []
     """Choices to run; empty means all n, from their start."""
     cut_to_fit: bool = False
-    """`params.max_tokens` is not the client's wish: where the model's context is shorter, so is the output."""
-    priority: Int64 = 0
-    """Higher goes first, under a priority policy."""
-    cache_salt: str = ""
-    """Requests share cached prefixes only with the same salt."""
-    lora: str = ""
+    """`work.params.max_tokens` is not the client's wish: where the model's context is shorter, so is the output."""
     time_left: float
 
 
@@ -282,7 +293,7 @@ class OpenText(Message):
 class Admit(Message):
     """A tokenized request, for the replica that was chosen."""
 
-    VERSION: ClassVar[int] = 2  # 2: `time_left`, which was a deadline in Unix time before
+    VERSION: ClassVar[int] = 3  # 3: `work`, whose fields were the message's own before
 
     request_id: str
     attempt: Int64
@@ -290,13 +301,9 @@ class Admit(Message):
     detokenizer_id: str
     replica_epoch: Int64
     """The scheduler's epoch that the tokenizer saw; a newer scheduler answers REPLICA_LOST."""
-    task: Task = Task.GENERATE
+    work: Work
     prompt_ids: Int32Column
-    params: SamplingParams
     choices: list[Choice]
-    priority: Int64 = 0
-    cache_salt: str = ""
-    lora: str = ""
     time_left: float
 
 
@@ -345,7 +352,7 @@ class Admission(Part):
     choice: Int64
     attempt: Int64
     detokenizer_id: str
-    task: Task = Task.GENERATE
+    work: Work
     prompt_ids: Int32Column
     """Prompt, then the `resumed` output tokens of earlier attempts."""
     resumed: Int64 = 0
@@ -354,8 +361,6 @@ class Admission(Part):
     """How many of `prompt_ids`, at its start, already have their KV in the granted pages."""
     cached_tokens: Int64 = 0
     """What usage tells: `computed_tokens` of the first admission. After a retraction there may be more or fewer."""
-    params: SamplingParams
-    lora: str = ""
     traceparent: str = ""
 
 
@@ -366,7 +371,7 @@ class StepPlan(Message):
     samples its first token. Each decode slot advances by up to `steps` tokens.
     """
 
-    VERSION: ClassVar[int] = 2  # 2: an admission's `computed_tokens`, which `cached_tokens` were before
+    VERSION: ClassVar[int] = 3  # 3: an admission's `work`, whose fields were its own before
 
     epoch: Int64
     seq: Int64

@@ -16,7 +16,7 @@ from radixmesh.services.gateway.ports import Limits, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import Cancel, RequestFailed, SamplingParams, Submit
+from radixmesh.shared.messages import Cancel, RequestFailed, Submit, Work
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
@@ -139,15 +139,13 @@ class Desk:
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
             model=model,
+            work=self._with_defaults(prompt, model),
             text=prompt.text,
             token_ids=prompt.token_ids,
             messages=prompt.messages,
             chat_template_kwargs=prompt.chat_template_kwargs,
             separate_reasoning=prompt.separate_reasoning,
             add_special_tokens=prompt.add_special_tokens,
-            params=self._with_defaults(prompt, model),
-            priority=prompt.priority,
-            cache_salt=prompt.cache_salt,
             cut_to_fit=prompt.cut_to_fit,
             time_left=timeout,
         )
@@ -163,10 +161,11 @@ class Desk:
             raise
         return live
 
-    def _with_defaults(self, prompt: Prompt, model: str) -> SamplingParams:
+    def _with_defaults(self, prompt: Prompt, model: str) -> Work:
+        work = prompt.work
         defaults = self.mesh.sampling_defaults(model).items()
         unset = {name: value for name, value in defaults if name in DEFAULTED and name not in prompt.chosen}
-        return prompt.params.model_copy(update=unset) if unset else prompt.params
+        return work.model_copy(update={"params": work.params.model_copy(update=unset)}) if unset else work
 
     def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
         if not telemetry.enabled or isinstance(message, Cancel):
@@ -201,7 +200,7 @@ def _away(submit: Submit) -> RequestFailed:
 
 
 def _attributes(prompt: Prompt, submit: Submit) -> dict[str, str | int | float]:
-    params = submit.params
+    params = submit.work.params
     known: dict[str, str | int | float] = {
         Attr.OPERATION: prompt.operation,
         Attr.SYSTEM: "radixmesh",

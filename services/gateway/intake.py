@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from radixmesh.services.gateway.errors import from_validation, invalid
 from radixmesh.services.gateway.fields import refuse
 from radixmesh.services.gateway.openai_schemas import ALIASES, Sampling
-from radixmesh.shared.messages import SamplingParams
+from radixmesh.shared.messages import SamplingParams, Work
 
 MAX_DEPTH = 64
 """How deeply a body's objects and arrays may be nested."""
@@ -34,7 +34,7 @@ class Prompt:
 
     model: str
     """As the client calls it; empty for the one that is served."""
-    params: SamplingParams
+    work: Work
     chosen: frozenset[str] = frozenset()
     """Sampling fields that the client has set; the model's own defaults stand for the others."""
     text: str | None = None
@@ -43,8 +43,6 @@ class Prompt:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     separate_reasoning: bool = False
     add_special_tokens: bool | None = None
-    priority: int = 0
-    cache_salt: str = ""
 
     @property
     def cut_to_fit(self) -> bool:
@@ -69,7 +67,7 @@ def make_prompt(
     """A prompt in one of its forms."""
     return Prompt(
         model=model,
-        params=params,
+        work=Work(params=params, cache_salt=fields.cache_namespace, priority=fields.priority),
         chosen=frozenset(fields.model_fields_set),
         text=prompt if isinstance(prompt, str) else None,
         token_ids=np.array(prompt, "<i4") if isinstance(prompt, list) else None,
@@ -77,8 +75,6 @@ def make_prompt(
         chat_template_kwargs=chat_template_kwargs or {},
         separate_reasoning=separate_reasoning,
         add_special_tokens=fields.add_special_tokens,
-        priority=fields.priority,
-        cache_salt=fields.cache_namespace,
     )
 
 

@@ -83,8 +83,8 @@ class LiveRequest:
         self.wake = wake
         self.streaming = streaming
         self.span = span
-        self.choices = [ChoiceState(index) for index in range(submit.params.n)]
-        self.unfinished = submit.params.n
+        self.choices = [ChoiceState(index) for index in range(submit.work.params.n)]
+        self.unfinished = submit.work.params.n
         self.phase = Phase.WAITING
         self.attempt = 0
         self.tries = 0

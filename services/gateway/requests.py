@@ -288,7 +288,7 @@ class RequestTable:
 
     def _finish_full(self, live: LiveRequest, now: float) -> Outgoing:
         """Ends choices that have all their tokens and lost only the word of their end."""
-        limit = live.submit.params.max_tokens
+        limit = live.submit.work.params.max_tokens
         for choice in live.choices:
             if limit is not None and choice.finish is Finish.RUNNING and len(choice.tokens) >= limit:
                 live.add(choice, [], "", Finish.LENGTH, None)

@@ -13,7 +13,7 @@ def finish_of(slot: Slot, token: int, eos_token_ids: Collection[int]) -> tuple[F
     Returns:
         The finish, and the stop token id that caused it (`NO_STOP_TOKEN` for any other cause).
     """
-    params = slot.params
+    params = slot.work.params
     if slot.output_len >= params.min_tokens:
         if token in eos_token_ids and not params.ignore_eos:
             return Finish.STOP, NO_STOP_TOKEN

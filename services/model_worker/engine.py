@@ -84,7 +84,7 @@ class Engine:
         try:
             slot = Slot(admission.slot, admission, self.max_model_len)
             prompt, output = slot.tokens[: slot.prompt_len], slot.output
-            slot.sampling = self.runner.sampling_row(slot.params, slot.choice, prompt, output, self.eos_token_ids)
+            slot.sampling = self.runner.sampling_row(slot.work.params, slot.choice, prompt, output, self.eos_token_ids)
             self.slots[admission.slot] = slot
         except ValueError as error:
             return admission.slot, str(error)

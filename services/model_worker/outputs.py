@@ -74,7 +74,7 @@ def _token_batch(runs: list[list[Row]], replica_id: str, epoch: int, traceparent
     """One row of the message per run: the tokens that a sequence advanced by, in order."""
     slots, rows = [run[0].slot for run in runs], [row for run in runs for row in run]
     contexts = [traceparents.get(slot.index, "") for slot in slots] if traceparents else []
-    with_logprobs = any(slot.params.logprobs is not None for slot in slots)
+    with_logprobs = any(slot.work.params.logprobs is not None for slot in slots)
     top = [pair for row in rows for pair in row.top] if with_logprobs else []
     return TokenBatch(
         replica_id=replica_id,

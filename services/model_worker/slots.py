@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.model_worker.sampling_batch import SamplingRow
-from radixmesh.shared.messages import Admission, SamplingParams
+from radixmesh.shared.messages import Admission
 
 
 class Slot:
@@ -25,7 +25,7 @@ class Slot:
         self.choice = admission.choice
         self.attempt = admission.attempt
         self.detokenizer_id = admission.detokenizer_id
-        self.params: SamplingParams = admission.params
+        self.work = admission.work
         self.cached_tokens = admission.cached_tokens
         self.prompt_len = len(prompt) - admission.resumed
         self.length = len(prompt)
@@ -37,7 +37,8 @@ class Slot:
         if not 0 <= self.computed < self.length:
             raise ValueError(f"{self.computed} computed tokens of a prompt of {self.length}")
         budget = max_model_len - self.prompt_len
-        self.max_output = budget if self.params.max_tokens is None else min(self.params.max_tokens, budget)
+        most = self.work.params.max_tokens
+        self.max_output = budget if most is None else min(most, budget)
         self.tokens: NDArray[np.int32] = np.empty(
             self.prompt_len + max(self.max_output, admission.resumed), np.int32
         )

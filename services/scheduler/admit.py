@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.messages import Admit, Choice, Task
+from radixmesh.shared.messages import Admit, Choice, Task, packed_size
 from radixmesh.shared.prefix_hash import cache_namespace
 
 
@@ -34,9 +34,9 @@ def check_prompt(admit: Admit, state: ReplicaState) -> None:
 
 def check_task(admit: Admit) -> None:
     """Raises RequestError for a task that this release has no way to answer."""
-    if admit.task is not Task.GENERATE:
+    if admit.work.task is not Task.GENERATE:
         raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"the task {admit.task.value!r} is not served; {Task.GENERATE.value!r} is"
+            ErrorCode.INVALID_REQUEST, f"the task {admit.work.task.value!r} is not served; {Task.GENERATE.value!r} is"
         )
 
 
@@ -44,22 +44,23 @@ def wanted_choices(admit: Admit) -> list[Choice]:
     """The choices to run, one per index; an empty list in the message means all of them, from their start."""
     if admit.choices:
         return list({choice.index: choice for choice in admit.choices}.values())
-    return [Choice(index=index) for index in range(admit.params.n)]
+    return [Choice(index=index) for index in range(admit.work.params.n)]
 
 
 def new_sequences(
     admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float
 ) -> list[Sequence]:
     """One sequence per choice, numbered from `order`. ``limit <= len(prompt)`` means that it is complete already."""
-    size = admit.prompt_ids.size
-    limit = state.max_len if admit.params.max_tokens is None else min(state.max_len, size + admit.params.max_tokens)
-    params = admit.params
-    if limit < state.sizes.max_model_len and params.max_tokens != limit - size:
+    work, size = admit.work, admit.prompt_ids.size
+    most = work.params.max_tokens
+    limit = state.max_len if most is None else min(state.max_len, size + most)
+    if limit < state.sizes.max_model_len and most != limit - size:
         # Memory is the bound, which the worker does not know of: it must end the sequence there.
-        params = params.model_copy(update={"max_tokens": limit - size})
-    namespace = cache_namespace(admit.cache_salt, admit.lora)
+        work = work.model_copy(update={"params": work.params.model_copy(update={"max_tokens": limit - size})})
+    namespace = cache_namespace(work.cache_salt, work.lora)
     if 0 < state.sizes.length_keyed_above < size:
         namespace += f"\x1f{size}"  # the KV of such a prompt depends on its length
+    work_bytes = packed_size(work)
     return [
         Sequence(
             request_id=admit.request_id,
@@ -67,11 +68,9 @@ def new_sequences(
             attempt=admit.attempt,
             gateway_id=admit.gateway_id,
             detokenizer_id=admit.detokenizer_id,
-            task=admit.task,
-            params=params,
-            lora=admit.lora,
+            work=work,
+            work_bytes=work_bytes,
             namespace=namespace,
-            priority=admit.priority,
             order=number,
             prompt=_prompt(admit, choice),
             prompt_tokens=size,

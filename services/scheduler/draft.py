@@ -11,8 +11,8 @@ from radixmesh.shared.messages import Admission, StepPlan
 
 _NO_SLOTS = np.empty(0, np.intp)
 _NO_ADVANCE = np.empty(0, np.int64)
-_ADMISSION_BYTES = 1024
-"""An admission's packed size without what grows with the request, rounded up generously."""
+_ADMISSION_BYTES = 512
+"""An admission's packed size without its work and its prompt, rounded up generously."""
 
 
 @dataclass(slots=True)
@@ -47,9 +47,7 @@ class InFlight:
 
 def admission_bytes(seq: Sequence) -> int:
     """About how large the sequence's admission is when packed."""
-    params = seq.params
-    strings = sum(len(stop.encode()) + 5 for stop in params.stop)
-    return _ADMISSION_BYTES + seq.prompt.nbytes + 16 * len(params.logit_bias) + 5 * len(params.stop_token_ids) + strings
+    return _ADMISSION_BYTES + seq.prompt.nbytes + seq.work_bytes
 
 
 @dataclass(slots=True)
@@ -76,13 +74,11 @@ class Draft:
                 choice=seq.choice,
                 attempt=seq.attempt,
                 detokenizer_id=seq.detokenizer_id,
-                task=seq.task,
+                work=seq.work,
                 prompt_ids=seq.prompt,
                 resumed=seq.resumed,
                 computed_tokens=seq.attached,
                 cached_tokens=seq.cached,
-                params=seq.params,
-                lora=seq.lora,
                 traceparent=seq.traceparent,
             )
         )

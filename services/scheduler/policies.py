@@ -59,11 +59,11 @@ class Policy:
         """Lower levels come first in the queue; within one, the order of arrival."""
         if seq.promoted:
             return -(1 << 62)
-        return -seq.priority if self.by_priority else 0
+        return -seq.work.priority if self.by_priority else 0
 
     def preempts(self, waiting: Sequence, running: Sequence) -> bool:
         """Whether `running` must leave its slot if `waiting` needs it."""
-        higher = self.by_priority and waiting.priority - running.priority >= self._threshold
+        higher = self.by_priority and waiting.work.priority - running.work.priority >= self._threshold
         return higher and not running.promoted
 
     def displaces(self, newcomer: Sequence, held: Sequence) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.radix_node import Node, Peek
-from radixmesh.shared.messages import SamplingParams, Task
+from radixmesh.shared.messages import Work
 
 
 class Phase(Enum):
@@ -38,11 +38,10 @@ class Sequence:
     attempt: int
     gateway_id: str
     detokenizer_id: str
-    task: Task
-    params: SamplingParams
-    lora: str
+    work: Work
+    work_bytes: int
+    """What `work` takes in a plan."""
     namespace: str
-    priority: int
     order: int
     """Number of arrival, unique in a scheduler's life."""
     prompt: NDArray[np.int32]
@@ -108,7 +107,7 @@ class Sequence:
     @property
     def rank(self) -> tuple[int, int]:
         """Sorts running sequences: the greatest goes first when memory is short."""
-        return (-self.priority if not self.promoted else -(1 << 62), self.order)
+        return (-self.work.priority if not self.promoted else -(1 << 62), self.order)
 
     def tokens(self, start: int, stop: int) -> NDArray[np.int32]:
         """Tokens start <= position < stop, int32."""

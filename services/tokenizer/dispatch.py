@@ -22,12 +22,12 @@ class Dispatch:
 
 def choices_of(submit: Submit) -> list[Choice]:
     """The choices to run: those named, or all n."""
-    return list(submit.choices) or [Choice(index=index) for index in range(submit.params.n)]
+    return list(submit.choices) or [Choice(index=index) for index in range(submit.work.params.n)]
 
 
 def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presence, time_left: float) -> Dispatch:
     """Sends `submit`, of whose time `time_left` seconds remain now, on its way along `route`."""
-    choices = choices_of(submit)
+    choices, params = choices_of(submit), submit.work.params
     open_text = OpenText(
         request_id=submit.request_id,
         attempt=submit.attempt,
@@ -35,9 +35,9 @@ def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presen
         prompt_tail=encoded.ids[-TAIL:],
         prompt_tokens=len(encoded.ids),
         choices=choices,
-        stop=submit.params.stop,
-        min_tokens=submit.params.min_tokens,
-        skip_special_tokens=submit.params.skip_special_tokens,
+        stop=params.stop,
+        min_tokens=params.min_tokens,
+        skip_special_tokens=params.skip_special_tokens,
         reasoning_tags=encoded.reasoning_tags,
         reasoning_open=encoded.reasoning_open,
         time_left=time_left,
@@ -48,13 +48,9 @@ def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presen
         gateway_id=submit.gateway_id,
         detokenizer_id=detokenizer.instance,
         replica_epoch=route.epoch,
-        task=submit.task,
+        work=submit.work,
         prompt_ids=encoded.ids,
-        params=submit.params,
         choices=choices,
-        priority=submit.priority,
-        cache_salt=submit.cache_salt,
-        lora=submit.lora,
         time_left=time_left,
     )
     routed = Routed(

@@ -69,7 +69,7 @@ class Encoder:
             ids = submit.token_ids if submit.token_ids is not None else np.empty(0, np.int32)
         check_ids(ids, limits, param)
         check_length(len(ids), submit, limits, param)
-        check_token_params(submit.params, limits)
+        check_token_params(submit.work.params, limits)
         return Encoded(ids, tags, opened)
 
     def _encode(self, text: str, limits: Limits, param: str, *, special: bool) -> NDArray[np.int32]:

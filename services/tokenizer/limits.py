@@ -82,11 +82,11 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     What earlier attempts made counts as prompt, and within `max_tokens`. With `cut_to_fit` the output ends where the
     model's context does.
     """
-    limit, max_tokens = limits.max_model_len, submit.params.max_tokens
+    limit, max_tokens = limits.max_model_len, submit.work.params.max_tokens
     if not limit:
         return
     resumed = max((len(choice.resumed) for choice in submit.choices), default=0)
-    generates = submit.task is Task.GENERATE
+    generates = submit.work.task is Task.GENERATE
     has = f"the prompt has {prompt_tokens} tokens" + (f" and {resumed} were generated" if resumed else "")
     if prompt_tokens + resumed + generates > limit:
         raise RequestError(

@@ -221,7 +221,7 @@ class Tokenizer(Actor):
         encoded = await self._encode(submit, threaded=threaded)
         if threaded:
             self._check_ready(deadline)
-        namespace = cache_namespace(submit.cache_salt, submit.lora)
+        namespace = cache_namespace(submit.work.cache_salt, submit.work.lora)
         route = self._router.choose(encoded.ids, namespace, len(choices_of(submit)))
         detokenizer = choose_detokenizer(submit.request_id, self._detokenizers())
         if route is None or detokenizer is None:

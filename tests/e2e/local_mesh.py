@@ -21,7 +21,7 @@ from radixmesh.services.tokenizer.service import Tokenizer
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.messages import Finish, Message, RequestFailed, Routed, SamplingParams, Submit, TextBatch
+from radixmesh.shared.messages import Finish, Message, RequestFailed, Routed, SamplingParams, Submit, TextBatch, Work
 from radixmesh.shared.subjects import Subjects
 
 
@@ -125,7 +125,7 @@ class LocalMesh:
             gateway_id="gw",
             model=self.model,
             token_ids=np.array(prompt, np.int32),
-            params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True),
+            work=Work(params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)),
             time_left=120,
         )
         await self.bus.publish(self.subjects.submit(self.model), submit)

@@ -205,7 +205,7 @@ class Ring:
         await self.bus.publish(self._subjects.gateway_inbox(submit.gateway_id), message)
 
     def _choices(self, submit: Submit) -> list[Choice]:
-        return submit.choices or [Choice(index=index) for index in range(submit.params.n)]
+        return submit.choices or [Choice(index=index) for index in range(submit.work.params.n)]
 
     def _check_resumed(self, submit: Submit) -> None:
         for choice in submit.choices:
@@ -218,7 +218,7 @@ class Ring:
         """`echo:N`: N words, one by one over the choices; then the end, by length if max_tokens says so."""
         self._check_resumed(submit)
         count = int(argument) if argument.isdigit() else 3
-        limit = submit.params.max_tokens
+        limit = submit.work.params.max_tokens
         total = min(count, limit) if limit is not None else count
         finish = Finish.LENGTH if limit is not None and count >= limit else Finish.STOP
         await self._routed(submit)

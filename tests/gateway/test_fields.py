@@ -196,7 +196,7 @@ async def test_other_names(
     http: aiohttp.ClientSession, ring: Ring, path: str, fields: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     status, _ = await send(http, path, fields)
-    params = ring.submits[0].params
+    params = ring.submits[0].work.params
     assert (status, {name: getattr(params, name) for name in sent}) == (200, sent)
     assert ring.submits[0].cut_to_fit == ("max_tokens" not in sent)
 
@@ -239,7 +239,7 @@ async def test_extra_key_keeps_caches_apart(http: aiohttp.ClientSession, ring: R
     pairs += [{"cache_salt": "aa"}, {"extra_key": "aa"}]
     for path, fields in itertools.product(BODIES, pairs):
         await send(http, path, fields)
-    salts = [submit.cache_salt for submit in ring.submits]
+    salts = [submit.work.cache_salt for submit in ring.submits]
     assert salts[:6] == salts[6:]
     assert len(set(salts)) == 6
     assert salts[:2] == ["", "a"]

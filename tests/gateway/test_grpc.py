@@ -57,7 +57,7 @@ async def test_generate(stub: Any, ring: Ring) -> None:
         assert [response.finish_reason for response in mine if response.finish_reason] == [pb.FINISH_REASON_STOP]
     assert not any(response.HasField("usage") for response in responses[:-1])
     assert responses[-1].usage == pb.Usage(prompt_tokens=PROMPT_TOKENS, output_tokens=8, cached_tokens=CACHED_TOKENS)
-    params = ring.submits[0].params
+    params = ring.submits[0].work.params
     assert (params.n, params.temperature, params.logit_bias, params.stop) == (2, 0.5, {5: -1.5}, ["END"])
     assert (params.seed, params.max_tokens) == (3, None)
 

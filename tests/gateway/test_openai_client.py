@@ -53,16 +53,16 @@ async def test_chat_in_one_piece_with_choices(client: openai.AsyncOpenAI, ring: 
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (PROMPT_TOKENS, 8)
     submit = ring.submits[0]
     assert submit.messages == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "echo:9"}]
-    assert (submit.params.seed, submit.params.top_k, submit.params.min_p, submit.params.n) == (11, 0, 0.1, 2)
-    assert submit.params.max_tokens == 4
-    assert (submit.cache_salt, submit.chat_template_kwargs) == ("s", {"enable_thinking": False})
+    params = submit.work.params
+    assert (params.seed, params.top_k, params.min_p, params.n, params.max_tokens) == (11, 0, 0.1, 2, 4)
+    assert (submit.work.cache_salt, submit.chat_template_kwargs) == ("s", {"enable_thinking": False})
 
 
 async def test_chat_takes_text_parts_and_has_no_token_limit_of_its_own(client: openai.AsyncOpenAI, ring: Ring) -> None:
     parts = [{"type": "text", "text": "echo:2"}, {"type": "text", "text": "more"}]
     await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
     assert ring.submits[0].messages == [{"role": "user", "content": "echo:2\nmore"}]
-    assert ring.submits[0].params.max_tokens is None
+    assert ring.submits[0].work.params.max_tokens is None
 
 
 async def test_chat_streams_choices_side_by_side(client: openai.AsyncOpenAI) -> None:
@@ -100,7 +100,7 @@ async def test_completions_of_token_ids(client: openai.AsyncOpenAI, ring: Ring, 
     sent = [submit.token_ids.tolist() for submit in ring.submits if submit.token_ids is not None]
     assert sorted(sent) == ([prompt] if isinstance(prompt[0], int) else prompt)
     assert {choice.text for choice in answer.choices} == {words(3)}
-    assert {submit.params.max_tokens for submit in ring.submits} == {16}
+    assert {submit.work.params.max_tokens for submit in ring.submits} == {16}
 
 
 async def test_only_a_token_limit_of_the_clients_own_must_fit(client: openai.AsyncOpenAI, ring: Ring) -> None:
@@ -163,7 +163,7 @@ async def test_stop_string_is_told(client: openai.AsyncOpenAI, ring: Ring) -> No
     choice = answer.choices[0]
     assert (choice.text, choice.finish_reason) == (words(2), "stop")
     assert choice.model_dump()["stop_reason"] == "END"
-    assert ring.submits[0].params.stop == ["END"]
+    assert ring.submits[0].work.params.stop == ["END"]
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 3
 
@@ -240,7 +240,7 @@ async def test_nothing_is_added_to_messages(client: openai.AsyncOpenAI, ring: Ri
 async def test_a_seed_is_drawn_once(client: openai.AsyncOpenAI, ring: Ring) -> None:
     await client.completions.create(model=MODEL, prompt="lost:2")
     await client.completions.create(model=MODEL, prompt="echo:1")
-    seeds = [submit.params.seed for submit in ring.submits]
+    seeds = [submit.work.params.seed for submit in ring.submits]
     assert seeds[0] == seeds[1] == seeds[2] != seeds[3]
 
 

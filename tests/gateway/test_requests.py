@@ -23,6 +23,7 @@ from radixmesh.shared.messages import (
     SamplingParams,
     Submit,
     TextBatch,
+    Work,
 )
 
 DETOK = ("detok", 1)
@@ -75,7 +76,7 @@ def make_submit(request_id: str = "a", n: int = 1, **params: Any) -> Submit:
         gateway_id="gw",
         model="m",
         text="hi",
-        params=SamplingParams(n=n, **params),
+        work=Work(params=SamplingParams(n=n, **params)),
         time_left=600,
     )
 
@@ -445,7 +446,7 @@ class World:
     def admit(self, submit: Submit) -> None:
         replica, epoch = next(iter(self.mesh.replicas.items()))
         self.net.append(make_routed(submit, replica, epoch))
-        for choice in submit.choices or [Choice(index=index) for index in range(submit.params.n)]:
+        for choice in submit.choices or [Choice(index=index) for index in range(submit.work.params.n)]:
             count = len(choice.resumed)
             assert choice.resumed.tolist() == [expected_token(choice.index, index) for index in range(count)]
             self.jobs[submit.attempt, choice.index] = (submit, replica, epoch, count)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import FAMILIES, make_checkpoint
-from model_worker.plans import PlanDriver, Work
+from model_worker.plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.kv_cache import KVCache
@@ -45,26 +45,26 @@ def test_greedy_equals_transformers(
 ) -> None:
     """Prompts in chunks while others decode; launched ahead of the tokens, and not."""
     model = make_checkpoint(tmp_path, family)
-    works = [
-        Work(prompt, SamplingParams(temperature=0.0, max_tokens=16), arrives=2 * i) for i, prompt in enumerate(PROMPTS)
+    jobs = [
+        Job(prompt, SamplingParams(temperature=0.0, max_tokens=16), arrives=2 * i) for i, prompt in enumerate(PROMPTS)
     ]
     with torch.inference_mode():
-        PlanDriver(make_engine(tmp_path, platform, torch.float32, page_size), chunk=11, depth=depth).run(works)
-        for work in works:
-            ids = torch.tensor([work.prompt])
+        PlanDriver(make_engine(tmp_path, platform, torch.float32, page_size), chunk=11, depth=depth).run(jobs)
+        for job in jobs:
+            ids = torch.tensor([job.prompt])
             out = model.generate(ids, do_sample=False, max_new_tokens=16, eos_token_id=None, pad_token_id=0)
-            assert work.tokens == out[0, len(work.prompt) :].tolist()
+            assert job.tokens == out[0, len(job.prompt) :].tolist()
 
 
 def test_draws_do_not_depend_on_launching_ahead(tmp_path: Path, platform: Platform) -> None:
     make_checkpoint(tmp_path, "llama")
     runs = []
     for depth in (0, 1):
-        works = [
-            Work(prompt, SamplingParams(temperature=0.8, top_p=0.9, seed=i, max_tokens=16))
+        jobs = [
+            Job(prompt, SamplingParams(temperature=0.8, top_p=0.9, seed=i, max_tokens=16))
             for i, prompt in enumerate(PROMPTS)
         ]
         with torch.inference_mode():
-            PlanDriver(make_engine(tmp_path, platform, torch.float32, 16), depth=depth).run(works)
-        runs.append([work.tokens for work in works])
+            PlanDriver(make_engine(tmp_path, platform, torch.float32, 16), depth=depth).run(jobs)
+        runs.append([job.tokens for job in jobs])
     assert runs[0] == runs[1]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from plans import PlanDriver, Work
+from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.kv_cache import KVCache
@@ -36,8 +36,8 @@ PARAMS = [
 ]
 
 
-def works() -> list[Work]:
-    return [Work(prompt, params, arrives=i) for i, (prompt, params) in enumerate(zip(PROMPTS, PARAMS, strict=True))]
+def jobs() -> list[Job]:
+    return [Job(prompt, params, arrives=i) for i, (prompt, params) in enumerate(zip(PROMPTS, PARAMS, strict=True))]
 
 
 # Stands for a device's own backend: a group that has no other refuses a CPU's tensors, as with NCCL.
@@ -56,7 +56,7 @@ def order(group: ParallelGroup) -> list[tuple[int, int]]:
 
 
 def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
-    """Tokens, or why there are none, of each of `works`."""
+    """Tokens, or why there are none, of each of `jobs`."""
     model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
     runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
     executor = runner._executor
@@ -78,9 +78,9 @@ def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
 
     executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]
     engine = Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])
-    todo = works()
+    todo = jobs()
     PlanDriver(engine).run(todo)
-    return [work.failure or work.tokens for work in todo]
+    return [job.failure or job.tokens for job in todo]
 
 
 def run_ranks(device: str, backend: str, folder: Path, checkpoint: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.outputs import Row
-from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan
+from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan, Work
 
 
 def i32(*values: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def i32(*values: int) -> np.ndarray:
 
 
 @dataclass
-class Work:
+class Job:
     """One sequence as the test wants it run."""
 
     prompt: list[int]
@@ -37,29 +37,29 @@ class Work:
 
 
 class PlanDriver:
-    """Runs `Work` through an engine: chunks of `chunk` tokens, `depth` launches ahead, `steps` decodes a plan."""
+    """Runs `Job` through an engine: chunks of `chunk` tokens, `depth` launches ahead, `steps` decodes a plan."""
 
     def __init__(self, engine: Engine, *, chunk: int = 64, depth: int = 0, steps: int = 1) -> None:
         self.engine = engine
         self.chunk, self.depth, self.steps = chunk, depth, steps
         self.free = list(range(engine.runner.kv.num_pages))[::-1]
 
-    def run(self, works: list[Work]) -> None:
-        slots: dict[int, Work] = {}
+    def run(self, jobs: list[Job]) -> None:
+        slots: dict[int, Job] = {}
         computed: dict[int, int] = {}
         pages: dict[int, list[int]] = {}
         flights: deque = deque()
-        waiting, seq, releases = list(works), 0, []
+        waiting, seq, releases = list(jobs), 0, []
         while waiting or slots or flights:
             plan = {"releases": releases, "admissions": [], "grants": [], "prefills": [], "decodes": []}
             releases = []
-            for work in [work for work in waiting if work.arrives <= seq]:
-                waiting.remove(work)
+            for job in [job for job in waiting if job.arrives <= seq]:
+                waiting.remove(job)
                 slot = next(s for s in range(len(self.engine.slots)) if s not in slots and s not in plan["releases"])
-                slots[slot], computed[slot], pages[slot] = work, 0, []
-                plan["admissions"].append(self._admission(slot, work))
-            for slot, work in slots.items():
-                total = len(work.prompt) + len(work.resumed)
+                slots[slot], computed[slot], pages[slot] = job, 0, []
+                plan["admissions"].append(self._admission(slot, job))
+            for slot, job in slots.items():
+                total = len(job.prompt) + len(job.resumed)
                 if computed[slot] < total:
                     count = min(self.chunk, total - computed[slot])
                     plan["prefills"].append((slot, computed[slot], count))
@@ -91,16 +91,16 @@ class PlanDriver:
                         self.free += pages.pop(slot)
                         releases.append(slot)
 
-    def _admission(self, slot: int, work: Work) -> Admission:
+    def _admission(self, slot: int, job: Job) -> Admission:
         return Admission(
             slot=slot,
             request_id="r",
-            choice=work.choice,
+            choice=job.choice,
             attempt=0,
             detokenizer_id="d",
-            prompt_ids=i32(*work.prompt, *work.resumed),
-            resumed=len(work.resumed),
-            params=work.params,
+            prompt_ids=i32(*job.prompt, *job.resumed),
+            resumed=len(job.resumed),
+            work=Work(params=job.params),
         )
 
     def _plan(self, seq: int, plan: dict) -> StepPlan:

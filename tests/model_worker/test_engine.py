@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 from checkpoints import EOS_ID, make_checkpoint
-from plans import PlanDriver, Work
+from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.executor import make_executor
@@ -60,12 +60,12 @@ def reference(model: Any, prompt: list[int], count: int) -> list[int]:
 def test_greedy_equals_transformers(checkpoint: tuple[Path, Any], depth: int, steps: int, chunk: int) -> None:
     """Arriving one after the other, in chunks, some plans ahead or several steps at once."""
     path, model = checkpoint
-    works = [Work(prompt, greedy(), arrives=2 * i) for i, prompt in enumerate(PROMPTS)]
-    PlanDriver(make_engine(path), chunk=chunk, depth=depth, steps=steps).run(works)
-    for work in works:
-        assert work.tokens == reference(model, work.prompt, 12)
-        assert work.finish is Finish.LENGTH
-        assert [row.index for row in work.rows] == list(range(12))
+    jobs = [Job(prompt, greedy(), arrives=2 * i) for i, prompt in enumerate(PROMPTS)]
+    PlanDriver(make_engine(path), chunk=chunk, depth=depth, steps=steps).run(jobs)
+    for job in jobs:
+        assert job.tokens == reference(model, job.prompt, 12)
+        assert job.finish is Finish.LENGTH
+        assert [row.index for row in job.rows] == list(range(12))
 
 
 @needs_kernels
@@ -73,10 +73,10 @@ def test_greedy_equals_transformers(checkpoint: tuple[Path, Any], depth: int, st
 def test_the_kernels_give_the_same_tokens(checkpoint: tuple[Path, Any], count: int) -> None:
     """Long prompts at once: hundreds of rows below the last layer, a few above it."""
     path, model = checkpoint
-    works = [Work([3 + (7 * i + j) % 500 for j in range(100)], greedy(8)) for i in range(count)]
-    PlanDriver(make_engine(path, kernels=True), chunk=100).run(works)
-    for work in works:
-        assert work.tokens == reference(model, work.prompt, 8)
+    jobs = [Job([3 + (7 * i + j) % 500 for j in range(100)], greedy(8)) for i in range(count)]
+    PlanDriver(make_engine(path, kernels=True), chunk=100).run(jobs)
+    for job in jobs:
+        assert job.tokens == reference(model, job.prompt, 8)
 
 
 @pytest.mark.parametrize("depth", [0, 1])
@@ -85,14 +85,14 @@ def test_ends_are_exact(checkpoint: tuple[Path, Any], depth: int) -> None:
     expected = reference(model, PROMPTS[1], 12)
     stop = expected[4]
     first = expected.index(stop)
-    works = [
-        Work(PROMPTS[1], greedy(stop_token_ids=[stop])),
-        Work(PROMPTS[1], greedy(stop_token_ids=[stop], min_tokens=12)),
-        Work(PROMPTS[1], greedy(max_tokens=1)),
-        Work(PROMPTS[1], greedy(max_tokens=None)),
+    jobs = [
+        Job(PROMPTS[1], greedy(stop_token_ids=[stop])),
+        Job(PROMPTS[1], greedy(stop_token_ids=[stop], min_tokens=12)),
+        Job(PROMPTS[1], greedy(max_tokens=1)),
+        Job(PROMPTS[1], greedy(max_tokens=None)),
     ]
-    PlanDriver(make_engine(path, max_model_len=64), depth=depth).run(works)
-    stopped, barred, single, full = works
+    PlanDriver(make_engine(path, max_model_len=64), depth=depth).run(jobs)
+    stopped, barred, single, full = jobs
     assert stopped.tokens == expected[: first + 1]
     assert (stopped.finish, stopped.rows[-1].stop_token) == (Finish.STOP, stop)
     assert stop not in barred.tokens[:11]
@@ -104,20 +104,20 @@ def test_ends_are_exact(checkpoint: tuple[Path, Any], depth: int) -> None:
 def test_eos_ends_unless_ignored(checkpoint: tuple[Path, Any]) -> None:
     path, model = checkpoint
     expected = reference(model, PROMPTS[0], 12)
-    works = [Work(PROMPTS[0], greedy(ignore_eos=False)), Work(PROMPTS[0], greedy(ignore_eos=True))]
-    PlanDriver(make_engine(path, eos_token_ids=[expected[3]])).run(works)
-    assert works[0].tokens == expected[: expected.index(expected[3]) + 1]
-    assert (works[0].finish, works[0].rows[-1].stop_token) == (Finish.STOP, -1)
-    assert works[1].tokens == expected
+    jobs = [Job(PROMPTS[0], greedy(ignore_eos=False)), Job(PROMPTS[0], greedy(ignore_eos=True))]
+    PlanDriver(make_engine(path, eos_token_ids=[expected[3]])).run(jobs)
+    assert jobs[0].tokens == expected[: expected.index(expected[3]) + 1]
+    assert (jobs[0].finish, jobs[0].rows[-1].stop_token) == (Finish.STOP, -1)
+    assert jobs[1].tokens == expected
 
 
 @pytest.mark.parametrize("cut", [1, 5, 11])
 def test_a_resumed_sequence_goes_on_as_if_never_cut(checkpoint: tuple[Path, Any], cut: int) -> None:
     path, _model = checkpoint
     for params in (greedy(), SamplingParams(temperature=1.0, seed=7, max_tokens=12, ignore_eos=True)):
-        whole = Work(PROMPTS[1], params, choice=3)
+        whole = Job(PROMPTS[1], params, choice=3)
         PlanDriver(make_engine(path)).run([whole])
-        rest = Work(PROMPTS[1], params, resumed=whole.tokens[:cut], choice=3)
+        rest = Job(PROMPTS[1], params, resumed=whole.tokens[:cut], choice=3)
         PlanDriver(make_engine(path), chunk=7).run([rest])
         assert rest.tokens == whole.tokens[cut:]
         assert rest.rows[0].index == cut
@@ -132,22 +132,22 @@ def test_penalties_and_draws_do_not_depend_on_company(checkpoint: tuple[Path, An
         greedy(10, logit_bias={17: 100.0}),
         greedy(10, logprobs=3),
     ]
-    together = [Work(prompt, p, arrives=i) for i, (prompt, p) in enumerate(zip(PROMPTS, params, strict=True))]
+    together = [Job(prompt, p, arrives=i) for i, (prompt, p) in enumerate(zip(PROMPTS, params, strict=True))]
     PlanDriver(make_engine(path), depth=1).run(together)
-    for i, work in enumerate(together):
-        alone = Work(PROMPTS[i], params[i])
+    for i, job in enumerate(together):
+        alone = Job(PROMPTS[i], params[i])
         PlanDriver(make_engine(path)).run([alone])
-        assert alone.tokens == work.tokens
+        assert alone.tokens == job.tokens
     assert together[3].tokens == [17] * 10
     assert all(len(row.top) == 3 and row.top[0] == (row.token, row.logprob) for row in together[4].rows)
 
 
 def test_an_admission_that_does_not_fit_fails_alone(checkpoint: tuple[Path, Any]) -> None:
     path, model = checkpoint
-    works = [Work([1] * 64, greedy()), Work(PROMPTS[0], greedy())]
-    PlanDriver(make_engine(path, max_model_len=64)).run(works)
-    assert works[0].failure == "a prompt of 64 tokens does not fit a context of 64"
-    assert works[1].tokens == reference(model, PROMPTS[0], 12)
+    jobs = [Job([1] * 64, greedy()), Job(PROMPTS[0], greedy())]
+    PlanDriver(make_engine(path, max_model_len=64)).run(jobs)
+    assert jobs[0].failure == "a prompt of 64 tokens does not fit a context of 64"
+    assert jobs[1].tokens == reference(model, PROMPTS[0], 12)
 
 
 def test_logits_that_are_not_finite_fail_their_sequence_alone(checkpoint: tuple[Path, Any]) -> None:
@@ -156,11 +156,11 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(checkpoint: tuple[
     poisoned = 499
     with torch.no_grad():
         engine.runner.model.model.embed_tokens.weight[poisoned] = float("nan")
-    works = [Work([5, poisoned], greedy()), Work(PROMPTS[0], greedy())]
-    PlanDriver(engine).run(works)
-    assert works[0].failure == "the model's logits are not finite"
+    jobs = [Job([5, poisoned], greedy()), Job(PROMPTS[0], greedy())]
+    PlanDriver(engine).run(jobs)
+    assert jobs[0].failure == "the model's logits are not finite"
     if not model.config.tie_word_embeddings:
-        assert works[1].tokens == reference(model, PROMPTS[0], 12)
+        assert jobs[1].tokens == reference(model, PROMPTS[0], 12)
 
 
 def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
@@ -174,12 +174,12 @@ def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
         raise RuntimeError("device lost a bit")
 
     monkeypatch.setattr(engine.runner, "run", broken)
-    failed = Work(PROMPTS[0], greedy())
+    failed = Job(PROMPTS[0], greedy())
     driver = PlanDriver(engine)
     driver.run([failed])
     assert failed.failure == "the forward pass failed: RuntimeError"
     monkeypatch.setattr(engine.runner, "run", run)
-    fine = Work(PROMPTS[0], greedy())
+    fine = Job(PROMPTS[0], greedy())
     driver.run([fine])
     assert fine.tokens == reference(model, PROMPTS[0], 12)
 
@@ -210,7 +210,7 @@ def test_a_step_without_memory_ends_its_sequences_and_not_the_engine(
 
     driver = PlanDriver(engine, chunk=200_000)
     for _ in range(2):
-        failed, fine = Work([1] * 200_000, greedy()), Work(PROMPTS[0], greedy())
+        failed, fine = Job([1] * 200_000, greedy()), Job(PROMPTS[0], greedy())
         with monkeypatch.context() as patch:
             patch.setattr(engine, "launch", launch_in_little)
             driver.run([failed])
@@ -224,10 +224,10 @@ def test_a_sequence_without_room_fails_alone(checkpoint: tuple[Path, Any]) -> No
     path, model = checkpoint
     engine = make_engine(path)
     engine.max_model_len = 1 << 50
-    works = [Work(PROMPTS[1], greedy(max_tokens=None)), Work(PROMPTS[0], greedy())]
-    PlanDriver(engine).run(works)
-    assert works[0].failure == "the sequence could not be admitted: out of memory"
-    assert works[1].tokens == reference(model, PROMPTS[0], 12)
+    jobs = [Job(PROMPTS[1], greedy(max_tokens=None)), Job(PROMPTS[0], greedy())]
+    PlanDriver(engine).run(jobs)
+    assert jobs[0].failure == "the sequence could not be admitted: out of memory"
+    assert jobs[1].tokens == reference(model, PROMPTS[0], 12)
 
 
 @pytest.mark.parametrize(
@@ -242,21 +242,21 @@ def test_what_ends_a_batch_and_what_the_worker(
         raise error
 
     monkeypatch.setattr(engine.runner, "run", broken)
-    work = Work(PROMPTS[0], greedy())
+    job = Job(PROMPTS[0], greedy())
     if isinstance(error, OSError):
         with pytest.raises(OSError, match="no device"):
-            PlanDriver(engine).run([work])
+            PlanDriver(engine).run([job])
     else:
-        PlanDriver(engine).run([work])
+        PlanDriver(engine).run([job])
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        assert work.failure == f"the forward pass failed: {'out of memory' if memory else 'ArithmeticError'}"
+        assert job.failure == f"the forward pass failed: {'out of memory' if memory else 'ArithmeticError'}"
 
 
 def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple[Path, Any]) -> None:
     path, _model = checkpoint
-    works = [Work(PROMPTS[0], greedy(3)), Work(PROMPTS[2], greedy(3))]
-    PlanDriver(make_engine(path)).run(works)
-    rows = [row for work in works for row in work.rows]
+    jobs = [Job(PROMPTS[0], greedy(3)), Job(PROMPTS[2], greedy(3))]
+    PlanDriver(make_engine(path)).run(jobs)
+    rows = [row for job in jobs for row in job.rows]
     rows[0].slot.detokenizer_id = "other"
     batches = dict(token_batches([StepResult([rows[0], rows[3]])], "r0", 9, {}))
     assert batches["other"].tokens.tolist() == [rows[0].token]
@@ -264,6 +264,6 @@ def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple
     report = step_report(9, 4, [StepResult([rows[0], rows[3]]), StepResult([rows[1]]), StepResult([rows[2]])], 5, 1)
     assert report.slots.tolist() == [0, 1]
     assert report.counts.tolist() == [3, 1]
-    assert report.tokens.tolist() == [*works[0].tokens, rows[3].token]
+    assert report.tokens.tolist() == [*jobs[0].tokens, rows[3].token]
     assert report.finish.tolist() == [Finish.LENGTH, Finish.RUNNING]
     assert np.array_equal(report.failed_slots, [])

@@ -10,7 +10,7 @@ from checkpoints import make_checkpoint
 from kernel_fixtures import library
 from paged_driver import PagedDriver
 from parity_cases import COUNT, PROMPTS, reference
-from plans import PlanDriver, Work
+from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -52,9 +52,9 @@ def test_the_worker_takes_it_where_it_is_faster(
     else:
         assert executor is TorchExecutor
         params = SamplingParams(temperature=0.0, max_tokens=COUNT, ignore_eos=True)
-        works = [Work(prompt, params) for prompt in PROMPTS]
-        PlanDriver(loaded.engine, chunk=6).run(works)
-        assert [work.tokens for work in works] == [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
+        jobs = [Job(prompt, params) for prompt in PROMPTS]
+        PlanDriver(loaded.engine, chunk=6).run(jobs)
+        assert [job.tokens for job in jobs] == [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
     loaded.close()
 
 

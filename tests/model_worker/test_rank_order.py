@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
-from group_rank import run_ranks, works
+from group_rank import jobs, run_ranks
 from plans import PlanDriver
 
 from radixmesh.services.model_worker import rank_order
@@ -32,7 +32,7 @@ def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     platform = get_platform("cpu")
     model = load_model(open_model(tmp_path / "model"), platform)
     runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
-    alone = works()[:2]
+    alone = jobs()[:2]
     PlanDriver(Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])).run(alone)
     assert said == [work.tokens for work in alone]
 

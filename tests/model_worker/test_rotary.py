@@ -10,7 +10,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from paged_driver import PagedDriver
-from plans import PlanDriver, Work
+from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.kernels.native import FORCE_ENV
@@ -82,9 +82,9 @@ def test_a_promise_of_millions_of_positions_costs_nothing(
     before = psutil.Process().memory_info().rss
     loaded = load(ModelWorkerSettings(model=str(tmp_path), kv_memory=4.0, threads=1), lambda *_: None)
     assert loaded.sizes.max_model_len == loaded.sizes.num_pages * loaded.sizes.page_size > 1_000_000
-    work = Work([5, 6, 7], SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True))
-    PlanDriver(loaded.engine).run([work])
-    assert len(work.tokens) == 4
+    job = Job([5, 6, 7], SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True))
+    PlanDriver(loaded.engine).run([job])
+    assert len(job.tokens) == 4
     assert psutil.Process().memory_info().rss - before < 300 << 20
 
 

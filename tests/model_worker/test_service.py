@@ -29,6 +29,7 @@ from radixmesh.shared.messages import (
     StepPlan,
     StepReport,
     TokenBatch,
+    Work,
 )
 from radixmesh.shared.presence import PresenceView
 
@@ -119,7 +120,7 @@ async def mesh(settings: ServiceSettings, checkpoint: Path) -> AsyncIterator[Mes
 def admission(prompt: list[int]) -> Admission:
     return Admission(
         slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=prompt,
-        params=SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True),
+        work=Work(params=SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from radixmesh.services.model_worker import step_loop
 from radixmesh.services.model_worker.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.slots import Slot
 from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
-from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan
+from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan, Work
 
 STEP = 0.010
 """Seconds that a step takes on the test's clock."""
@@ -29,7 +29,7 @@ def slot(index: int) -> Slot:
         attempt=0,
         detokenizer_id="d",
         prompt_ids=np.arange(3),
-        params=SamplingParams(logprobs=1 if index == 1 else None),
+        work=Work(params=SamplingParams(logprobs=1 if index == 1 else None)),
     )
     return Slot(index, admission, 512)
 

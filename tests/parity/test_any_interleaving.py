@@ -34,7 +34,7 @@ from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.scheduler import SchedulerCore
-from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan
+from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan, Work
 
 CONTEXT = 96
 MAX_NEW = 10
@@ -164,8 +164,7 @@ class Replica:
             detokenizer_id="d",
             replica_epoch=1,
             prompt_ids=np.array(ask.prompt, np.int32),
-            params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens),
-            priority=ask.priority,
+            work=Work(params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens), priority=ask.priority),
             choices=[Choice(index=0)],
             time_left=1e12,
         )

@@ -10,7 +10,18 @@ from scheduler.simulator import EOS, VOCAB, Row, SimWorker, expected_output
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.effects import Effect, ToDetokenizer, ToGateway
 from radixmesh.services.scheduler.scheduler import SchedulerCore
-from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan, StepReport, Task
+from radixmesh.shared.messages import (
+    Admit,
+    Cancel,
+    Choice,
+    Claimed,
+    Finish,
+    SamplingParams,
+    StepPlan,
+    StepReport,
+    Task,
+    Work,
+)
 
 EPOCH = 7
 
@@ -52,12 +63,14 @@ def admit_message(
         gateway_id=gateway,
         detokenizer_id="dt",
         replica_epoch=epoch,
-        task=task,
+        work=Work(
+            task=task,
+            params=SamplingParams(n=n, max_tokens=max_tokens, seed=seed, ignore_eos=ignore_eos),
+            cache_salt=salt,
+            priority=priority,
+        ),
         prompt_ids=np.asarray(prompt, np.int32),
-        params=SamplingParams(n=n, max_tokens=max_tokens, seed=seed, ignore_eos=ignore_eos),
         choices=[Choice(index=i, resumed=np.array(resumed or [], np.int32)) for i in range(n)],
-        priority=priority,
-        cache_salt=salt,
         time_left=time_left,
     )
 
@@ -105,7 +118,7 @@ class Harness:
     def cancel(self, request_id: str, choice: int = -1, attempt: int = 0) -> None:
         cancel = Cancel(request_ids=[request_id], choices=np.array([choice]), attempts=np.array([attempt]))
         self.core.cancel(cancel, self.now)
-        n = self.admits[request_id].params.n
+        n = self.admits[request_id].work.params.n
         self.cancelled |= {(request_id, c) for c in range(n) if choice in (-1, c)}
 
     def pump(self) -> int:
@@ -182,7 +195,7 @@ class Harness:
                 key = (request_id, choice.index)
                 outcome = self.outcomes.get(key, Outcome())
                 wanted, finish = expected_output(
-                    message.prompt_ids, message.params, choice.index, self.core.state.max_len
+                    message.prompt_ids, message.work.params, choice.index, self.core.state.max_len
                 )
                 wanted = wanted[choice.resumed.size :]
                 if key in self.cancelled or {key, (request_id, -1)} & failed:

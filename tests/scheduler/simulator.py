@@ -77,8 +77,8 @@ class SimSlot:
         self.admission = admission
         self.most = sizes.max_model_len - len(prompt) + admission.resumed
         """Output tokens, at most."""
-        if admission.params.max_tokens is not None:
-            self.most = min(self.most, admission.params.max_tokens)
+        if admission.work.params.max_tokens is not None:
+            self.most = min(self.most, admission.work.params.max_tokens)
         self.length = len(prompt)
         self.prints = np.zeros(sizes.max_model_len + 1, np.uint64)
         """Fingerprints of all prefixes, up to `length`."""
@@ -220,10 +220,10 @@ class SimWorker:
         for _ in range(steps):
             if feed:
                 self._forward(state, state.computed, 1)
-            token = next_token(state.last, state.admission.params, state.admission.choice)
+            token = next_token(state.last, state.admission.work.params, state.admission.choice)
             state.append(token)
             made.append(token)
-            finish = finish_of(token, state.output, state.most, state.admission.params)
+            finish = finish_of(token, state.output, state.most, state.admission.work.params)
             if finish is not Finish.RUNNING:
                 state.ended = True
                 break

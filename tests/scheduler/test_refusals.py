@@ -4,8 +4,9 @@ import pytest
 from scheduler.harness import Harness, admit_message, prompt, sizes
 from scheduler.simulator import VOCAB
 
+from radixmesh.services.scheduler.draft import admission_bytes
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.messages import Finish, Task
+from radixmesh.shared.messages import Finish, SamplingParams, Task, Work, pack
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,26 @@ def test_a_prompt_too_long_for_one_plan_fails_and_others_go_on() -> None:
     harness.run()
     harness.verify()
     assert [effect.message.code for effect in harness.failures()] == [ErrorCode.REQUEST_TOO_LARGE]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        Work(),
+        Work(cache_salt="s" * 600, lora="l" * 100),
+        Work(params=SamplingParams(stop=["é" * 500] * 8, stop_token_ids=list(range(900)), logit_bias={2**40: 0.5})),
+        Work(params=SamplingParams(logit_bias=dict.fromkeys(range(300), 1.0))),
+    ],
+)
+def test_an_admission_takes_no_more_than_was_reckoned_for_it(work: Work) -> None:
+    harness = Harness()
+    message = admit_message("r" * 32, prompt(0, 20))
+    harness.admit(message.model_copy(update={"work": work, "detokenizer_id": "detokenizer-" * 5}))
+    (seq,) = harness.core.state.queue
+    harness.pump()
+    plan = harness.plans[0]
+    assert len(pack(plan)) - len(pack(plan.model_copy(update={"admissions": []}))) <= admission_bytes(seq)
+    assert plan.admissions[0].work == work
 
 
 def test_plans_stay_within_their_bytes() -> None:

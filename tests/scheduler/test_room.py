@@ -302,7 +302,7 @@ def _offer_and_judge(harness: Harness, n: int, priority: int) -> None:
         assert state.policy.by_priority
         assert len(set(displaced)) == len(displaced)
         for request in displaced:
-            assert all(seq.priority < priority and not seq.promoted for seq in before[request])
+            assert all(seq.work.priority < priority and not seq.promoted for seq in before[request])
         worst_left = [last for request, last in waiting.items() if request in state.live]
         first_gone = min((waiting[request] for request in displaced if request in waiting), default=None)
         assert first_gone is None or not worst_left or max(worst_left) < first_gone
@@ -348,7 +348,7 @@ def test_the_bound_holds_and_each_request_ends_once(
     assert len(set(ends)) == len(ends)
     told = {request for request, choice in ends if choice < 0}
     for name, message in harness.admits.items():
-        for choice in range(message.params.n):
+        for choice in range(message.work.params.n):
             outcome = harness.outcomes.get((name, choice))
             finished = outcome is not None and outcome.finish is not Finish.RUNNING
             if (name, choice) not in harness.cancelled:

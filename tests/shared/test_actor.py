@@ -25,11 +25,11 @@ from radixmesh.shared.messages import (
     Presence,
     Refused,
     RequestFailed,
-    SamplingParams,
     State,
     StepReport,
     Submit,
     WhoIsThere,
+    Work,
     pack,
 )
 from radixmesh.shared.telemetry import JsonFormatter
@@ -63,7 +63,7 @@ def open_text(request_id: str) -> OpenText:
 def requests_of(request_id: str) -> dict[type[Message], Message]:
     """One of each message that asks for new work."""
     head = {"request_id": request_id, "gateway_id": "gw"}
-    admit = {"detokenizer_id": "d", "replica_epoch": 1, "prompt_ids": [1], "params": SamplingParams(), "choices": []}
+    admit = {"detokenizer_id": "d", "replica_epoch": 1, "prompt_ids": [1], "work": Work(), "choices": []}
     times = {"time_left": 60.0}
     return {
         Admit: Admit.model_validate({**head, **admit, **times, "attempt": 0}),

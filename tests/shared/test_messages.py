@@ -34,11 +34,12 @@ def u64(*values: int) -> np.ndarray:
 
 
 PARAMS = m.SamplingParams(n=2, temperature=0.5, stop=["\n"], stop_token_ids=[7], logit_bias={3: -1.5}, seed=2**63)
+WORK = m.Work(params=PARAMS, lora="l", cache_salt="s", priority=3)
 CHOICES = [m.Choice(index=1, resumed=i32(4, 5))]
 
 EXAMPLES: list[m.Message] = [
     m.Submit(
-        request_id="r", gateway_id="g", model="tiny", messages=[{"role": "user", "content": "hé"}], params=PARAMS,
+        request_id="r", gateway_id="g", model="tiny", messages=[{"role": "user", "content": "hé"}], work=WORK,
         choices=CHOICES, time_left=2.5,
     ),
     m.Routed(
@@ -51,7 +52,7 @@ EXAMPLES: list[m.Message] = [
     ),
     m.Admit(
         request_id="r", attempt=0, gateway_id="g", detokenizer_id="d", replica_epoch=9, prompt_ids=i32(1, 2),
-        params=PARAMS, choices=CHOICES, time_left=2.5,
+        work=WORK, choices=CHOICES, time_left=2.5,
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
     m.Claimed(group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
@@ -60,7 +61,7 @@ EXAMPLES: list[m.Message] = [
         epoch=9, seq=1, releases=i32(3),
         admissions=[
             m.Admission(
-                slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), params=PARAMS,
+                slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), work=WORK,
             )
         ],
         grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), prefill_slots=i32(0), prefill_starts=i32(0),
@@ -120,8 +121,8 @@ def test_unknown_fields_are_ignored(message: m.Message) -> None:
         (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
-        (msgpack.packb(["StepPlan", 2, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
-        (msgpack.packb(["StepPlan", 2, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+        (msgpack.packb(["StepPlan", 3, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 3, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
     ],
 )
 def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:

@@ -27,7 +27,7 @@ from radixmesh.services.tokenizer import encode
 from radixmesh.services.tokenizer.chat import plain_messages
 from radixmesh.services.tokenizer.limits import Limits, check_token_params, from_config
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
-from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task
+from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task, Work
 
 ROOMY = Limits(max_model_len=1000, vocab_size=401)
 
@@ -287,22 +287,26 @@ def test_exactly_one_prompt(chat: encode.Encoder, fields: dict[str, Any]) -> Non
 IDS = list(range(10, 20))
 
 
+def most(tokens: int, task: Task = Task.GENERATE) -> Work:
+    return Work(task=task, params=SamplingParams(max_tokens=tokens))
+
+
 @pytest.mark.parametrize(
     ("limit", "fields", "words"),
     [
         (11, {}, None),
         (10, {}, ["10 tokens", "output included"]),
-        (10, {"task": Task.EMBED}, None),
-        (9, {"task": Task.EMBED}, ["10 tokens", "9 tokens"]),
-        (20, {"params": SamplingParams(max_tokens=10)}, None),
-        (19, {"params": SamplingParams(max_tokens=10)}, ["10 tokens", "max_tokens asks for 10", "20", "19"]),
-        (19, {"params": SamplingParams(max_tokens=10), "task": Task.EMBED}, None),
-        (11, {"params": SamplingParams(max_tokens=10), "cut_to_fit": True}, None),
-        (10, {"params": SamplingParams(max_tokens=10), "cut_to_fit": True}, ["10 tokens", "output included"]),
+        (10, {"work": Work(task=Task.EMBED)}, None),
+        (9, {"work": Work(task=Task.EMBED)}, ["10 tokens", "9 tokens"]),
+        (20, {"work": most(10)}, None),
+        (19, {"work": most(10)}, ["10 tokens", "max_tokens asks for 10", "20", "19"]),
+        (19, {"work": most(10, Task.EMBED)}, None),
+        (11, {"work": most(10), "cut_to_fit": True}, None),
+        (10, {"work": most(10), "cut_to_fit": True}, ["10 tokens", "output included"]),
         (15, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, None),
         (14, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, ["10 tokens", "4 were generated"]),
-        (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "params": SamplingParams(max_tokens=10)}, None),
-        (0, {"params": SamplingParams(max_tokens=10**6)}, None),
+        (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "work": most(10)}, None),
+        (0, {"work": most(10**6)}, None),
     ],
 )
 def test_lengths(chat: encode.Encoder, limit: int, fields: dict[str, Any], words: list[str] | None) -> None:

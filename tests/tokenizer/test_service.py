@@ -39,6 +39,7 @@ from radixmesh.shared.messages import (
     SamplingParams,
     State,
     Submit,
+    Work,
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from radixmesh.shared.telemetry import Attr
@@ -47,7 +48,8 @@ from radixmesh.shared.telemetry import Attr
 async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:
     messages = [{"role": "user", "content": "Once upon a time there was a little girl."}]
     params = SamplingParams(n=3, stop=["END"], max_tokens=9, skip_special_tokens=False)
-    await mesh.submit(rid(1), messages=messages, params=params, cache_salt="s", priority=4)
+    work = Work(params=params, lora="l", cache_salt="s", priority=4)
+    await mesh.submit(rid(1), messages=messages, work=work)
     routed = await mesh.answer(rid(1))
     assert isinstance(routed, Routed)
     detokenizer = choose_detokenizer(rid(1), [mesh.members["d1"], mesh.members["d2"]])
@@ -63,7 +65,7 @@ async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:
     assert open_text.prompt_tokens == routed.prompt_tokens == len(admit.prompt_ids)
     assert [choice.index for choice in open_text.choices] == [choice.index for choice in admit.choices] == [0, 1, 2]
     assert (open_text.stop, open_text.skip_special_tokens) == (["END"], False)
-    assert (admit.cache_salt, admit.priority, admit.params) == ("s", 4, params)
+    assert admit.work == work
     assert admit.detokenizer_id == routed.detokenizer_id == detokenizer.instance
     assert (routed.replica_epoch, routed.detokenizer_epoch, admit.replica_epoch) == (1, 1, 1)
     assert routed.reason == "least_loaded"
@@ -94,7 +96,7 @@ async def test_the_time_that_encoding_takes_is_the_requests(
 
 async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> None:
     choices = [Choice(index=1, resumed=[7, 8, 9])]
-    await mesh.submit(rid(1), attempt=2, text="the quick", params=SamplingParams(n=2), choices=choices)
+    await mesh.submit(rid(1), attempt=2, text="the quick", work=Work(params=SamplingParams(n=2)), choices=choices)
     assert isinstance(await mesh.answer(rid(1)), Routed)
     (_, open_text), (_, admit), (_, routed) = mesh.of(rid(1))
     assert isinstance(open_text, OpenText)
@@ -115,7 +117,7 @@ async def test_resumed_choices_are_passed_on(mesh: Mesh, serving: Tokenizer) -> 
         ({"token_ids": [401]}, ErrorCode.INVALID_REQUEST, "token id 401"),
         ({"token_ids": [5] * 200}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "200 tokens"),
         ({"text": "x" * 50_000}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "50000 characters"),
-        ({"text": "x", "params": SamplingParams(max_tokens=200)}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "201"),
+        ({"text": "x", "work": Work(params=SamplingParams(max_tokens=200))}, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "201"),
         ({"text": "x", "time_left": 0.0}, ErrorCode.DEADLINE_EXCEEDED, "deadline"),
     ],
 )
