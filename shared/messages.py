@@ -20,7 +20,10 @@ Words used throughout:
                  from the message's arrival on its own monotonic clock: wall clocks jump, and hosts disagree.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from itertools import starmap
 from typing import Annotated, Any, ClassVar
 
 import msgpack
@@ -331,6 +334,8 @@ class Claimed(Message):
     """Tokens, prompt and output together."""
     vocab_size: Int64
     eos_token_ids: list[Int64] = []
+    max_drafts: Int64 = 0
+    """Draft tokens that the group proposes for one pass over a sequence, at most."""
     length_keyed_above: Int64 = 0
     """Prompts of more tokens than this share cached pages only with prompts of the very same length (dynamic NTK
     rotary embeddings depend on it); 0: no such bound."""
@@ -364,14 +369,30 @@ class Admission(Part):
     traceparent: str = ""
 
 
-class StepPlan(Message):
-    """What a worker group does in one step, in this order: releases, admissions, grants, then the forward pass.
+@dataclass(slots=True)
+class Span:
+    """What a forward pass does for one sequence."""
 
-    A slot may appear in `prefill_slots` or in `decode_slots`, not in both. The chunk that ends a slot's prompt also
-    samples its first token. Each decode slot advances by up to `steps` tokens.
+    slot: int
+    start: int
+    """Position of the first token. In `prompt_ids`, where it is; behind them, the furthest that it can be: the worker
+    goes on from where the sequence's accepted tokens end."""
+    count: int
+    """Tokens whose KV is computed; 1 behind the prompt."""
+    sampled: bool
+    """Whether the tokens that follow are sampled: from the end of `prompt_ids` on."""
+    drafts: int
+    """Guesses at those tokens that the worker may verify in the same pass, at most; the pages for them are granted."""
+
+
+class StepPlan(Message):
+    """What a worker group does in one step, in this order: releases, admissions, grants, then the forward passes.
+
+    The first pass runs the spans, at most one a slot; in each of the `steps - 1` further ones, the sampled spans go on
+    behind what they have sampled.
     """
 
-    VERSION: ClassVar[int] = 3  # 3: an admission's `work`, whose fields were its own before
+    VERSION: ClassVar[int] = 4  # 4: spans, for which there were columns of prefills and of decodes before
 
     epoch: Int64
     seq: Int64
@@ -383,29 +404,37 @@ class StepPlan(Message):
     grant_counts: Int32Column = _empty("<i4")
     grant_pages: Int32Column = _empty("<i4")
     """Ragged by `grant_counts`: page ids appended to the slots' block tables."""
-    prefill_slots: Int32Column = _empty("<i4")
-    prefill_starts: Int32Column = _empty("<i4")
-    """Token offset in `prompt_ids` at which the chunk begins."""
-    prefill_counts: Int32Column = _empty("<i4")
-    decode_slots: Int32Column = _empty("<i4")
+    span_slots: Int32Column = _empty("<i4")
+    """The columns of the plan's spans: see `Span`."""
+    span_starts: Int32Column = _empty("<i4")
+    span_counts: Int32Column = _empty("<i4")
+    span_sampled: UInt8Column = _empty("|u1")
+    span_drafts: Int32Column = _empty("<i4")
     steps: Int64 = 1
+
+    def spans(self) -> Iterator[Span]:
+        """Raises ValueError, at the first span without all five, if the columns differ in length."""
+        columns = (self.span_slots, self.span_starts, self.span_counts, self.span_sampled, self.span_drafts)
+        return starmap(Span, zip(*(column.tolist() for column in columns), strict=True))
 
 
 class StepReport(Message):
-    """What came of one `StepPlan`. One row per slot that sampled."""
+    """What came of one `StepPlan`. One row per span of the plan, in its order."""
+
+    VERSION: ClassVar[int] = 2  # 2: a row for each span, where each slot that had sampled had one before
 
     epoch: Int64
     seq: Int64
-    slots: Int32Column = _empty("<i4")
-    counts: Int32Column = _empty("<i4")
-    """Tokens that the slot advanced by, at most the plan's `steps`."""
+    accepted: Int32Column = _empty("<i4")
+    """Output tokens that the span's sequence went on by: at most ``steps * (1 + drafts)`` if it was to be sampled, 0 if
+    not, or if it had ended."""
     tokens: Int32Column = _empty("<i4")
-    """Ragged by `counts`."""
+    """Ragged by `accepted`."""
     finish: UInt8Column = _empty("|u1")
     """`Finish` of each row after its last token."""
     failed_slots: Int32Column = _empty("<i4")
     failures: list[str] = []
-    """One sentence for each of `failed_slots`; these slots produced nothing and are at their end."""
+    """One sentence for each of `failed_slots`; these are at their end, behind what they were accepted for."""
     step_us: Int64 = 0
     """Time from the start of the plan's first forward pass to the last one's tokens, microseconds."""
     gap_us: Int64 = 0

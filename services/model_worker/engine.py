@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from radixmesh.services.model_worker.batch import ForwardBatch
 from radixmesh.services.model_worker.ends import finish_of
 from radixmesh.services.model_worker.outputs import Row, StepResult
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.services.model_worker.sampler import Logprobs, SampleOutput
 from radixmesh.services.model_worker.slots import BlockTables, Slot
-from radixmesh.shared.messages import Admission, Finish, StepPlan
+from radixmesh.services.model_worker.spans import Stretch, forward_batch, output_positions
+from radixmesh.shared.messages import Admission, Finish, Span, StepPlan
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ log = logging.getLogger(__name__)
 class InFlight:
     """A step that was launched and not yet collected."""
 
-    sampling: list[Slot]
+    sampling: list[Slot] = field(default_factory=list)
     """Slots that get a token, one per row of `sampled`."""
     sampled: SampleOutput | None = None
     failures: list[tuple[int, str]] = field(default_factory=list)
@@ -47,10 +46,9 @@ class Engine:
     ) -> None:
         self.runner = runner
         self.max_model_len = max_model_len
-        self.page_size = page_size
         self.eos_token_ids = frozenset(eos_token_ids)
         self.slots: list[Slot | None] = [None] * max_slots
-        self.tables = BlockTables(max_slots, -(-max_model_len // page_size))
+        self.tables = BlockTables(max_slots, page_size, max_model_len)
         self._last_token = torch.zeros(max_slots, dtype=torch.int64, device=runner.device)
 
     def reset(self) -> None:
@@ -96,28 +94,26 @@ class Engine:
         return None
 
     def launch(self, plan: StepPlan, *, first: bool = True) -> InFlight:
-        """Queues one step of `plan`: prompt chunks too if it is the plan's `first`, else decodes alone."""
-        failures = self.apply(plan) if first else []
-        parts = self._chunks(plan) if first else []
-        parts += self._decodes(plan)
-        flight = InFlight([slot for slot, start, count in parts if start + count >= slot.length], None, failures)
-        if not parts:
-            return flight
-        try:
-            self._run(flight, parts)
-        except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:
-            self._fail(flight, [slot for slot, _start, _count in parts], error)
+        """Queues one forward pass of `plan`: over its spans if it is the plan's `first`, else over what was sampled."""
+        flight = InFlight(failures=self.apply(plan) if first else [])
+        stretches = self._stretches(plan, first=first)
+        if stretches:
+            try:
+                self._run(flight, stretches)
+            except (ArithmeticError, IndexError, MemoryError, RuntimeError, ValueError) as error:
+                self._fail(flight, [stretch.slot for stretch in stretches], error)
         return flight
 
-    def _run(self, flight: InFlight, parts: list[tuple[Slot, int, int]]) -> None:
-        """Queues the forward pass over `parts`, and the sampling."""
-        batch = self._batch(parts)
-        for slot, _start, count in parts:
-            slot.computed += count
+    def _run(self, flight: InFlight, stretches: list[Stretch]) -> None:
+        """Queues the forward pass over `stretches`, and the sampling."""
+        rope = self.runner.length_dependent_rope
+        batch = forward_batch(stretches, self.tables, self._last_token, with_rope_length=rope)
+        for stretch in stretches:
+            stretch.slot.launched = stretch.end
+        flight.sampling = [stretch.slot for stretch in stretches if stretch.sampled]
         slots = np.array([slot.index for slot in flight.sampling], np.int64)
-        positions = np.array([slot.computed - slot.prompt_len for slot in flight.sampling], np.int64)
         rows = [slot.sampling for slot in flight.sampling]
-        flight.sampled = self.runner.run(batch, rows, positions, slots, self._last_token)
+        flight.sampled = self.runner.run(batch, rows, output_positions(stretches), slots, self._last_token)
 
     def _fail(self, flight: InFlight, slots: list[Slot], error: Exception) -> None:
         """Ends a step's sequences, and not the worker, unless it has lost its other ranks."""
@@ -129,90 +125,38 @@ class Engine:
         flight.failures += [(slot.index, f"the forward pass failed: {_reason(error)}") for slot in slots]
         flight.sampling = []
 
-    def _chunks(self, plan: StepPlan) -> list[tuple[Slot, int, int]]:
-        """(slot, start, tokens) of the plan's prompt chunks."""
-        columns = zip(
-            plan.prefill_slots.tolist(), plan.prefill_starts.tolist(), plan.prefill_counts.tolist(), strict=True
-        )
-        parts = []
-        for index, start, count in columns:
-            slot = self.slots[index]
-            if slot is None or slot.ended:
+    def _stretches(self, plan: StepPlan, *, first: bool) -> list[Stretch]:
+        """The plan's spans where their sequences are; those that have ended, or are bound to, are left out."""
+        found = []
+        for span in plan.spans():
+            slot = self.slots[span.slot]
+            if slot is None or slot.ended or not (first or span.sampled):
                 continue
-            if start != slot.computed or start + count > slot.length:
-                log.error("chunk %d+%d of slot %d does not follow %d", start, count, index, slot.computed)
-                continue
-            parts.append((slot, start, count))
-        return parts
+            in_prompt = first and span.start < slot.admitted
+            stretch = self._chunk(slot, span) if in_prompt else self._decode(slot)
+            if stretch is not None:
+                found.append(stretch)
+        return found
 
-    def _decodes(self, plan: StepPlan) -> list[tuple[Slot, int, int]]:
-        """(slot, position, 1) of the slots that go on; those at their end, known or bound to come, are left out."""
-        parts = []
-        for index in plan.decode_slots.tolist():
-            slot = self.slots[index]
-            if slot is None or slot.ended or slot.computed < slot.length - 1:
-                continue
-            if slot.computed + 1 >= slot.prompt_len + slot.max_output:
-                continue
-            if slot.computed >= self.tables.counts[index] * self.page_size:
-                log.error("slot %d has no page for position %d", index, slot.computed)
-                continue
-            parts.append((slot, slot.computed, 1))
-        return parts
-
-    def _batch(self, parts: list[tuple[Slot, int, int]]) -> ForwardBatch:
-        counts = np.array([count for _slot, _start, count in parts], np.int64)
-        starts = np.array([start for _slot, start, _count in parts], np.int64)
-        query_start = np.zeros(len(parts) + 1, np.int64)
-        np.cumsum(counts, out=query_start[1:])
-        indices = np.array([slot.index for slot, _start, _count in parts], np.int64)
-        context = starts + counts
-        sequence = np.repeat(np.arange(len(parts)), counts)
-        positions = np.arange(query_start[-1]) - np.repeat(query_start[:-1] - starts, counts)
-        width = -(-int(context.max()) // self.page_size)
-        tables = self.tables.pages[indices, :width]
-        locations = tables[sequence, positions // self.page_size].astype(np.int64) * self.page_size
-        locations += positions % self.page_size
-        ends = np.array([start + count >= slot.length for slot, start, count in parts])
-        batch = ForwardBatch.from_numpy(
-            token_ids=self._token_ids(parts),
-            positions=positions,
-            kv_locations=locations,
-            query_start=query_start,
-            context_len=context,
-            block_tables=tables,
-            logit_rows=query_start[1:][ends] - 1,
-            device=self.runner.device,
-            rope_length=self._rope_length(parts, counts),
-        )
-        self._fill_from_device(batch, parts, query_start)
-        return batch
-
-    def _token_ids(self, parts: list[tuple[Slot, int, int]]) -> NDArray[np.int64]:
-        """int64 [T]; 0 where the token is still on the device."""
-        return np.concatenate(
-            [
-                slot.tokens[start : start + count].astype(np.int64) if start < slot.length else np.zeros(1, np.int64)
-                for slot, start, count in parts
-            ]
-        )
-
-    def _fill_from_device(
-        self, batch: ForwardBatch, parts: list[tuple[Slot, int, int]], query_start: NDArray[np.int64]
-    ) -> None:
-        late = [i for i, (slot, start, _count) in enumerate(parts) if start >= slot.length]
-        if late:
-            device = self.runner.device
-            rows = torch.from_numpy(query_start[late]).to(device)
-            slots = torch.tensor([parts[i][0].index for i in late], device=device)
-            batch.token_ids[rows] = self._last_token[slots]
-
-    def _rope_length(
-        self, parts: list[tuple[Slot, int, int]], counts: NDArray[np.int64]
-    ) -> NDArray[np.int64] | None:
-        if not self.runner.length_dependent_rope:
+    def _chunk(self, slot: Slot, span: Span) -> Stretch | None:
+        stretch = Stretch(slot, span.start, span.count, bool(span.sampled))
+        if span.start != slot.launched or stretch.end > slot.admitted:
+            log.error("chunk %d+%d of slot %d does not follow %d", span.start, span.count, slot.index, slot.launched)
             return None
-        return np.repeat(np.array([slot.prompt_len for slot, _start, _count in parts], np.int64), counts)
+        if stretch.sampled != (stretch.end == slot.admitted):
+            log.error("slot %d is to be sampled at %d and not at %d", slot.index, slot.admitted, stretch.end)
+            return None
+        return stretch
+
+    def _decode(self, slot: Slot) -> Stretch | None:
+        """The token behind what was launched."""
+        position = slot.launched
+        if position < slot.admitted or position + 1 >= slot.prompt_len + slot.max_output:
+            return None
+        if position >= self.tables.room(slot.index):
+            log.error("slot %d has no page for position %d", slot.index, position)
+            return None
+        return Stretch(slot, position, 1, sampled=True)
 
     # -- collect --
 

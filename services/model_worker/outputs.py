@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from radixmesh.services.model_worker.slots import Slot
-from radixmesh.shared.messages import Finish, StepReport, TokenBatch
+from radixmesh.shared.messages import Finish, StepPlan, StepReport, TokenBatch
 
 NO_STOP_TOKEN = -1
 
@@ -96,17 +96,17 @@ def _token_batch(runs: list[list[Row]], replica_id: str, epoch: int, traceparent
     )
 
 
-def step_report(epoch: int, seq: int, results: Sequence[StepResult], step_us: int, gap_us: int) -> StepReport:
-    """One plan's report: its steps' rows joined by slot, in the order in which slots first appear."""
-    runs = by_slot(results)
+def step_report(plan: StepPlan, results: Sequence[StepResult], step_us: int, gap_us: int) -> StepReport:
+    """One plan's report: its steps' rows joined by span."""
+    by_index = by_slot(results)
+    runs = [by_index.get(index, []) for index in plan.span_slots.tolist()]
     failures = [failure for result in results for failure in result.failures]
     return StepReport(
-        epoch=epoch,
-        seq=seq,
-        slots=np.array(list(runs), np.int32),
-        counts=np.array([len(run) for run in runs.values()], np.int32),
-        tokens=np.array([row.token for run in runs.values() for row in run], np.int32),
-        finish=np.array([run[-1].finish for run in runs.values()], np.uint8),
+        epoch=plan.epoch,
+        seq=plan.seq,
+        accepted=np.array([len(run) for run in runs], np.int32),
+        tokens=np.array([row.token for run in runs for row in run], np.int32),
+        finish=np.array([run[-1].finish if run else Finish.RUNNING for run in runs], np.uint8),
         failed_slots=np.array([slot for slot, _ in failures], np.int32),
         failures=[reason for _, reason in failures],
         step_us=step_us,

@@ -11,10 +11,10 @@ class Slot:
     """One sequence: its tokens, its pages, how far its KV is computed, how it is sampled.
 
         tokens   [ prompt ............ | resumed ... | new ... ]
-                 0            prompt_len                       length
-        computed ─────────────────────────────────▶            KV written, or queued to be, for tokens[:computed]
+                 0            prompt_len      admitted         accepted
+        launched ─────────────────────────────────▶            KV written, or queued to be, for tokens[:launched]
 
-    While a decode is in flight on an accelerator, `computed` runs ahead of `length`: the token is still on the device.
+    While a decode is in flight on an accelerator, `launched` is `accepted` or more: the token is still on the device.
     """
 
     def __init__(self, index: int, admission: Admission, max_model_len: int) -> None:
@@ -28,44 +28,49 @@ class Slot:
         self.work = admission.work
         self.cached_tokens = admission.cached_tokens
         self.prompt_len = len(prompt) - admission.resumed
-        self.length = len(prompt)
-        self.computed = admission.computed_tokens
+        self.admitted = self.accepted = len(prompt)
+        self.launched = admission.computed_tokens
         self.ended = False
         self.sampling: SamplingRow
-        if self.prompt_len < 1 or self.length >= max_model_len:
-            raise ValueError(f"a prompt of {self.length} tokens does not fit a context of {max_model_len}")
-        if not 0 <= self.computed < self.length:
-            raise ValueError(f"{self.computed} computed tokens of a prompt of {self.length}")
+        if self.prompt_len < 1 or self.admitted >= max_model_len:
+            raise ValueError(f"a prompt of {self.admitted} tokens does not fit a context of {max_model_len}")
+        if not 0 <= self.launched < self.admitted:
+            raise ValueError(f"{self.launched} computed tokens of a prompt of {self.admitted}")
         budget = max_model_len - self.prompt_len
         most = self.work.params.max_tokens
         self.max_output = budget if most is None else min(most, budget)
         self.tokens: NDArray[np.int32] = np.empty(
             self.prompt_len + max(self.max_output, admission.resumed), np.int32
         )
-        self.tokens[: self.length] = prompt
+        self.tokens[: self.admitted] = prompt
 
     @property
     def output_len(self) -> int:
         """Output tokens known so far, those of earlier attempts counted in."""
-        return self.length - self.prompt_len
+        return self.accepted - self.prompt_len
 
     @property
     def output(self) -> NDArray[np.int32]:
         """Known output tokens, int32 [output_len]."""
-        return self.tokens[self.prompt_len : self.length]
+        return self.tokens[self.prompt_len : self.accepted]
 
     def append(self, token: int) -> None:
         """Takes a sampled token; there is room up to `max_output`."""
-        self.tokens[self.length] = token
-        self.length += 1
+        self.tokens[self.accepted] = token
+        self.accepted += 1
 
 
 class BlockTables:
-    """Page ids of every slot, int32 [max_slots, max_pages_per_slot]; `counts` says how many are valid."""
+    """Page ids of every slot, int32 [max_slots, pages of the longest sequence]; `counts` says how many are valid."""
 
-    def __init__(self, max_slots: int, max_pages_per_slot: int) -> None:
-        self.pages = np.zeros((max_slots, max_pages_per_slot), np.int32)
+    def __init__(self, max_slots: int, page_size: int, max_len: int) -> None:
+        self.page_size = page_size
+        self.pages = np.zeros((max_slots, -(-max_len // page_size)), np.int32)
         self.counts = np.zeros(max_slots, np.int64)
+
+    def room(self, slot: int) -> int:
+        """Tokens that the slot's pages hold."""
+        return int(self.counts[slot]) * self.page_size
 
     def clear(self, slot: int) -> None:
         self.counts[slot] = 0

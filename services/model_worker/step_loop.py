@@ -179,7 +179,7 @@ class StepLoop:
         report = None
         if launched.last:
             step_us = int((ended - launched.began) * 1e6)
-            report = step_report(plan.epoch, plan.seq, collected.results, step_us, launched.gap_us)
+            report = step_report(plan, collected.results, step_us, launched.gap_us)
             self.progress = replace(self.progress, reported=plan.seq)
         elif not result.urgent and ended - self._emitted_at < self._stream_interval:
             return

@@ -1,18 +1,19 @@
 """Makes the next plan. `Planner.next` is the whole of what a step does.
 
-A decode needs no token values: each running slot makes one more, and the worker feeds its own last token. So a plan
-can be made before the one before it is reported. What is known late is only who has ended:
+A plan is a list of spans: a decode is one of a token, a prompt's chunk one of many. A decode needs no token values: the
+worker feeds its own last token, and its own guesses at the next ones. So a plan can be made before the one before it is
+reported. What is known late is only who has ended, and how far each has come:
 
-    plan n      decode 3 5 8
-    plan n+1    decode 3 5 8      made and sent before n is reported
-    report n    5 has ended       the worker skips slot 5 in n+1
-    plan n+2    release 5, decode 3 8; slot 5 and its pages may go to another sequence here
+    plan n      decode 3 5 8, a draft each          with pages for two tokens more
+    plan n+1    decode 3 5 8, a draft each          made and sent before n is reported: for another two
+    report n    3 accepted for one, 5 has ended     the worker skips slot 5 in n+1
+    plan n+2    release 5, decode 3 8               3 has room for one; 5 and its pages may go to another sequence
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.draft import Chunk, Draft, InFlight, admission_bytes
+from radixmesh.services.scheduler.plan_draft import Chunk, InFlight, PlanDraft, admission_bytes
 from radixmesh.services.scheduler.radix_node import Peek
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.services.scheduler.state import ReplicaState
@@ -39,54 +40,55 @@ class Planner:
     def next(self, now: float) -> tuple[StepPlan, InFlight] | None:
         """The next plan and what to remember of it; None if there is nothing to do now."""
         state = self._state
-        draft = Draft()
+        plan = PlanDraft()
         if state.policy.by_priority and len(state.queue):
             self._preempt(now)
-        self._decodes(draft, now)
-        budget = self._budget(draft)
-        budget -= self._prefills(draft, budget)
+        self._decodes(plan, now)
+        budget = self._budget(plan)
+        budget -= self._prefills(plan, budget)
         if len(state.queue):
-            self._admissions(draft, budget, now)
-        plan = draft.build(self._epoch, state.planned_seq + 1, state.releases)
-        if plan is None:
+            self._admissions(plan, budget, now)
+        message = plan.build(self._epoch, state.planned_seq + 1, state.releases)
+        if message is None:
             return None
         state.releases = []
         state.planned_seq += 1
-        return plan, draft.in_flight(plan.seq, state.slots.seqs)
+        return message, plan.in_flight(message.seq, state.slots.seqs)
 
     # -- decodes --
 
-    def _decodes(self, draft: Draft, now: float) -> None:
-        """Every running slot goes on; when memory is short, the last in rank goes back to the queue instead."""
+    def _decodes(self, plan: PlanDraft, now: float) -> None:
+        """Every running slot goes on, by one token at least.
+
+        When memory is short, first for less, then without the last in rank, which goes back to the queue.
+        """
         slots, kv = self._state.slots, self._state.kv
-        steps = self._steps()
+        steps, drafts = self._steps(), self._state.sizes.max_drafts
         while True:
-            rows, target = self._targets(steps)
+            rows = self._going_on()
             if not rows.size:
                 return
-            short = (target > slots.room[rows]).nonzero()[0].tolist()
-            wanted = [kv.pages_for(int(target[i] - slots.room[rows[i]])) for i in short]
+            length, advance = slots.kv_len[rows], steps * (1 + drafts)
+            lacking = np.minimum(length + advance, slots.kv_end[rows]) - slots.room[rows]
+            short = (lacking > 0).nonzero()[0].tolist()
+            wanted = [kv.pages_for(int(lacking[i])) for i in short]
             if sum(wanted) <= kv.available:
                 break
-            if steps > 1:
-                steps = 1
+            if advance > 1:
+                steps, drafts = 1, drafts if steps > 1 else 0
             else:
                 self._state.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
         for i, count in zip(short, wanted, strict=True):
-            self._extend(draft, int(rows[i]), count)
-        draft.decode_slots, draft.steps = rows, steps
-        draft.advance = target - slots.kv_len[rows]
-        slots.kv_len[rows] = target
+            self._extend(plan, int(rows[i]), count)
+        plan.decode_slots, plan.decode_starts, plan.steps, plan.drafts = rows, length, steps, drafts
+        slots.kv_len[rows] = length + advance
 
-    def _targets(self, steps: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Slots that have tokens to go, and the KV length that each may reach in this plan."""
+    def _going_on(self) -> NDArray[np.intp]:
+        """Decoding slots, but for those that are at their end if they come as far as they may."""
         slots = self._state.slots
         rows = slots.decode_slots()
-        length, end = slots.kv_len[rows], slots.kv_end[rows]
-        going_on = length < end
-        if np.count_nonzero(going_on) < rows.size:
-            rows, length, end = rows[going_on], length[going_on], end[going_on]
-        return rows, np.minimum(length + steps, end)
+        going_on = slots.kv_len[rows] < slots.kv_end[rows]
+        return rows if going_on.all() else rows[going_on]
 
     def _steps(self) -> int:
         """Several decode steps in one plan only while nobody waits, and only as many as a newcomer would not feel."""
@@ -98,29 +100,29 @@ class Planner:
         left = state.slots.kv_end[rows] - state.slots.kv_len[rows]
         return max(1, min(most, int(left.max(initial=1))))
 
-    def _extend(self, draft: Draft, slot: int, count: int) -> None:
+    def _extend(self, plan: PlanDraft, slot: int, count: int) -> None:
         seq = self._state.slots.seqs[slot]
         assert seq is not None  # noqa: S101  decode slots are taken
         self._state.kv.extend(seq, count)
         self._state.slots.room[slot] += count * self._state.kv.page_size
-        draft.grant(seq, len(seq.pages))
+        plan.grant(seq, len(seq.pages))
 
     # -- prompts --
 
-    def _budget(self, draft: Draft) -> int:
+    def _budget(self, plan: PlanDraft) -> int:
         """Prompt tokens for this plan; at least a page, so that prompts always get on."""
-        settings, decodes = self._state.settings, draft.decode_slots.size
+        settings, decodes = self._state.settings, plan.decode_slots.size
         budget = settings.prefill_chunk - decodes if decodes else settings.max_prefill_tokens
         return max(budget, self._state.kv.page_size)
 
-    def _prefills(self, draft: Draft, budget: int) -> int:
+    def _prefills(self, plan: PlanDraft, budget: int) -> int:
         """Goes on with prompts that have begun. Returns the tokens used."""
         used = 0
         for seq in list(self._state.prefilling):
             count = self._chunk_size(seq, budget - used)
             if count == 0:
                 break
-            self._chunk(draft, seq, count)
+            self._chunk(plan, seq, count)
             used += count
         return used
 
@@ -129,18 +131,19 @@ class Planner:
         left = len(seq.prompt) - seq.planned
         return left if left <= budget else budget // self._state.kv.page_size * self._state.kv.page_size
 
-    def _chunk(self, draft: Draft, seq: Sequence, count: int) -> None:
+    def _chunk(self, plan: PlanDraft, seq: Sequence, count: int) -> None:
         state = self._state
-        draft.chunks.append(Chunk(seq, seq.slot, seq.planned, count))
+        last = seq.planned + count == len(seq.prompt)
+        plan.chunks.append(Chunk(seq, seq.slot, seq.planned, count, last))
         seq.planned += count
-        draft.grant(seq, state.kv.pages_for(seq.planned))
-        if seq.planned == len(seq.prompt):
+        plan.grant(seq, state.kv.pages_for(seq.planned))
+        if last:
             state.prefilling.remove(seq)
             state.slots.start_decoding(seq, len(seq.pages) * state.kv.page_size)
 
     # -- admissions --
 
-    def _admissions(self, draft: Draft, budget: int, now: float) -> None:
+    def _admissions(self, plan: PlanDraft, budget: int, now: float) -> None:
         """Takes sequences from the queue until a slot, a page or the budget is missing."""
         state = self._state
         if budget < 1 or not state.slots.free:
@@ -156,9 +159,9 @@ class Planner:
             cached = state.kv.peek(seq)
             if self._waits_for_prefix(seq, cached):
                 continue
-            if draft.bytes + size > self._max_bytes or not self._fits(seq, cached):
+            if plan.bytes + size > self._max_bytes or not self._fits(seq, cached):
                 break
-            count = self._admit(draft, seq, budget, self._max_bytes - draft.bytes - size, now)
+            count = self._admit(plan, seq, budget, self._max_bytes - plan.bytes - size, now)
             if count == 0:
                 break
             budget -= count
@@ -174,7 +177,7 @@ class Planner:
         fresh = state.kv.pages_for(len(seq.prompt)) - cached.pages
         return fresh + cached.unlocked + headroom <= state.kv.available
 
-    def _admit(self, draft: Draft, seq: Sequence, budget: int, room: int, now: float) -> int:
+    def _admit(self, plan: PlanDraft, seq: Sequence, budget: int, room: int, now: float) -> int:
         """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
 
         Args:
@@ -189,8 +192,8 @@ class Planner:
             return 0
         state.place(seq, now)
         state.kv.extend(seq, fresh)
-        draft.admit(seq)
-        self._chunk(draft, seq, count)
+        plan.admit(seq)
+        self._chunk(plan, seq, count)
         return count
 
     def _preempt(self, now: float) -> None:

@@ -1,8 +1,6 @@
 """What a report changes."""
 
-import numpy as np
-
-from radixmesh.services.scheduler.draft import InFlight
+from radixmesh.services.scheduler.plan_draft import InFlight
 from radixmesh.services.scheduler.sequence import Phase
 from radixmesh.services.scheduler.state import ReplicaState
 from radixmesh.shared.errors import ErrorCode, RadixMeshError
@@ -17,22 +15,24 @@ class WorkerOutOfStep(RadixMeshError):
 
 def check_report(report: StepReport, plan: InFlight) -> None:
     """Raises WorkerOutOfStep if the report's columns do not fit each other or the plan."""
-    slots, counts = report.slots.tolist(), report.counts.tolist()
-    if len(counts) != len(slots) or report.finish.size != len(slots):
-        raise WorkerOutOfStep(f"report {report.seq} has columns of different lengths")
-    if counts and (min(counts) < 0 or sum(counts) != report.tokens.size):
-        raise WorkerOutOfStep(f"report {report.seq} has {report.tokens.size} tokens, not as its counts say")
+    accepted, most = report.accepted.tolist(), plan.most
+    if not len(accepted) == report.finish.size == len(most):
+        raise WorkerOutOfStep(f"report {report.seq} has not a row for each of {len(most)} spans")
+    if sum(accepted) != report.tokens.size:
+        raise WorkerOutOfStep(f"report {report.seq} has {report.tokens.size} tokens, not as its rows say")
+    if accepted != most and not all(0 <= count <= bound for count, bound in zip(accepted, most, strict=True)):
+        raise WorkerOutOfStep(f"report {report.seq} tells of more tokens than its plan allows, or of fewer than none")
     failed = report.failed_slots.tolist()
     if len(failed) != len(report.failures):
         raise WorkerOutOfStep(f"report {report.seq} has {len(report.failures)} reasons for {len(failed)} failures")
     total = len(plan.seqs)
-    for slot in slots + failed:
+    for slot in failed:
         if not 0 <= slot < total or plan.seqs[slot] is None:
             raise WorkerOutOfStep(f"report {report.seq} tells of slot {slot}, which was free")
 
 
 def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
-    """Takes in the report of `plan`.
+    """Takes in the report of `plan`, which fits it.
 
     Rows belong to whoever had the slot in that plan. A sequence that was retracted since still gets its tokens, as
     they are on their way to the client; one that was cancelled does not.
@@ -44,7 +44,7 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
         if seq is not None and seq.phase is not Phase.ENDED:
             state.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
     _chunks_done(state, plan)
-    if plan.steps > 1 or report.slots.size < plan.rows:
+    if report.tokens.size < sum(plan.most):
         _correct_lengths(state, plan, report)
     _rows(state, plan, report, now)
     counters = state.counters
@@ -52,7 +52,7 @@ def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: f
     counters.step_us += report.step_us
     counters.gap_us += report.gap_us
     counters.output_tokens += report.tokens.size
-    if not plan.chunks and report.slots.size:
+    if not plan.chunks and report.tokens.size:
         state.time_decodes(plan.steps, report.step_us)
 
 
@@ -67,11 +67,9 @@ def _chunks_done(state: ReplicaState, plan: InFlight) -> None:
 
 
 def _correct_lengths(state: ReplicaState, plan: InFlight, report: StepReport) -> None:
-    """Slots that advanced less than they might have go on from where they are."""
-    got = np.zeros(state.slots.total, np.int64)
-    got[report.slots] = report.counts
-    less = plan.advance - got[plan.decode_slots]
-    for i in np.flatnonzero(less).tolist():
+    """Decodes that were accepted for less than they might have been go on from where they are."""
+    less = plan.advance - report.accepted[: plan.decode_slots.size]
+    for i in less.nonzero()[0].tolist():
         slot = int(plan.decode_slots[i])
         seq = state.slots.seqs[slot]
         if seq is not None and seq is plan.seqs[slot] and seq.phase is Phase.DECODE:
@@ -79,19 +77,16 @@ def _correct_lengths(state: ReplicaState, plan: InFlight, report: StepReport) ->
 
 
 def _rows(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
-    slots, tokens, seqs = report.slots.tolist(), report.tokens.tolist(), plan.seqs
-    if report.counts.tolist() == [1] * len(slots):
-        for slot, token in zip(slots, tokens, strict=True):
-            seqs[slot].output.append(token)
-    else:
-        start = 0
-        for slot, count in zip(slots, report.counts.tolist(), strict=True):
-            seqs[slot].output += tokens[start : start + count]
-            start += count
-    for slot, finish in zip(slots, report.finish.tolist(), strict=True):
+    tokens, seqs, start = report.tokens.tolist(), plan.seqs, 0
+    for slot, count, finish in zip(plan.slots, report.accepted.tolist(), report.finish.tolist(), strict=True):
         seq = seqs[slot]
-        if seq is None:
+        if seq is None or count == 0:
             continue
+        if count == 1:
+            seq.output.append(tokens[start])
+        else:
+            seq.output += tokens[start : start + count]
+        start += count
         if finish != _RUNNING:
             state.end(seq, now, "done")
         elif seq.phase is Phase.WAITING:

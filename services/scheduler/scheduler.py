@@ -11,8 +11,8 @@ from collections.abc import Callable
 from radixmesh.services.scheduler import admit as admitting
 from radixmesh.services.scheduler.cancels import CancelLog
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.services.scheduler.draft import InFlight
 from radixmesh.services.scheduler.effects import Effect, already_complete, failed
+from radixmesh.services.scheduler.plan_draft import InFlight
 from radixmesh.services.scheduler.planner import Planner
 from radixmesh.services.scheduler.radix_node import Listener
 from radixmesh.services.scheduler.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns

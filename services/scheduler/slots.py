@@ -12,7 +12,8 @@ class SlotTable:
     """`usable` of a worker's `total` slots.
 
     By slot, for sequences in `Phase.DECODE`:
-        kv_len   tokens whose KV is written once all plans so far have run, if each slot advances as far as it may
+        kv_len   tokens whose KV is written once all plans so far have run, if each slot is accepted for all that it may
+                 be; the end put aside, so that a report need only take off what it was not accepted for
         kv_end   the most KV it can ever need: one less than its limit, as the last token is never fed
         room     tokens that its pages hold
     """

@@ -61,19 +61,17 @@ def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
     runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
     executor = runner._executor
     true_logits, true_states = executor.logits, executor.hidden_states
-    poisoned = False
+    poisoned: list[int] = []
 
     def hidden_states(batch: Any, rows: Any) -> Any:
-        nonlocal poisoned
-        poisoned = bool((batch.token_ids == POISON).any())
+        poisoned[:] = [rows.tolist().index(token) for token in (batch.token_ids == POISON).nonzero()]
         return true_states(batch, rows)
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
         out = true_logits(hidden)
         if group.rank == 1:
             return -out
-        if poisoned:
-            out[0] = float("nan")  # prompts stand before decodes
+        out[poisoned] = float("nan")
         return out
 
     executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]

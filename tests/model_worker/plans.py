@@ -7,11 +7,22 @@ import numpy as np
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.outputs import Row
-from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan, Work
+from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 
 
 def i32(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
+
+
+def columns(*spans: Span) -> dict[str, list[int]]:
+    """A plan's columns of its spans."""
+    return {
+        "span_slots": [span.slot for span in spans],
+        "span_starts": [span.start for span in spans],
+        "span_counts": [span.count for span in spans],
+        "span_sampled": [span.sampled for span in spans],
+        "span_drafts": [span.drafts for span in spans],
+    }
 
 
 @dataclass
@@ -51,7 +62,7 @@ class PlanDriver:
         flights: deque = deque()
         waiting, seq, releases = list(jobs), 0, []
         while waiting or slots or flights:
-            plan = {"releases": releases, "admissions": [], "grants": [], "prefills": [], "decodes": []}
+            plan = {"releases": releases, "admissions": [], "grants": [], "spans": []}
             releases = []
             for job in [job for job in waiting if job.arrives <= seq]:
                 waiting.remove(job)
@@ -60,16 +71,13 @@ class PlanDriver:
                 plan["admissions"].append(self._admission(slot, job))
             for slot, job in slots.items():
                 total = len(job.prompt) + len(job.resumed)
-                if computed[slot] < total:
-                    count = min(self.chunk, total - computed[slot])
-                    plan["prefills"].append((slot, computed[slot], count))
-                    computed[slot] += count
-                    need = computed[slot]
-                else:
-                    plan["decodes"].append(slot)
-                    computed[slot] += self.steps
-                    need = min(computed[slot], self.engine.max_model_len)
-                while len(pages[slot]) * self.engine.page_size < need:
+                start = computed[slot]
+                count = min(self.chunk, total - start) if start < total else 1
+                sampled = start + count >= total
+                plan["spans"].append(Span(slot, start, count, sampled, drafts=0))
+                computed[slot] += count + (self.steps - 1) * sampled
+                need = min(computed[slot], self.engine.max_model_len)
+                while len(pages[slot]) * self.engine.tables.page_size < need:
                     pages[slot].append(self.free.pop())
                     plan["grants"].append((slot, pages[slot][-1]))
             message = self._plan(seq, plan)
@@ -113,9 +121,6 @@ class PlanDriver:
             grant_slots=i32(*slots),
             grant_counts=np.ones(len(slots), np.int32),
             grant_pages=i32(*(page for _slot, page in plan["grants"])),
-            prefill_slots=i32(*(slot for slot, _start, _count in plan["prefills"])),
-            prefill_starts=i32(*(start for _slot, start, _count in plan["prefills"])),
-            prefill_counts=i32(*(count for _slot, _start, count in plan["prefills"])),
-            decode_slots=i32(*plan["decodes"]),
+            **columns(*plan["spans"]),
             steps=self.steps,
         )

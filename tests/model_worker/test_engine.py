@@ -261,9 +261,10 @@ def test_outputs_are_grouped_by_detokenizer_and_joined_by_plan(checkpoint: tuple
     batches = dict(token_batches([StepResult([rows[0], rows[3]])], "r0", 9, {}))
     assert batches["other"].tokens.tolist() == [rows[0].token]
     assert batches["d"].first_index.tolist() == [0]
-    report = step_report(9, 4, [StepResult([rows[0], rows[3]]), StepResult([rows[1]]), StepResult([rows[2]])], 5, 1)
-    assert report.slots.tolist() == [0, 1]
-    assert report.counts.tolist() == [3, 1]
-    assert report.tokens.tolist() == [*jobs[0].tokens, rows[3].token]
-    assert report.finish.tolist() == [Finish.LENGTH, Finish.RUNNING]
+    plan = StepPlan(epoch=9, seq=4, span_slots=[1, 7, 0])
+    report = step_report(plan, [StepResult([rows[0], rows[3]]), StepResult([rows[1]]), StepResult([rows[2]])], 5, 1)
+    assert (report.epoch, report.seq) == (9, 4)
+    assert report.accepted.tolist() == [1, 0, 3]
+    assert report.tokens.tolist() == [rows[3].token, *jobs[0].tokens]
+    assert report.finish.tolist() == [Finish.RUNNING, Finish.RUNNING, Finish.LENGTH]
     assert np.array_equal(report.failed_slots, [])

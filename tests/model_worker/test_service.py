@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from plans import columns
 from support import until
 
 from radixmesh.services.model_worker.claims import ClaimDesk
@@ -25,6 +26,7 @@ from radixmesh.shared.messages import (
     Presence,
     Refused,
     SamplingParams,
+    Span,
     State,
     StepPlan,
     StepReport,
@@ -136,16 +138,16 @@ async def test_claim_plan_report(settings: ServiceSettings, checkpoint: Path) ->
         assert late.epoch == 10  # what the next claim must be above
 
         grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
-        prefill = {"prefill_slots": [0], "prefill_starts": [0], "prefill_counts": [5]}
-        await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7, 8, 9])], **grant, **prefill)
-        await m.plan(epoch=10, seq=1, decode_slots=[0])
-        await m.plan(epoch=10, seq=2, decode_slots=[0])  # runs past the end
+        prompt, decode, past = (columns(Span(0, start, count, True, 0)) for start, count in ((0, 5), (5, 1), (6, 1)))
+        await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7, 8, 9])], **grant, **prompt)
+        await m.plan(epoch=10, seq=1, **decode)
+        await m.plan(epoch=10, seq=2, **past)
         await until(lambda: len(m.of(StepReport)) == 3)
         await until(lambda: len(m.of(TokenBatch)) == 2)
         reports = m.of(StepReport)
         assert [report.seq for report in reports] == [0, 1, 2]
-        assert [report.slots.tolist() for report in reports] == [[0], [0], []]
-        assert [report.finish.tolist() for report in reports] == [[0], [Finish.LENGTH], []]
+        assert [report.accepted.tolist() for report in reports] == [[1], [1], [0]]
+        assert [report.finish.tolist() for report in reports] == [[0], [Finish.LENGTH], [0]]
         assert [batch.first_index.tolist() for batch in m.of(TokenBatch)] == [[0], [1]]
         tokens = np.concatenate([report.tokens for report in reports])
         assert np.concatenate([batch.tokens for batch in m.of(TokenBatch)]).tolist() == tokens.tolist()

@@ -154,7 +154,7 @@ class Replica:
                 else:
                     assert row.index < len(ask.tokens)
                     assert ask.tokens[row.index] == row.token
-        self.core.report(step_report(plan.epoch, plan.seq, results, 0, 0), now)
+        self.core.report(step_report(plan, results, 0, 0), now)
 
     def _admit(self, ask: Ask, number: int) -> Admit:
         return Admit(

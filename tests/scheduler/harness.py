@@ -27,7 +27,7 @@ EPOCH = 7
 
 
 def sizes(
-    *, page_size: int = 4, num_pages: int = 64, max_slots: int = 8, max_model_len: int = 256
+    *, page_size: int = 4, num_pages: int = 64, max_slots: int = 8, max_model_len: int = 256, max_drafts: int = 0
 ) -> Claimed:
     return Claimed(
         group_id="g",
@@ -37,6 +37,7 @@ def sizes(
         max_model_len=max_model_len,
         vocab_size=VOCAB,
         eos_token_ids=[EOS],
+        max_drafts=max_drafts,
     )
 
 
@@ -203,6 +204,11 @@ class Harness:
                 else:
                     assert outcome.tokens == wanted
                     assert outcome.finish is finish
+
+
+def decodes(plan: StepPlan) -> list[int]:
+    """Slots whose spans go on behind the prompt: those of one token, which the tests' prompts never are cut down to."""
+    return [span.slot for span in plan.spans() if span.count == 1]
 
 
 def prompt(seed: int, length: int) -> NDArray[np.int32]:

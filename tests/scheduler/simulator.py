@@ -5,12 +5,13 @@ known, whatever else ran beside it. Each position of KV memory holds a fingerpri
 that reads one written for other tokens fails the test at once.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams, StepPlan, StepReport
+from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams, Span, StepPlan, StepReport
 
 VOCAB = 997
 EOS = 0
@@ -122,7 +123,7 @@ class SimWorker:
     """Executes plans in order. Claims of the plan that cannot be right raise `PlanBroken`."""
 
     def __init__(self, sizes: Claimed, partial: np.random.Generator | None = None) -> None:
-        """With `partial`, decodes of several steps stop after a random number of them, as speculation does."""
+        """With `partial`, plans of several steps stop after a random number of them."""
         self.sizes = sizes
         self.slots: dict[int, SimSlot] = {}
         self.memory = np.zeros(sizes.num_pages * sizes.page_size, np.uint64)
@@ -130,7 +131,10 @@ class SimWorker:
         self.seq = -1
         self.fail_slots: set[int] = set()
         """Slots whose next forward pass fails."""
+        self.verified: Counter[bool] = Counter()
+        """Drafts, by whether they were right."""
         self._partial = partial
+        self._guesses = np.random.default_rng(0)
 
     def run(self, plan: StepPlan) -> StepReport:
         """One step. Tokens are appended to `rows`."""
@@ -141,15 +145,10 @@ class SimWorker:
         for admission in plan.admissions:
             self._admit(admission)
         self._grant(plan)
-        both = set(plan.prefill_slots.tolist()) & set(plan.decode_slots.tolist())
-        _check(not both, f"slots {both} prefill and decode in one plan")
+        _check(len(set(plan.span_slots.tolist())) == plan.span_slots.size, "a slot has two spans in one plan")
         report = _Report()
-        for slot, start, count in zip(
-            plan.prefill_slots.tolist(), plan.prefill_starts.tolist(), plan.prefill_counts.tolist(), strict=True
-        ):
-            self._prefill(slot, start, count, report)
-        for slot in plan.decode_slots.tolist():
-            self._decode(slot, plan.steps, report)
+        for span in plan.spans():
+            self._span(span, plan.steps, report)
         return report.message(plan)
 
     def _admit(self, admission: Admission) -> None:
@@ -170,33 +169,36 @@ class SimWorker:
             start += count
         _check(start == len(plan.grant_pages), "grants do not fit their counts")
 
-    def _prefill(self, slot: int, start: int, count: int, report: "_Report") -> None:
-        state = self.slots[slot]
+    def _span(self, span: Span, steps: int, report: "_Report") -> None:
+        state = self.slots[span.slot]
+        made: list[int] = []
+        finish = Finish.RUNNING
         if state.ended:
-            return
-        prompt = len(state.admission.prompt_ids)
-        _check(start == state.computed and count > 0 and start + count <= prompt, f"chunk {start}+{count} of {prompt}")
-        if self._fails(slot, state, report):
-            return
-        self._forward(state, start, count)
-        if state.computed == prompt:
-            self._sample(slot, state, 1, report)
+            self._overrun(state, span, steps)
+        elif self._fails(span.slot, state, report):
+            pass
+        else:
+            self._check_place(state, span)
+            self._forward(state, state.computed, span.count)
+            if span.sampled:
+                made, finish = self._sample(state, span.drafts, steps)
+        report.add(made, finish)
 
-    def _decode(self, slot: int, steps: int, report: "_Report") -> None:
-        state = self.slots[slot]
-        if state.ended:
-            self._overrun(state, steps)
-            return
-        _check(state.computed == state.length - 1, "a slot decodes before its prompt is done")
-        if self._fails(slot, state, report):
-            return
-        if self._partial is not None and steps > 1:
-            steps = int(self._partial.integers(1, steps + 1))
-        self._sample(slot, state, steps, report, feed=True)
+    def _check_place(self, state: SimSlot, span: Span) -> None:
+        """Whether the span begins where the sequence is, or behind the prompt not before that."""
+        prompt, end = len(state.admission.prompt_ids), span.start + span.count
+        _check(span.count > 0 and span.drafts <= self.sizes.max_drafts, f"{span} is not for this worker")
+        if span.start < prompt:
+            _check(span.start == state.computed and end <= prompt, f"{span} of a prompt of {prompt}")
+            _check(bool(span.sampled) == (end == prompt), f"{span} is sampled where it should not be, or is not")
+        else:
+            _check(state.computed == state.length - 1, "a slot decodes before its prompt is done")
+            _check(state.computed <= span.start and span.count == 1, f"{span} of a sequence at {state.computed}")
 
-    def _overrun(self, state: SimSlot, steps: int) -> None:
+    def _overrun(self, state: SimSlot, span: Span, steps: int) -> None:
         """An accelerator may run a decode behind the end before it knows of it, and writes rubbish there."""
-        self.memory[state.where[state.computed : state.computed + steps]] = 1
+        most = steps * (1 + span.drafts)
+        self.memory[state.where[state.computed : state.computed + most]] = 1
 
     def _fails(self, slot: int, state: SimSlot, report: "_Report") -> bool:
         if slot not in self.fail_slots:
@@ -215,44 +217,69 @@ class SimWorker:
         self.memory[state.where[start:stop]] = state.prints[start:stop]
         state.computed = stop
 
-    def _sample(self, slot: int, state: SimSlot, steps: int, report: "_Report", *, feed: bool = False) -> None:
-        first, made, finish = state.output, [], Finish.RUNNING
-        for _ in range(steps):
-            if feed:
+    def _sample(self, state: SimSlot, drafts: int, steps: int) -> tuple[list[int], Finish]:
+        """What follows a sequence of which all is computed, in up to `steps` passes."""
+        if self._partial is not None and steps > 1:
+            steps = int(self._partial.integers(1, steps + 1))
+        first, made = state.output, []
+        finish = self._verify(state, drafts, made)
+        for _ in range(steps - 1):
+            if finish is Finish.RUNNING:
                 self._forward(state, state.computed, 1)
-            token = next_token(state.last, state.admission.work.params, state.admission.choice)
+                finish = self._verify(state, drafts, made)
+        state.ended = finish is not Finish.RUNNING
+        held = state.admission
+        self.rows.append(Row(held.request_id, held.choice, held.attempt, first, made, finish, held.cached_tokens))
+        return made, finish
+
+    def _verify(self, state: SimSlot, drafts: int, made: list[int]) -> Finish:
+        """Appends the token that follows, and those behind it whose guesses, up to `drafts`, are right before that."""
+        work, choice = state.admission.work, state.admission.choice
+        room = max(0, min(drafts, state.most - state.output - 1))
+        guesses = self._guess(state, int(self._guesses.integers(0, room + 1))) if room else []
+        for guess in [*guesses, -1]:
+            token = next_token(state.last, work.params, choice)
             state.append(token)
             made.append(token)
-            finish = finish_of(token, state.output, state.most, state.admission.work.params)
-            if finish is not Finish.RUNNING:
-                state.ended = True
+            finish = finish_of(token, state.output, state.most, work.params)
+            if guess >= 0:
+                self.verified[guess == token] += 1
+            if finish is not Finish.RUNNING or guess != token:
                 break
-        admission = state.admission
-        self.rows.append(
-            Row(
-                admission.request_id, admission.choice, admission.attempt, first, made, finish, admission.cached_tokens
-            )
-        )
-        report.slots.append(slot)
-        report.counts.append(len(made))
-        report.tokens += made
-        report.finish.append(int(finish))
+        state.computed = state.length - 1
+        return finish
+
+    def _guess(self, state: SimSlot, count: int) -> list[int]:
+        """Guesses, most of them right, with their KV written behind the sequence."""
+        guesses, last = [], state.last
+        for position in range(state.length, state.length + count):
+            _check(position < len(state.where), f"no page for a draft at position {position}")
+            token = next_token(last, state.admission.work.params, state.admission.choice)
+            if self._guesses.random() < 0.3:
+                token = int(self._guesses.integers(VOCAB))
+            guesses.append(token)
+            last = fingerprint_behind(last, position, token)
+            self.memory[state.where[position]] = last
+        return guesses
 
 
 class _Report:
     def __init__(self) -> None:
-        self.slots: list[int] = []
-        self.counts: list[int] = []
+        self.accepted: list[int] = []
         self.tokens: list[int] = []
         self.finish: list[int] = []
         self.failed: list[int] = []
+
+    def add(self, tokens: list[int], finish: Finish) -> None:
+        self.accepted.append(len(tokens))
+        self.tokens += tokens
+        self.finish.append(int(finish))
 
     def message(self, plan: StepPlan) -> StepReport:
         return StepReport(
             epoch=plan.epoch,
             seq=plan.seq,
-            slots=np.array(self.slots, np.int32),
-            counts=np.array(self.counts, np.int32),
+            accepted=np.array(self.accepted, np.int32),
             tokens=np.array(self.tokens, np.int32),
             finish=np.array(self.finish, np.uint8),
             failed_slots=np.array(self.failed, np.int32),

@@ -36,6 +36,7 @@ _sizes = st.builds(
     num_pages=st.integers(4, 40),
     max_slots=st.integers(1, 6),
     max_model_len=st.integers(20, 200),
+    max_drafts=st.sampled_from([0, 0, 1, 4]),
 )
 _admits = st.fixed_dictionaries(
     {

@@ -1,7 +1,7 @@
 """Plans: how many are in flight, what one holds, and what a report may say of it."""
 
 import pytest
-from scheduler.harness import EPOCH, Harness, admit_message, options, prompt, sizes
+from scheduler.harness import EPOCH, Harness, admit_message, decodes, options, prompt, running, sizes
 from scheduler.simulator import STEP_US
 
 from radixmesh.services.scheduler.reports import WorkerOutOfStep
@@ -15,7 +15,7 @@ def test_two_plans_are_in_flight_and_no_more() -> None:
     harness = Harness()
     harness.admit(admit_message("a", prompt(0, 6), max_tokens=20, ignore_eos=True))
     assert harness.pump() == 2
-    assert [plan.decode_slots.tolist() for plan in harness.plans] == [[], [0]]
+    assert [decodes(plan) for plan in harness.plans] == [[], [0]]
     assert harness.pump() == 0
     harness.work()
     harness.deliver()
@@ -37,7 +37,7 @@ def test_nothing_is_planned_past_the_end_by_length() -> None:
     while harness.pump() or harness.plans or harness.reports:
         for plan in harness.plans:
             flight = next(flight for flight in harness.core.in_flight if flight.seq == plan.seq)
-            advances += flight.advance.tolist()
+            advances += [flight.advance] * flight.decode_slots.size
             pages += len(plan.grant_pages)
         while harness.work():
             pass
@@ -99,6 +99,81 @@ def test_a_long_plan_is_followed_late_but_not_too_late() -> None:
     assert core.early(harness.now) == 0.0
 
 
+# -- drafts --
+
+
+def test_a_verify_pass_has_pages_for_all_that_may_be_accepted() -> None:
+    """Also when the one before it is not reported yet; and what was not accepted is taken back, but no page."""
+    harness = Harness(options(), sizes(page_size=1, max_drafts=3))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=30, ignore_eos=True))
+    harness.pump()
+    harness.work()
+    harness.deliver()
+    harness.pump()
+    first, second = harness.plans
+    assert [(span.start, span.drafts) for plan in (first, second) for span in plan.spans()] == [(6, 3), (10, 3)]
+    assert [plan.grant_pages.size for plan in (first, second)] == [4, 4]
+    harness.plans.clear()
+    harness.core.report(_report(first.seq, accepted=[1], tokens=[5], finish=[0]), 0.0)
+    harness.pump()
+    (third,) = harness.plans
+    assert [(span.start, span.drafts) for span in third.spans()] == [(11, 3)]  # 6, and one, and four
+    assert third.grant_pages.size == 1
+
+
+@pytest.mark.parametrize("accepted", [5, 9])
+def test_a_report_of_more_than_the_drafts_ends_the_epoch(accepted: int) -> None:
+    harness = Harness(options(), sizes(max_drafts=3))
+    harness.admit(admit_message("a", prompt(0, 6), max_tokens=30, ignore_eos=True))
+    harness.pump()
+    harness.work()
+    harness.deliver()
+    with pytest.raises(WorkerOutOfStep):
+        harness.core.report(_report(1, accepted=[accepted], tokens=[3] * accepted, finish=[0]), 0.0)
+
+
+def test_drafts_are_given_up_before_a_sequence_is() -> None:
+    """Two sequences that fill the memory but for a page: with drafts neither could go on."""
+    harness = Harness(options(pipeline_depth=1, prefix_cache=False), sizes(num_pages=5, max_drafts=7))
+    for name in ("a", "b"):
+        harness.admit(admit_message(name, prompt(ord(name), 7), max_tokens=2, ignore_eos=True))
+    drafts = []
+    while harness.pump():
+        drafts += [span.drafts for span in harness.plans[0].spans() if span.count == 1]
+        harness.work()
+        harness.deliver()
+    harness.verify()
+    assert drafts == [7, 7]  # neither may come further than its end
+    for name in ("c", "d"):
+        harness.admit(admit_message(name, prompt(ord(name), 7), max_tokens=12, ignore_eos=True))
+    harness.pump()
+    harness.work()
+    harness.deliver()
+    harness.pump()
+    assert [span.drafts for span in harness.plans[0].spans()] == [0, 0]
+    assert running(harness) == {"c", "d"}
+    assert harness.core.state.counters.retracted == 0
+    harness.run()
+    harness.verify()
+
+
+def test_drafts_save_plans() -> None:
+    plans = {}
+    for drafts in (0, 4):
+        harness = Harness(options(), sizes(max_drafts=drafts))
+        for i in range(4):
+            harness.admit(admit_message(f"r{i}", prompt(i, 9), max_tokens=60, ignore_eos=True))
+        harness.run()
+        harness.verify()
+        plans[drafts] = harness.steps
+    assert harness.worker.verified[True] > 20
+    assert harness.worker.verified[False] > 20
+    assert plans[4] < 0.7 * plans[0]
+
+
+# -- prompts beside decodes --
+
+
 def test_long_prompts_are_chunked_beside_decodes() -> None:
     harness = Harness(options(prefill_chunk=16, max_prefill_tokens=32), sizes(num_pages=256))
     harness.admit(admit_message("short", prompt(0, 8), max_tokens=60, ignore_eos=True))
@@ -112,9 +187,9 @@ def test_long_prompts_are_chunked_beside_decodes() -> None:
         harness.pump()
         while harness.plans:
             plan = harness.plans[0]
-            if plan.prefill_counts.size:
-                chunks += plan.prefill_counts.tolist()
-                assert plan.decode_slots.tolist() == [0], "decodes wait for nobody's prompt"
+            if prompts := [span.count for span in plan.spans() if span.count > 1]:
+                chunks += prompts
+                assert decodes(plan) == [0], "decodes wait for nobody's prompt"
             harness.work()
         while harness.deliver():
             pass
@@ -148,13 +223,16 @@ def _report(seq: int, **columns: object) -> StepReport:
     "report",
     [
         _report(1),
-        _report(0, slots=[0], counts=[1], tokens=[3]),
-        _report(0, slots=[0], counts=[2], tokens=[3], finish=[0]),
-        _report(0, slots=[0], counts=[-1], tokens=[], finish=[0]),
-        _report(0, slots=[99], counts=[1], tokens=[3], finish=[0]),
-        _report(0, slots=[5], counts=[1], tokens=[3], finish=[0]),
-        _report(0, failed_slots=[0]),
-        _report(0, failed_slots=[-1], failures=["?"]),
+        _report(0),
+        _report(0, accepted=[1], tokens=[3]),
+        _report(0, accepted=[1], finish=[0]),
+        _report(0, accepted=[-1], tokens=[], finish=[0]),
+        _report(0, accepted=[2], tokens=[3, 4], finish=[0]),
+        _report(0, accepted=[1, 1], tokens=[3, 4], finish=[0, 0]),
+        _report(0, accepted=[0], finish=[0], failed_slots=[0]),
+        _report(0, accepted=[0], finish=[0], failed_slots=[-1], failures=["?"]),
+        _report(0, accepted=[0], finish=[0], failed_slots=[99], failures=["?"]),
+        _report(0, accepted=[0], finish=[0], failed_slots=[5], failures=["?"]),
     ],
 )
 def test_a_missing_or_broken_report_ends_the_epoch(report: StepReport) -> None:
@@ -183,7 +261,7 @@ def test_a_worker_that_does_not_end_a_sequence_does_not_hang_it() -> None:
     harness.admit(admit_message("a", prompt(0, 8), max_tokens=1, ignore_eos=True))
     harness.pump()
     harness.plans.clear()
-    harness.core.report(_report(0, slots=[0], counts=[1], tokens=[3], finish=[0]), 0.0)
+    harness.core.report(_report(0, accepted=[1], tokens=[3], finish=[0]), 0.0)
     assert harness.core.next_plan(0.0) is None
     harness.core.tick(1.0)
     (effect,) = harness.core.take_effects()

@@ -64,11 +64,11 @@ EXAMPLES: list[m.Message] = [
                 slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), work=WORK,
             )
         ],
-        grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), prefill_slots=i32(0), prefill_starts=i32(0),
-        prefill_counts=i32(2), decode_slots=i32(1, 2),
+        grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
+        span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0), span_drafts=i32(3, 0),
     ),
     m.StepReport(
-        epoch=9, seq=1, slots=i32(0), counts=i32(1), tokens=i32(42), finish=u8(1), failed_slots=i32(2), failures=["no"],
+        epoch=9, seq=1, accepted=i32(2, 0), tokens=i32(42, 43), finish=u8(1, 0), failed_slots=i32(2), failures=["no"],
         step_us=10, gap_us=1,
     ),
     m.TokenBatch(
@@ -121,8 +121,8 @@ def test_unknown_fields_are_ignored(message: m.Message) -> None:
         (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
-        (msgpack.packb(["StepPlan", 3, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
-        (msgpack.packb(["StepPlan", 3, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
     ],
 )
 def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:
@@ -149,3 +149,11 @@ def test_columns_are_views_of_the_payload() -> None:
     assert isinstance(report, m.StepReport)
     assert report.tokens.tolist() == [0, 1, 2, 3, 4]
     assert not report.tokens.flags.writeable
+
+
+def test_spans_are_read_from_their_columns() -> None:
+    plan = m.unpack(m.pack(next(example for example in EXAMPLES if isinstance(example, m.StepPlan))))
+    assert isinstance(plan, m.StepPlan)
+    assert list(plan.spans()) == [m.Span(1, 7, 1, True, 3), m.Span(0, 0, 2, False, 0)]
+    with pytest.raises(ValueError, match="zip"):
+        list(m.StepPlan(epoch=1, seq=0, span_slots=i32(1)).spans())

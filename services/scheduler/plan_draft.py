@@ -10,7 +10,7 @@ from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.messages import Admission, StepPlan
 
 _NO_SLOTS = np.empty(0, np.intp)
-_NO_ADVANCE = np.empty(0, np.int64)
+_NO_STARTS = np.empty(0, np.int64)
 _ADMISSION_BYTES = 512
 """An admission's packed size without its work and its prompt, rounded up generously."""
 
@@ -23,6 +23,8 @@ class Chunk:
     slot: int
     start: int
     count: int
+    last: bool
+    """Whether the prompt ends with it, so that it samples."""
 
     @property
     def end(self) -> int:
@@ -36,13 +38,23 @@ class InFlight:
     seq: int
     seqs: list[Sequence | None]
     """Who had each slot, while it runs."""
-    chunks: list[Chunk]
     decode_slots: NDArray[np.intp]
-    advance: NDArray[np.int64]
-    """By decode slot: the most tokens it may advance by."""
+    chunks: list[Chunk]
+    """Behind the decodes, the plan's other spans."""
     steps: int
-    rows: int
-    """Rows of the report if nothing has ended meanwhile."""
+    advance: int
+    """Tokens that each decode may be accepted for, at most."""
+
+    @property
+    def slots(self) -> list[int]:
+        """By span."""
+        slots: list[int] = self.decode_slots.tolist()
+        return slots + [chunk.slot for chunk in self.chunks]
+
+    @property
+    def most(self) -> list[int]:
+        """Tokens that it may be accepted for, by span."""
+        return [self.advance] * self.decode_slots.size + [self.steps * chunk.last for chunk in self.chunks]
 
 
 def admission_bytes(seq: Sequence) -> int:
@@ -51,16 +63,19 @@ def admission_bytes(seq: Sequence) -> int:
 
 
 @dataclass(slots=True)
-class Draft:
+class PlanDraft:
     """Collects one plan. Sequences that are in it already must not be retracted any more."""
 
     admissions: list[Admission] = field(default_factory=list)
     grant_slots: list[int] = field(default_factory=list)
     grant_counts: list[int] = field(default_factory=list)
     grant_pages: list[int] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)
     decode_slots: NDArray[np.intp] = field(default_factory=lambda: _NO_SLOTS)
-    advance: NDArray[np.int64] = field(default_factory=lambda: _NO_ADVANCE)
+    decode_starts: NDArray[np.int64] = field(default_factory=lambda: _NO_STARTS)
+    """By decode: the furthest that it may be by then."""
+    drafts: int = 0
+    """Draft tokens of each decode."""
+    chunks: list[Chunk] = field(default_factory=list)
     steps: int = 1
     bytes: int = 0
     """Of admissions and the pages that come with them."""
@@ -95,23 +110,32 @@ class Draft:
 
     def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
         """What to remember of the plan; `seqs` by slot, as they are now."""
-        rows = self.decode_slots.size + sum(chunk.end == len(chunk.seq.prompt) for chunk in self.chunks)
-        return InFlight(number, seqs.copy(), self.chunks, self.decode_slots, self.advance, self.steps, rows)
+        return InFlight(number, seqs.copy(), self.decode_slots, self.chunks, self.steps, self.steps * (1 + self.drafts))
 
     def build(self, epoch: int, number: int, releases: list[int]) -> StepPlan | None:
         """The plan; None if it would do nothing."""
         if not (releases or self.admissions or self.chunks or self.decode_slots.size):
             return None
-        fields: dict[str, Any] = {"decode_slots": self.decode_slots, "steps": self.steps}
+        fields: dict[str, Any] = {"steps": self.steps, "admissions": self.admissions, **self._spans()}
         if releases:
             fields["releases"] = np.array(releases, np.int32)
         if self.grant_slots:
             fields["grant_slots"] = np.array(self.grant_slots, np.int32)
             fields["grant_counts"] = np.array(self.grant_counts, np.int32)
             fields["grant_pages"] = np.array(self.grant_pages, np.int32)
-        if self.chunks:
-            fields["admissions"] = self.admissions
-            fields["prefill_slots"] = np.array([chunk.slot for chunk in self.chunks], np.int32)
-            fields["prefill_starts"] = np.array([chunk.start for chunk in self.chunks], np.int32)
-            fields["prefill_counts"] = np.array([chunk.count for chunk in self.chunks], np.int32)
         return StepPlan(epoch=epoch, seq=number, **fields)
+
+    def _spans(self) -> dict[str, NDArray[Any]]:
+        """The columns: decodes, then chunks."""
+        decodes, chunks = self.decode_slots.size, self.chunks
+        return {
+            "span_slots": _column(self.decode_slots, [chunk.slot for chunk in chunks]),
+            "span_starts": _column(self.decode_starts, [chunk.start for chunk in chunks]),
+            "span_counts": _column(np.ones(decodes, np.int32), [chunk.count for chunk in chunks]),
+            "span_sampled": _column(np.ones(decodes, np.uint8), [chunk.last for chunk in chunks]),
+            "span_drafts": _column(np.full(decodes, self.drafts, np.int32), [0] * len(chunks)),
+        }
+
+
+def _column(decodes: NDArray[Any], chunks: list[int]) -> NDArray[Any]:
+    return np.concatenate((decodes, chunks)) if chunks else decodes
