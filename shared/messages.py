@@ -334,7 +334,7 @@ class Claimed(Message):
     """Tokens, prompt and output together."""
     vocab_size: Int64
     eos_token_ids: list[Int64] = []
-    max_drafts: Int64 = 0
+    max_drafts: Int64 = Field(default=0, ge=0)
     """Draft tokens that the group proposes for one pass over a sequence, at most."""
     length_keyed_above: Int64 = 0
     """Prompts of more tokens than this share cached pages only with prompts of the very same length (dynamic NTK

@@ -3,26 +3,29 @@
 Two calls make a step, so that an accelerator never waits for Python:
 
     launch(plan)      applies the plan and queues the forward pass and the sampling on the device; returns at once
-    collect(flight)   waits for the tokens, appends them, finds the ends
+    collect(flight)   waits for the tokens, appends those that are accepted, finds the ends
 
 On an accelerator step n + 1 is launched before step n is collected: its decode inputs are gathered on the device from
 `_last_token`, which sampling writes. A sequence that turns out to have ended in step n runs in n + 1 for nothing, and
-`collect` drops it. On the CPU, launch computes at once.
+`collect` drops it. With drafts nothing is launched ahead: until a sequence's last pass is collected, nobody can guess
+what follows, and if that pass had drafts, it is not known where to go on. On the CPU, launch computes at once.
 """
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from radixmesh.services.model_worker.drafts import DraftSource, NoDrafts
 from radixmesh.services.model_worker.ends import finish_of
 from radixmesh.services.model_worker.outputs import Row, StepResult
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.services.model_worker.sampler import Logprobs, SampleOutput
 from radixmesh.services.model_worker.slots import BlockTables, Slot
-from radixmesh.services.model_worker.spans import Stretch, forward_batch, output_positions
+from radixmesh.services.model_worker.spans import Stretch, step_input
 from radixmesh.shared.messages import Admission, Finish, Span, StepPlan
 
 log = logging.getLogger(__name__)
@@ -32,8 +35,8 @@ log = logging.getLogger(__name__)
 class InFlight:
     """A step that was launched and not yet collected."""
 
-    sampling: list[Slot] = field(default_factory=list)
-    """Slots that get a token, one per row of `sampled`."""
+    sampling: list[Stretch] = field(default_factory=list)
+    """What wants tokens; `Stretch.rows` of `sampled` belong to each."""
     sampled: SampleOutput | None = None
     failures: list[tuple[int, str]] = field(default_factory=list)
 
@@ -42,9 +45,17 @@ class Engine:
     """Slots, block tables and the model runner of one rank."""
 
     def __init__(
-        self, runner: ModelRunner, *, max_slots: int, max_model_len: int, page_size: int, eos_token_ids: Iterable[int]
+        self,
+        runner: ModelRunner,
+        *,
+        max_slots: int,
+        max_model_len: int,
+        page_size: int,
+        eos_token_ids: Iterable[int],
+        drafts: DraftSource | None = None,
     ) -> None:
         self.runner = runner
+        self.drafts = drafts or NoDrafts()
         self.max_model_len = max_model_len
         self.eos_token_ids = frozenset(eos_token_ids)
         self.slots: list[Slot | None] = [None] * max_slots
@@ -105,15 +116,23 @@ class Engine:
         return flight
 
     def _run(self, flight: InFlight, stretches: list[Stretch]) -> None:
-        """Queues the forward pass over `stretches`, and the sampling."""
+        """Queues the forward pass over `stretches` and their drafts, and the sampling."""
+        self._propose(stretches)
         rope = self.runner.length_dependent_rope
-        batch = forward_batch(stretches, self.tables, self._last_token, with_rope_length=rope)
+        batch, positions, slots = step_input(stretches, self.tables, self._last_token, with_rope_length=rope)
         for stretch in stretches:
-            stretch.slot.launched = stretch.end
-        flight.sampling = [stretch.slot for stretch in stretches if stretch.sampled]
-        slots = np.array([slot.index for slot in flight.sampling], np.int64)
-        rows = [slot.sampling for slot in flight.sampling]
-        flight.sampled = self.runner.run(batch, rows, output_positions(stretches), slots, self._last_token)
+            stretch.slot.launched = stretch.stop
+            stretch.slot.undecided = bool(stretch.drafts)
+        flight.sampling = [stretch for stretch in stretches if stretch.sampled]
+        rows = [row for stretch in flight.sampling for row in stretch.sampling()]
+        flight.sampled = self.runner.run(batch, rows, positions, slots, self._last_token)
+
+    def _propose(self, stretches: list[Stretch]) -> None:
+        wanting = [stretch for stretch in stretches if stretch.room > 0]
+        if wanting:
+            proposed = self.drafts.propose([(stretch.slot, stretch.room) for stretch in wanting])
+            for stretch, drafts in zip(wanting, proposed, strict=True):
+                stretch.drafts = drafts[: stretch.room]
 
     def _fail(self, flight: InFlight, slots: list[Slot], error: Exception) -> None:
         """Ends a step's sequences, and not the worker, unless it has lost its other ranks."""
@@ -126,20 +145,22 @@ class Engine:
         flight.sampling = []
 
     def _stretches(self, plan: StepPlan, *, first: bool) -> list[Stretch]:
-        """The plan's spans where their sequences are; those that have ended, or are bound to, are left out."""
+        """The plan's spans where their sequences are, but for those that have ended, are bound to, or are undecided."""
         found = []
         for span in plan.spans():
             slot = self.slots[span.slot]
-            if slot is None or slot.ended or not (first or span.sampled):
+            if slot is None or slot.ended or slot.undecided or not (first or span.sampled):
                 continue
             in_prompt = first and span.start < slot.admitted
             stretch = self._chunk(slot, span) if in_prompt else self._decode(slot)
             if stretch is not None:
+                if span.drafts:
+                    stretch.room = self._draft_room(stretch, span.drafts)
                 found.append(stretch)
         return found
 
     def _chunk(self, slot: Slot, span: Span) -> Stretch | None:
-        stretch = Stretch(slot, span.start, span.count, bool(span.sampled))
+        stretch = Stretch(slot, span.start, span.start + span.count, bool(span.sampled))
         if span.start != slot.launched or stretch.end > slot.admitted:
             log.error("chunk %d+%d of slot %d does not follow %d", span.start, span.count, slot.index, slot.launched)
             return None
@@ -156,7 +177,18 @@ class Engine:
         if position >= self.tables.room(slot.index):
             log.error("slot %d has no page for position %d", slot.index, position)
             return None
-        return Stretch(slot, position, 1, sampled=True)
+        return Stretch(slot, position, position + 1, sampled=True)
+
+    def _draft_room(self, stretch: Stretch, granted: int) -> int:
+        """Drafts that may stand behind it: for which there are pages, and none that could not be output.
+
+        None either behind a token that is still on the device, as no one can tell what follows.
+        """
+        slot = stretch.slot
+        if not stretch.sampled or stretch.end != slot.accepted:
+            return 0
+        left = slot.max_output - slot.output_len - 1
+        return min(granted, self.drafts.most, left, self.tables.room(slot.index) - stretch.end)
 
     # -- collect --
 
@@ -165,24 +197,52 @@ class Engine:
         result = StepResult(failures=list(flight.failures))
         if flight.sampled is None or not flight.sampling:
             return result
-        tokens = flight.sampled.tokens.tolist()
-        failed = flight.sampled.failed.tolist()
-        logprobs = _logprob_rows(flight.sampled.logprobs)
-        for i, slot in enumerate(flight.sampling):
-            if slot.ended:
-                continue
-            if failed[i]:
+        chosen, row = _Chosen.of(flight.sampled), 0
+        for stretch in flight.sampling:
+            if not stretch.slot.ended:
+                self._accept(stretch, chosen, row, result)
+            row += stretch.rows
+        return result
+
+    def _accept(self, stretch: Stretch, chosen: "_Chosen", first: int, result: StepResult) -> None:
+        """Takes the token behind the stretch, and the ones behind its drafts as long as these are what was chosen.
+
+        Args:
+            first: the first of its rows in `chosen`.
+        """
+        slot, known = stretch.slot, stretch.slot.accepted
+        for row, draft in enumerate((*stretch.drafts, None), first):
+            if chosen.failed[row]:
                 slot.ended = True
                 result.failures.append((slot.index, "the model's logits are not finite"))
-                continue
-            result.rows.append(self._advance(slot, tokens[i], *logprobs.get(i, _NO_LOGPROBS)))
-        return result
+                break
+            token = chosen.tokens[row]
+            result.rows.append(self._advance(slot, token, *chosen.logprobs.get(row, _NO_LOGPROBS)))
+            if slot.ended or token != draft:
+                break
+        if stretch.drafts:
+            slot.settle()
+            more = slot.tokens[known + 1 : slot.accepted]  # the first has been observed where it was sampled
+            slot.sampling.observe(torch.from_numpy(more.astype(np.int64)).to(self.runner.device))
 
     def _advance(self, slot: Slot, token: int, logprob: float, top: list[tuple[int, float]]) -> Row:
         slot.append(token)
         finish, stop_token = finish_of(slot, token, self.eos_token_ids)
         slot.ended = finish is not Finish.RUNNING
         return Row(slot, slot.output_len - 1, token, finish, stop_token, logprob, top)
+
+
+class _Chosen(NamedTuple):
+    """A `SampleOutput` on the host; by row."""
+
+    tokens: list[int]
+    failed: list[bool]
+    logprobs: dict[int, tuple[float, list[tuple[int, float]]]]
+    """Of rows that asked."""
+
+    @classmethod
+    def of(cls, sampled: SampleOutput) -> "_Chosen":
+        return cls(sampled.tokens.tolist(), sampled.failed.tolist(), _logprob_rows(sampled.logprobs))
 
 
 def _reason(error: Exception) -> str:

@@ -62,7 +62,7 @@ class ModelRunner:
         Args:
             rows: R, one per logit row of `batch`.
             positions: int64 [R], output index of the token to be sampled.
-            slots: int64 [R], where in `last_token` the rows' tokens go.
+            slots: int64 [R], where in `last_token` the rows' tokens go; one of them, where several have one place.
             last_token: int64 [max_slots], on the device.
 
         Returns:

@@ -1,6 +1,7 @@
 """How each row of a batch is sampled, as columns: built when the set of running sequences changes."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -42,10 +43,19 @@ class SamplingRow:
             self.output_counts = counts.to(device)  # int32 [vocab]
             self.in_prompt = in_prompt.to(device)  # bool [vocab]
 
-    def observe(self, token: Tensor) -> None:
-        """Count an output token, int64 [1] on the device, without reading its value."""
+    def observe(self, tokens: Tensor) -> None:
+        """Count output tokens, int64 [n] on the device, without reading their values."""
         if self.penalized:
-            self.output_counts.index_add_(0, token, torch.ones_like(token, dtype=torch.int32))
+            self.output_counts.index_add_(0, tokens, torch.ones_like(tokens, dtype=torch.int32))
+
+    def behind(self, drafts: Sequence[int]) -> "SamplingRow":
+        """What the row will be if `drafts` come next. What that observes is not counted here."""
+        if not self.penalized:
+            return self
+        row = copy(self)
+        row.output_counts = self.output_counts.clone()
+        row.observe(torch.tensor(drafts, device=self.output_counts.device))
+        return row
 
     def penalize(self, logits: Tensor) -> None:
         """In place on float32 [vocab]. The repetition penalty (arXiv:1909.05858) counts the prompt too."""

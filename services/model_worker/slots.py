@@ -15,6 +15,7 @@ class Slot:
         launched ─────────────────────────────────▶            KV written, or queued to be, for tokens[:launched]
 
     While a decode is in flight on an accelerator, `launched` is `accepted` or more: the token is still on the device.
+    While drafts are, it counts them too; `settle` takes back those that were not accepted.
     """
 
     def __init__(self, index: int, admission: Admission, max_model_len: int) -> None:
@@ -30,6 +31,8 @@ class Slot:
         self.prompt_len = len(prompt) - admission.resumed
         self.admitted = self.accepted = len(prompt)
         self.launched = admission.computed_tokens
+        self.undecided = False
+        """Drafts are in flight: where the sequence goes on is not known."""
         self.ended = False
         self.sampling: SamplingRow
         if self.prompt_len < 1 or self.admitted >= max_model_len:
@@ -53,6 +56,11 @@ class Slot:
     def output(self) -> NDArray[np.int32]:
         """Known output tokens, int32 [output_len]."""
         return self.tokens[self.prompt_len : self.accepted]
+
+    def settle(self) -> None:
+        """The drafts in flight are decided: the next pass begins with the newest token, over what is to be rejected."""
+        self.launched = self.accepted - 1
+        self.undecided = False
 
     def append(self, token: int) -> None:
         """Takes a sampled token; there is room up to `max_output`."""

@@ -1,14 +1,16 @@
 """What one forward pass computes of each sequence, and the batch that these make.
 
-A sequence's stretch is the plan's span, moved to where the sequence really is:
+A sequence's stretch is the plan's span, moved to where the sequence really is, and the drafts behind it:
 
     tokens     [ .......... a b c ]
-    stretch                [ b c ]      start, end
-    logits                    ▲         behind the last token, if it is sampled
+    stretch                 [ b c | d e ]
+                        start     end   stop
+    logits                      ▲   ▲ ▲          behind the last token and each draft, if it is sampled
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,81 +18,101 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.sampling_batch import SamplingRow
 from radixmesh.services.model_worker.slots import BlockTables, Slot
 
 
 @dataclass(slots=True)
 class Stretch:
-    """Tokens ``start <= position < end`` of a sequence; the last one may still be on the device."""
+    """Tokens ``start <= position < end`` of a sequence, the last of which may still be on the device, and drafts."""
 
     slot: Slot
     start: int
-    count: int
+    end: int
     sampled: bool
+    room: int = 0
+    """Drafts that it may have, at most."""
+    drafts: Sequence[int] = ()
 
     @property
-    def end(self) -> int:
-        return self.start + self.count
+    def stop(self) -> int:
+        return self.end + len(self.drafts)
+
+    @property
+    def rows(self) -> int:
+        """Logit rows that it wants."""
+        return 1 + len(self.drafts) if self.sampled else 0
+
+    def sampling(self) -> list[SamplingRow]:
+        """How each of its rows is sampled, if it is."""
+        row = self.slot.sampling
+        return [row, *(row.behind(self.drafts[: i + 1]) for i in range(len(self.drafts)))] if self.drafts else [row]
 
 
-def forward_batch(
+class StepInput(NamedTuple):
+    """What a forward pass and its sampling are given. R logit rows, stretch by stretch."""
+
+    batch: ForwardBatch
+    positions: NDArray[np.int64]
+    """[R], where in its output the row's token goes."""
+    slots: NDArray[np.int64]
+    """[R]"""
+
+
+def step_input(
     stretches: Sequence[Stretch], tables: BlockTables, last_token: Tensor, *, with_rope_length: bool
-) -> ForwardBatch:
-    """The model's input.
+) -> StepInput:
+    """Lays the stretches end to end.
 
     Args:
         last_token: int64 [max_slots], on the device: each slot's newest token, for those that the host has not seen.
         with_rope_length: whether the model asks for it.
     """
-    counts = np.array([stretch.count for stretch in stretches], np.int64)
+    indices = np.array([stretch.slot.index for stretch in stretches], np.int64)
+    prompts = np.array([stretch.slot.prompt_len for stretch in stretches], np.int64)
     starts = np.array([stretch.start for stretch in stretches], np.int64)
+    stops = np.array([stretch.stop for stretch in stretches], np.int64)
+    rows = np.array([stretch.rows for stretch in stretches], np.int64)
+    counts = stops - starts
     query_start = np.zeros(len(stretches) + 1, np.int64)
     np.cumsum(counts, out=query_start[1:])
-    context = starts + counts
     positions = np.arange(query_start[-1]) - np.repeat(query_start[:-1] - starts, counts)
-    pages, locations = _places(stretches, tables, int(context.max()), counts, positions)
-    sampled = np.array([stretch.sampled for stretch in stretches])
-    rope_length = None
-    if with_rope_length:
-        rope_length = np.repeat(np.array([stretch.slot.prompt_len for stretch in stretches], np.int64), counts)
+    pages = tables.pages[indices, : -(-int(stops.max()) // tables.page_size)]
     batch = ForwardBatch.from_numpy(
         token_ids=np.concatenate([_token_ids(stretch) for stretch in stretches]),
         positions=positions,
-        kv_locations=locations,
+        kv_locations=_locations(pages, tables.page_size, counts, positions),
         query_start=query_start,
-        context_len=context,
+        context_len=stops,
         block_tables=pages,
-        logit_rows=query_start[1:][sampled] - 1,
+        logit_rows=_last_of_each(query_start[1:], rows),
         device=last_token.device,
-        rope_length=rope_length,
+        rope_length=np.repeat(prompts, counts) if with_rope_length else None,
     )
     _fill_from_device(batch, stretches, query_start, last_token)
-    return batch
+    return StepInput(batch, _last_of_each(stops + 1 - prompts, rows), np.repeat(indices, rows))
 
 
-def output_positions(stretches: Sequence[Stretch]) -> NDArray[np.int64]:
-    """Where in its output the token of each logit row goes: int64 [R]."""
-    return np.array([s.end - s.slot.prompt_len for s in stretches if s.sampled], np.int64)
+def _last_of_each(ends: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each stretch that lies before one of `ends`, the last `counts` places, in order."""
+    total = counts.cumsum()
+    return np.repeat(ends - total, counts) + np.arange(total[-1])
 
 
-def _places(
-    stretches: Sequence[Stretch], tables: BlockTables, longest: int, counts: NDArray[np.int64],
-    positions: NDArray[np.int64],
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:  # fmt: skip
-    """The block tables of a batch [B, pages], and where its tokens' KV go [T]."""
-    size = tables.page_size
-    indices = np.array([stretch.slot.index for stretch in stretches], np.int64)
-    pages = tables.pages[indices, : -(-longest // size)]
-    locations = pages[np.repeat(np.arange(len(stretches)), counts), positions // size].astype(np.int64) * size
-    locations += positions % size
-    return pages, locations
+def _locations(
+    pages: NDArray[np.int32], page_size: int, counts: NDArray[np.int64], positions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where the KV of a batch's tokens goes: int64 [T]."""
+    page = pages[np.repeat(np.arange(len(counts)), counts), positions // page_size]
+    return page.astype(np.int64) * page_size + positions % page_size
 
 
 def _token_ids(stretch: Stretch) -> NDArray[np.int64]:
     """int64 [tokens]; 0 where the token is still on the device."""
     if stretch.start >= stretch.slot.accepted:
         return np.zeros(1, np.int64)
-    return stretch.slot.tokens[stretch.start : stretch.end].astype(np.int64)
+    tokens = stretch.slot.tokens[stretch.start : stretch.end].astype(np.int64)
+    return np.append(tokens, stretch.drafts) if stretch.drafts else tokens
 
 
 def _fill_from_device(

@@ -106,6 +106,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         max_model_len=max_model_len,
         vocab_size=model.config.vocab_size,
         eos_token_ids=list(model.config.eos_token_ids),
+        max_drafts=engine.drafts.most,
         length_keyed_above=model.config.rope.original_length if model.config.rope.length_dependent else 0,
     )
     log.info(
@@ -118,7 +119,8 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         kv.num_pages * kv.spec.page_bytes / 2**30,
         max_model_len,
     )
-    return Loaded(engine, RankOrder(group), sizes, 0 if platform.synchronous else 1, group)
+    depth = 0 if platform.synchronous or engine.drafts.most else 1
+    return Loaded(engine, RankOrder(group), sizes, depth, group)
 
 
 def _executor(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from guesses import GivenDrafts
 from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.engine import Engine
@@ -23,6 +24,7 @@ from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.services.model_worker.rank_order import RankOrder
 from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.services.model_worker.slots import Slot
 from radixmesh.shared.messages import SamplingParams, StepPlan
 
 SIZE = 2
@@ -55,8 +57,8 @@ def order(group: ParallelGroup) -> list[tuple[int, int]]:
     return [(plan.epoch, plan.seq) for plan in plans]
 
 
-def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
-    """Tokens, or why there are none, of each of `jobs`."""
+def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, list[Any]]:
+    """Tokens, or why there are none, of each of `jobs`: without drafts, and with some of which a third is wrong."""
     model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
     runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
     executor = runner._executor
@@ -75,8 +77,19 @@ def sequences(group: ParallelGroup, platform: Platform, path: str) -> list[Any]:
         return out
 
     executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]
-    engine = Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])
+    plain = run(runner, None)
+    told = {len(prompt): [*tokens] for prompt, tokens in zip(PROMPTS, plain, strict=True)}
+
+    def guess(slot: Slot) -> list[int]:
+        known = told[slot.prompt_len][slot.output_len :]
+        return [] if slot.prompt_len == len(PROMPTS[-1]) else [(t + (t % 3 == 0)) % POISON for t in known]
+
+    return {"sequences": plain, "guessed": run(runner, GivenDrafts(3, guess))}
+
+
+def run(runner: ModelRunner, drafts: GivenDrafts | None) -> list[Any]:
     todo = jobs()
+    engine = Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[], drafts=drafts)
     PlanDriver(engine).run(todo)
     return [job.failure or job.tokens for job in todo]
 
@@ -114,7 +127,7 @@ def main(rank: int, device: str, backend: str, rendezvous: str, out: Path, path:
     platform = get_platform(device, 0 if device == "cpu" else rank)
     group = ParallelGroup.connect(rank, SIZE, backend, f"file://{rendezvous}")
     with torch.inference_mode():
-        results = {"order": order(group), "sequences": sequences(group, platform, path)}
+        results = {"order": order(group), **sequences(group, platform, path)}
     out.write_text(json.dumps(results))
     group.close()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from radixmesh.services.model_worker.engine import Engine
+from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.outputs import Row
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 
@@ -48,22 +48,27 @@ class Job:
 
 
 class PlanDriver:
-    """Runs `Job` through an engine: chunks of `chunk` tokens, `depth` launches ahead, `steps` decodes a plan."""
+    """Runs `Job` through an engine: chunks of `chunk` tokens, `depth` launches ahead, `steps` decodes a plan.
+
+    What it takes for a sequence's place is the furthest that it may have come to, as with the real one.
+    """
 
     def __init__(self, engine: Engine, *, chunk: int = 64, depth: int = 0, steps: int = 1) -> None:
         self.engine = engine
         self.chunk, self.depth, self.steps = chunk, depth, steps
         self.free = list(range(engine.runner.kv.num_pages))[::-1]
+        self.passes = 0
+        self._slots: dict[int, Job] = {}
+        self._pages: dict[int, list[int]] = {}
+        self._releases: list[int] = []
 
     def run(self, jobs: list[Job]) -> None:
-        slots: dict[int, Job] = {}
         computed: dict[int, int] = {}
-        pages: dict[int, list[int]] = {}
         flights: deque = deque()
-        waiting, seq, releases = list(jobs), 0, []
+        waiting, seq, slots, pages = list(jobs), 0, self._slots, self._pages
         while waiting or slots or flights:
-            plan = {"releases": releases, "admissions": [], "grants": [], "spans": []}
-            releases = []
+            plan = {"releases": self._releases, "admissions": [], "grants": [], "spans": []}
+            self._releases = []
             for job in [job for job in waiting if job.arrives <= seq]:
                 waiting.remove(job)
                 slot = next(s for s in range(len(self.engine.slots)) if s not in slots and s not in plan["releases"])
@@ -74,8 +79,9 @@ class PlanDriver:
                 start = computed[slot]
                 count = min(self.chunk, total - start) if start < total else 1
                 sampled = start + count >= total
-                plan["spans"].append(Span(slot, start, count, sampled, drafts=0))
-                computed[slot] += count + (self.steps - 1) * sampled
+                drafts = self.engine.drafts.most * sampled
+                plan["spans"].append(Span(slot, start, count, sampled, drafts))
+                computed[slot] += count + (self.steps * (1 + drafts) - 1) * sampled
                 need = min(computed[slot], self.engine.max_model_len)
                 while len(pages[slot]) * self.engine.tables.page_size < need:
                     pages[slot].append(self.free.pop())
@@ -84,20 +90,24 @@ class PlanDriver:
             seq += 1
             for step in range(self.steps):
                 flights.append(self.engine.launch(message, first=step == 0))
+                self.passes += 1
             while len(flights) > (self.depth if slots or waiting else 0):
-                result = self.engine.collect(flights.popleft())
-                ended = [slot for slot, _reason in result.failures]
-                for slot, reason in result.failures:
-                    if slot in slots:
-                        slots[slot].failure = reason
-                for row in result.rows:
-                    slots[row.slot.index].rows.append(row)
-                    if row.finish is not Finish.RUNNING:
-                        ended.append(row.slot.index)
-                for slot in ended:
-                    if slots.pop(slot, None) is not None:
-                        self.free += pages.pop(slot)
-                        releases.append(slot)
+                self._collect(flights.popleft())
+
+    def _collect(self, flight: InFlight) -> None:
+        result = self.engine.collect(flight)
+        ended = [slot for slot, _reason in result.failures]
+        for slot, reason in result.failures:
+            if slot in self._slots:
+                self._slots[slot].failure = reason
+        for row in result.rows:
+            self._slots[row.slot.index].rows.append(row)
+            if row.finish is not Finish.RUNNING:
+                ended.append(row.slot.index)
+        for slot in ended:
+            if self._slots.pop(slot, None) is not None:
+                self.free += self._pages.pop(slot)
+                self._releases.append(slot)
 
     def _admission(self, slot: int, job: Job) -> Admission:
         return Admission(

@@ -26,7 +26,7 @@ def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     make_checkpoint(tmp_path / "model", "llama")
     first, second = run_ranks("cpu", backend, tmp_path, tmp_path / "model")
     assert first["order"] == second["order"] == [[1, 0], [1, 1], [2, 0], [2, 1]]
-    assert first["sequences"] == second["sequences"]
+    assert first["sequences"] == second["sequences"] == first["guessed"] == second["guessed"]
     *said, failure = first["sequences"]
     assert failure == "the model's logits are not finite"
     platform = get_platform("cpu")
@@ -34,7 +34,7 @@ def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
     alone = jobs()[:2]
     PlanDriver(Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])).run(alone)
-    assert said == [work.tokens for work in alone]
+    assert said == [job.tokens for job in alone]
 
 
 class Told(ParallelGroup):

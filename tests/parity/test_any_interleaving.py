@@ -1,9 +1,9 @@
 """Whatever the scheduler decides, a request's tokens are those of the model run alone.
 
 The real scheduler core plans, the real engine runs: random arrivals, chunk sizes, pages too few for all (evictions and
-retractions), priorities, shared prefixes, cancels, flushes, several plans ahead, several steps a plan. The reference is
-the same model with no cache, no company and the prompt in one piece, in float32 and in torch; both torch and the fused
-kernels are held against it.
+retractions), priorities, shared prefixes, cancels, flushes, several plans ahead, several steps a plan, drafts that are
+right, wrong and partly right. The reference is the same model with no cache, no company and the prompt in one piece, in
+float32 and in torch; both torch and the fused kernels are held against it.
 """
 
 import atexit
@@ -20,8 +20,10 @@ import torch
 from checkpoints import make_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model_worker.guesses import GivenDrafts
 from model_worker.paged_driver import PagedDriver
 
+from radixmesh.services.model_worker.drafts import DraftSource
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.executor import TorchExecutor, make_executor
 from radixmesh.services.model_worker.kernels.fused import FusedDecoder
@@ -32,6 +34,7 @@ from radixmesh.services.model_worker.models.loading import load_model, open_mode
 from radixmesh.services.model_worker.outputs import StepResult, step_report
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
+from radixmesh.services.model_worker.slots import Slot
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.scheduler import SchedulerCore
 from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan, Work
@@ -101,7 +104,9 @@ def alone(prompt: tuple[int, ...]) -> list[int]:
 class Replica:
     """Scheduler core and engine with nothing between them but a pipeline of plans."""
 
-    def __init__(self, fused: bool, page_size: int, num_pages: int, **fields: object) -> None:
+    def __init__(
+        self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: object
+    ) -> None:
         platform = get_platform("cpu")
         mine = load() if fused else model()  # the fused decoder takes the weights over
         kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
@@ -113,9 +118,16 @@ class Replica:
             max_model_len=CONTEXT,
             page_size=page_size,
             eos_token_ids=[],
+            drafts=drafts,
         )
         sizes = Claimed(
-            group_id="g", page_size=page_size, num_pages=num_pages, max_slots=4, max_model_len=CONTEXT, vocab_size=512
+            group_id="g",
+            page_size=page_size,
+            num_pages=num_pages,
+            max_slots=4,
+            max_model_len=CONTEXT,
+            vocab_size=512,
+            max_drafts=self.engine.drafts.most,
         )
         self.core = SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1)
         self.plans: deque[StepPlan] = deque()
@@ -170,6 +182,18 @@ class Replica:
         )
 
 
+def guesses(asked: list[Ask], most: int, right: float, seed: int) -> GivenDrafts:
+    """Up to `most` tokens, each of which is `right` that often; some of none."""
+    random = np.random.default_rng(seed)
+
+    def guess(slot: Slot) -> list[int]:
+        known = alone(tuple(asked[int(slot.request_id)].prompt))[slot.output_len :]
+        guessed = [token if random.random() < right else int(random.integers(512)) for token in known]
+        return guessed[: int(random.integers(most + 1))]
+
+    return GivenDrafts(most, guess)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _inference() -> object:
     threads = torch.get_num_threads()
@@ -196,6 +220,9 @@ def _inference() -> object:
     starvation=st.sampled_from([3.0, 1000.0]),
     flush_every=st.sampled_from([5, 10_000]),
     cached=st.booleans(),
+    most_drafts=st.sampled_from([0, 1, 5]),
+    right=st.sampled_from([0.0, 0.7, 1.0]),
+    seed=st.integers(0, 1000),
 )
 def test_tokens_are_those_of_the_model_alone(
     executor: str,
@@ -210,6 +237,9 @@ def test_tokens_are_those_of_the_model_alone(
     starvation: float,
     flush_every: int,
     cached: bool,
+    most_drafts: int,
+    right: float,
+    seed: int,
 ) -> None:
     longest = max(len(ask.prompt) + ask.max_tokens for ask in asked)
     pages = -(-longest // page_size) + 1
@@ -217,6 +247,7 @@ def test_tokens_are_those_of_the_model_alone(
         executor == "fused",
         page_size,
         num_pages=pages + int(pages * spare),
+        drafts=guesses(asked, most_drafts, right, seed) if most_drafts else None,
         prefill_chunk=chunk,
         max_prefill_tokens=chunk,
         pipeline_depth=depth,

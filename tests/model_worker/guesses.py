@@ -1,0 +1,19 @@
+"""A draft source that proposes what a test tells it to."""
+
+from collections.abc import Callable, Sequence
+
+from radixmesh.services.model_worker.slots import Slot
+
+
+class GivenDrafts:
+    """Proposes `guess(slot)`, as far as there is room."""
+
+    def __init__(self, most: int, guess: Callable[[Slot], Sequence[int]]) -> None:
+        self.most = most
+        self.proposed = 0
+        self._guess = guess
+
+    def propose(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Sequence[int]]:
+        drafts = [list(self._guess(slot)[:most]) for slot, most in wanted]
+        self.proposed += sum(map(len, drafts))
+        return drafts
