@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from radixmesh.services.gateway.errors import invalid, unknown_model
 from radixmesh.services.gateway.live import LiveRequest, Phase, Row, rows_of
 from radixmesh.services.gateway.ports import Limits, Mesh, Observer
 from radixmesh.shared.errors import ErrorCode, RequestError
@@ -236,10 +237,8 @@ class RequestTable:
         model = live.submit.model
         if self._mesh.unknown(model):
             if not model:
-                return RequestError(ErrorCode.INVALID_REQUEST, "model: required, as there are several", param="model")
-            return RequestError(
-                ErrorCode.MODEL_NOT_FOUND, f"the mesh serves no model named {model[:200]!r}", param="model"
-            )
+                return invalid("model: required, as there are several", "model")
+            return unknown_model(model)
         why = self._mesh.missing(model)
         text = (f"{model!r} is not ready" if model else "no model is ready") + (f": {why}" if why else "")
         return RequestError(ErrorCode.NOT_READY, text, retry_after=5.0)

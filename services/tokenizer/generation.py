@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from radixmesh.shared.json_file import read_object
+from radixmesh.shared.messages import MIN_REPETITION_PENALTY
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "top_p": (1e-6, 1.0),
     "top_k": (0, 1_000_000),
     "min_p": (0.0, 1.0),
-    "repetition_penalty": (1e-6, 2.0),
+    "repetition_penalty": (MIN_REPETITION_PENALTY, 2.0),
 }
 """The fields that are honoured, and what a gateway accepts for them."""
 
