@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.json_file import read_object
+from radixmesh.shared.json_file import read_object, whole
 from radixmesh.shared.messages import Presence, SamplingParams, Submit, Task
 
 _LARGEST = 2**31 - 1
@@ -45,10 +45,7 @@ def from_config(directory: Path) -> Limits:
 
 def _size(fields: dict[str, Any], name: str) -> int:
     """At most what fits a message; some configs say "without end" by a number of many digits."""
-    value = fields.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return min(value, _LARGEST) if isinstance(value, int) and value > 0 else 0
+    return min(max(whole(fields.get(name)) or 0, 0), _LARGEST)
 
 
 def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:

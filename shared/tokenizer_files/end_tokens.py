@@ -14,7 +14,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from radixmesh.shared.tokenizer_files.folder import Folder, optional
+from radixmesh.shared.json_file import optional_object, whole
+from radixmesh.shared.tokenizer_files.folder import Folder
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def end_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
 
 def _configured(path: Path) -> list[object]:
     """The values of ``eos_token_id`` in a file."""
-    fields = optional(path)
+    fields = optional_object(path)
     nested = fields.get("text_config")
     found: list[object] = []
     for part in (fields, nested if isinstance(nested, dict) else {}):
@@ -59,20 +60,13 @@ def _known(folder: Folder, vocab_size: int, items: Iterable[object], where: str)
     """The ids of `items`, which may be numbers or spellings."""
     found = set()
     for item in items:
-        number = folder.id_of(item) if isinstance(item, str) else _whole(item)
+        number = folder.id_of(item) if isinstance(item, str) else whole(item)
         if number is not None and 0 <= number < vocab_size:
             found.add(number)
         elif item not in folder.class_names.values():
             text = "%s: %.80r is left out: it is no token of the vocabulary (0 to %d)"
             log.warning(text, where, item, vocab_size - 1)
     return found
-
-
-def _whole(value: object) -> int | None:
-    """The integer that `value` is; a config written by numpy or JavaScript tools may say 2.0."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _turn_ends(folder: Folder, vocab_size: int) -> set[int]:
