@@ -14,7 +14,10 @@ from pydantic import BaseModel
 
 from radixmesh.services.gateway.errors import invalid
 
-_GRAMMAR: dict[str, tuple[Any, ...] | EllipsisType] = {
+Neutral = tuple[Any, ...] | EllipsisType
+"""Values that leave the answer as it is; `...` stands for any."""
+
+_GRAMMAR: dict[str, Neutral] = {
     "response_format": ({"type": "text"},),
     "structured_outputs": ({},),
     "structural_tag": ("",),
@@ -30,7 +33,7 @@ _GRAMMAR: dict[str, tuple[Any, ...] | EllipsisType] = {
     "guided_whitespace_pattern": ...,
 }
 
-_LOGPROBS: dict[str, tuple[Any, ...] | EllipsisType] = {
+_LOGPROBS: dict[str, Neutral] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
     "prompt_logprobs": (False,),
@@ -43,7 +46,7 @@ _LOGPROBS: dict[str, tuple[Any, ...] | EllipsisType] = {
     "top_n_tokens": (0,),
 }
 
-_TOOLS: dict[str, tuple[Any, ...] | EllipsisType] = {
+_TOOLS: dict[str, Neutral] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": ...,  # about calls, of which there are none without tools
@@ -52,7 +55,7 @@ _TOOLS: dict[str, tuple[Any, ...] | EllipsisType] = {
     "web_search_options": (),
 }
 
-_REASONING: dict[str, tuple[Any, ...] | EllipsisType] = {
+_REASONING: dict[str, Neutral] = {
     "reasoning": (),
     "reasoning_effort": (),
     "thinking": (),
@@ -69,7 +72,7 @@ _REASONING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "stream_reasoning": ...,  # when it is sent, not what
 }
 
-_SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
+_SAMPLING: dict[str, Neutral] = {
     "best_of": (1,),  # or n
     "use_beam_search": (False,),
     "beam_width": (1,),
@@ -121,7 +124,7 @@ _SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "num_return_sequences": (1,),
 }
 
-_TEXT: dict[str, tuple[Any, ...] | EllipsisType] = {
+_TEXT: dict[str, Neutral] = {
     "stop_regex": ("", []),
     "stop_sequences": ([],),
     "no_stop_trim": (False,),
@@ -134,7 +137,7 @@ _TEXT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "return_full_text": (False,),
 }
 
-_PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
+_PROMPT: dict[str, Neutral] = {
     "prompt": (),
     "suffix": ("",),
     "echo": (False,),
@@ -172,7 +175,7 @@ _PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "options": ({},),
 }
 
-_MORE_IN_THE_ANSWER: dict[str, tuple[Any, ...] | EllipsisType] = {
+_MORE_IN_THE_ANSWER: dict[str, Neutral] = {
     "return_hidden_states": (False,),
     "return_routed_experts": (False,),
     "return_token_ids": (False,),
@@ -184,7 +187,7 @@ _MORE_IN_THE_ANSWER: dict[str, tuple[Any, ...] | EllipsisType] = {
     "decoder_input_details": (False,),
 }
 
-_REQUEST: dict[str, tuple[Any, ...] | EllipsisType] = {
+_REQUEST: dict[str, Neutral] = {
     "rid": (),
     "session_params": ({},),
     "data_parallel_rank": (-1,),
@@ -209,10 +212,10 @@ _REQUEST: dict[str, tuple[Any, ...] | EllipsisType] = {
     "keep_alive": ...,
 }
 
-FIELDS: dict[str, tuple[Any, ...] | EllipsisType] = {
+FIELDS: dict[str, Neutral] = {
     **_GRAMMAR, **_LOGPROBS, **_TOOLS, **_REASONING, **_SAMPLING, **_TEXT, **_PROMPT, **_MORE_IN_THE_ANSWER, **_REQUEST,
 }  # fmt: skip
-"""By name: values that change nothing, or `...` for any. null is left out, always. Schemas come first."""
+"""By name. null is left out, always. Schemas come first."""
 
 _ADVICE = {
     "chat_template": "not taken from clients: the model's own template is used",
