@@ -63,7 +63,7 @@ class Actor:
         self._host = socket.gethostname()
         self._handlers: dict[type[Message], Handler] = {}
         self._mailbox = Mailbox(settings.mailbox_size)
-        self._tasks = Tasks(self.stop)
+        self._tasks = Tasks()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -105,7 +105,7 @@ class Actor:
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, essential: bool = False) -> asyncio.Task[Any]:
         """Runs `work` beside the mailbox. If `essential`, its failure ends the service."""
-        return self._tasks.spawn(work, essential=essential)
+        return self._tasks.spawn(work, self.stop if essential else None)
 
     def stop(self, failure: BaseException | None = None) -> None:
         """Begins the orderly end; with a `failure`, the process exits with 1."""

@@ -1,4 +1,4 @@
-"""The tasks that a service runs beside its mailbox."""
+"""Tasks that run beside what a process waits for, such as a service's mailbox."""
 
 import asyncio
 import logging
@@ -14,21 +14,18 @@ _CANCEL_AGAIN = 0.5
 
 
 class Tasks:
-    """Tasks until their end, each with a word in the log if it fails.
+    """Tasks until their end."""
 
-    Args:
-        failed: told of the error of an essential one.
-    """
-
-    def __init__(self, failed: Callable[[BaseException], None]) -> None:
-        self._failed = failed
+    def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any], *, essential: bool) -> asyncio.Task[Any]:
-        """Runs `work` in the running loop."""
+    def spawn(
+        self, work: Coroutine[Any, Any, Any], failed: Callable[[BaseException], None] | None = None
+    ) -> asyncio.Task[Any]:
+        """Runs `work` in the running loop. Its error is told to `failed`, or else logged."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._done(done, essential))
+        task.add_done_callback(lambda done: self._done(done, failed or _log))
         return task
 
     def cancel_too(self, task: asyncio.Task[Any]) -> None:
@@ -44,14 +41,14 @@ class Tasks:
             _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _done(self, task: asyncio.Task[Any], essential: bool) -> None:
+    def _done(self, task: asyncio.Task[Any], failed: Callable[[BaseException], None]) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        if essential:
-            self._failed(error)
-        elif not isinstance(error, RadixMeshError):
-            log.error("a task failed", exc_info=error)
-        else:
-            log.warning("a task failed: %s", error)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failed(error)
+
+
+def _log(error: BaseException) -> None:
+    if isinstance(error, RadixMeshError):
+        log.warning("a task failed: %s", error)
+    else:
+        log.error("a task failed", exc_info=error)
