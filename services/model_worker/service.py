@@ -13,7 +13,7 @@ from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.outputs import token_batches
 from radixmesh.services.model_worker.start import Loaded, load
-from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
+from radixmesh.services.model_worker.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
@@ -49,7 +49,7 @@ class ModelWorker(Actor):
         return self._loading
 
     def presence_attributes(self) -> dict[str, Any]:
-        steps = self._loop_thread.progress if self._loop_thread else Progress()
+        steps = self._loop_thread.progress if self._loop_thread else EpochProgress()
         return {
             "group_id": self.group_id,
             "rank": self.settings.rank,
