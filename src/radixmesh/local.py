@@ -70,9 +70,9 @@ def stream(model: Path, submits: Iterable[Submit]) -> Iterator[TextRows]:
         RadixMeshError: the model cannot be loaded, or a request cannot be served.
     """
     # The pages are small, so that short prompts have some in common.
-    worker = load(ModelWorkerSettings.checked({"model": str(model), "tp": 1, "page_size": 4}), lambda *_: None)
-    replica = Replica(SchedulerCore(SchedulerSettings.load(), worker.sizes, replica_id=HERE, epoch=EPOCH), worker.engine)
-    encoder, most = encode.load(model), limits.Limits(worker.sizes.max_model_len, worker.sizes.vocab_size)
+    group = load(ModelWorkerSettings.checked({"model": str(model), "tp": 1, "page_size": 4}), lambda *_: None)
+    replica = Replica(SchedulerCore(SchedulerSettings.load(), group.sizes, replica_id=HERE, epoch=EPOCH), group.engine)
+    encoder, most = encode.load(model), limits.Limits(group.sizes.max_model_len, group.sizes.vocab_size)
     sent = deque(dispatch(each, encoder.encode(each, most), ROUTE, DETOKENIZER, FOREVER) for each in submits)
     table = Table(vocabulary.load(model))
     for request in sent:
