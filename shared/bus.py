@@ -21,7 +21,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import BusError, PayloadTooLarge
+from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
 from radixmesh.shared.messages import Message, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Bus:
             log.warning("bus: connected again")
             self._last_error = None
             for callback in self.on_reconnect:
-                await callback()
+                await self._tell_reconnected(callback)
 
         await self._client.connect(
             servers=settings.nats_url.split(","),
@@ -158,6 +158,15 @@ class Bus:
             token=settings.nats_token.get_secret_value() if settings.nats_token else None,
             nkeys_seed=settings.nats_nkey_seed_file,
         )
+
+    async def _tell_reconnected(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """What it raises would end the client's own task, or begin another reconnect, and leave the others untold."""
+        try:
+            await callback()
+        except RadixMeshError as error:  # the server may have gone away again
+            log.warning("bus: after the reconnect: %s", error)
+        except Exception:
+            log.exception("bus: a callback failed after the reconnect")
 
     @property
     def client(self) -> Client:
