@@ -16,14 +16,12 @@ from radixmesh.services.gateway.ports import Limits, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import Cancel, RequestFailed, SamplingParams, Submit
+from radixmesh.shared.messages import Cancel, RequestFailed, Submit
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
 
 EVERY_ATTEMPT = 2**31 - 1
-DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
-"""Sampling fields for which a model may have defaults of its own."""
 
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
@@ -134,18 +132,17 @@ class Desk:
         timeout: float,
     ) -> LiveRequest:
         now = self.now()
-        model = self.mesh.named(prompt.model)
         submit = Submit(
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
-            model=model,
+            model=self.mesh.named(prompt.model),
             text=prompt.text,
             token_ids=prompt.token_ids,
             messages=prompt.messages,
             chat_template_kwargs=prompt.chat_template_kwargs,
             separate_reasoning=prompt.separate_reasoning,
             add_special_tokens=prompt.add_special_tokens,
-            params=self._with_defaults(prompt, model),
+            params=prompt.params,
             priority=prompt.priority,
             cache_salt=prompt.cache_salt,
             cut_to_fit=prompt.cut_to_fit,
@@ -154,7 +151,7 @@ class Desk:
         span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
         if span.is_recording():
             span.set_attributes(_attributes(prompt, submit))
-        live = LiveRequest(submit, now + timeout, wake, streaming=streaming, span=span)
+        live = LiveRequest(submit, now + timeout, wake, chosen=prompt.chosen, streaming=streaming, span=span)
         try:
             self.send(self.table.open(live, now))
         except RequestError as error:
@@ -162,11 +159,6 @@ class Desk:
             span.end()
             raise
         return live
-
-    def _with_defaults(self, prompt: Prompt, model: str) -> SamplingParams:
-        defaults = self.mesh.sampling_defaults(model).items()
-        unset = {name: value for name, value in defaults if name in DEFAULTED and name not in prompt.chosen}
-        return prompt.params.model_copy(update=unset) if unset else prompt.params
 
     def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
         if not telemetry.enabled or isinstance(message, Cancel):
@@ -206,8 +198,6 @@ def _attributes(prompt: Prompt, submit: Submit) -> dict[str, str | int | float]:
         Attr.OPERATION: prompt.operation,
         Attr.SYSTEM: "radixmesh",
         Attr.MODEL: submit.model,
-        Attr.TEMPERATURE: params.temperature,
-        Attr.TOP_P: params.top_p,
         Attr.SEED: str(params.seed),  # unsigned 64 bit, which attributes cannot hold
         Attr.CHOICE_COUNT: params.n,
         Attr.REQUEST_ID: submit.request_id,

@@ -15,11 +15,14 @@ import numpy as np
 
 from radixmesh.services.gateway.errors import invalid, unknown_model
 from radixmesh.services.gateway.live import LiveRequest, Phase, Row, rows_of
-from radixmesh.services.gateway.ports import Limits, Mesh, Observer
+from radixmesh.services.gateway.ports import Limits, Load, Mesh, Observer
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Finish, RequestFailed, Routed, Submit, TextBatch
 
 Outgoing = list[Submit | Cancel]
+
+DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+"""Sampling fields for which a model may have defaults of its own."""
 
 _SOON, _LATER = 0.1, 2.0
 """Seconds between two looks at the requests: while one of them is still on its way to a replica, and otherwise."""
@@ -210,13 +213,14 @@ class RequestTable:
         if quiet < _SETTLE or live.routed is None:
             return ""
         load = self._mesh.load(live.routed.replica_id, quiet)
-        if load == (0, 0):
+        if load is not None and not load.running and not load.waiting:
             return "forgotten"
         gone = [name for name, epoch in _dependencies(live.routed) if not self._mesh.alive(name, epoch)]
         if gone and quiet >= self._limits.route_timeout:
             return "lost"
-        queued = not live.output_tokens and (load is None or load[1] > 0)
-        return "stalled" if not queued and quiet >= self._limits.stall_timeout else ""
+        if quiet < self._limits.stall_timeout or _may_be_queued(live, load):
+            return ""
+        return "stalled"
 
     # -- one request --
 
@@ -228,10 +232,20 @@ class RequestTable:
             live.submit = live.submit.model_copy(update={"model": model})  # it came before any model was known
         if self._mesh.missing(live.submit.model):
             return self._end(live, self._not_served(live), now) if now >= live.give_up else []
+        if live.attempt == 0:
+            self._settle_sampling(live)
         live.phase, live.routed = Phase.ROUTING, None
         live.due = now + self._limits.route_timeout
         live.tries += 1
         return [live.resubmit(now)]
+
+    def _settle_sampling(self, live: LiveRequest) -> None:
+        """Fills in the model's defaults, which are known by the time of the first attempt, and stay for all others."""
+        defaults = self._mesh.sampling_defaults(live.submit.model).items()
+        unset = {name: value for name, value in defaults if name in DEFAULTED and name not in live.chosen}
+        if unset:
+            params = live.submit.params.model_copy(update=unset)
+            live.submit = live.submit.model_copy(update={"params": params})
 
     def _not_served(self, live: LiveRequest) -> RequestError:
         model = live.submit.model
@@ -317,6 +331,14 @@ class RequestTable:
         live.end(error)
         self._observer.ended(live, now)
         return out
+
+
+def _may_be_queued(live: LiveRequest, load: Load | None) -> bool:
+    """Whether a choice may be among those that wait: for its first slot, or, with tokens, for another one."""
+    if load is None:
+        return not live.output_tokens
+    having = {bool(choice.tokens) for choice in live.choices if choice.finish is Finish.RUNNING}
+    return (True in having and load.begun > 0) or (False in having and load.waiting > load.begun)
 
 
 def _dependencies(routed: Routed) -> tuple[tuple[str, int], tuple[str, int]]:
