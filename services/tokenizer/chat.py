@@ -141,6 +141,8 @@ def _plain_message(message: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(call := plain.get("function_call"), dict) and not plain.get("tool_calls"):
         del plain["function_call"]
         plain["tool_calls"] = [{"type": "function", "function": call}]
+    if plain.get("tool_calls") == []:
+        del plain["tool_calls"]  # servers answer so, clients send it back, and templates ask whether there are calls
     if isinstance(plain.get("tool_calls"), list):
         plain["tool_calls"] = [
             _plain_call(call, f"{where}.tool_calls.{index}") for index, call in enumerate(plain["tool_calls"])
