@@ -168,6 +168,8 @@ def test_content_parts_and_tool_arguments_become_plain() -> None:
             "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
         }
     ]
+    result = {"role": "function", "name": "f", "content": "42"}
+    assert plain_messages([result]) == [{"role": "tool", "name": "f", "content": "42"}]
 
 
 @pytest.mark.parametrize(
