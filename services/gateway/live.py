@@ -37,6 +37,13 @@ class Delta(NamedTuple):
     reasoning: str = ""
     """Thoughts, which come before `text`."""
 
+    @property
+    def matched_stop(self) -> str | int | None:
+        """What ended a text that stopped: `stop_reason`, or where that is none the model's own end token."""
+        if self.finish is not Finish.STOP or self.stop_reason is not None or not self.tokens:
+            return self.stop_reason
+        return self.tokens[-1]
+
 
 @dataclass(slots=True)
 class ChoiceState:

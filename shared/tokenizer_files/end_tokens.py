@@ -39,21 +39,20 @@ def end_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
     )
     if recommended:
         # Many a config.json has its class's default, which is an ordinary word of the model's own vocabulary.
-        special = {token.id for token in (*folder.declared, *folder.listed) if token.special}
-        configured &= special
+        configured &= {folder.id_of(spelling) for spelling in _special(folder)}
     named = _known(folder, vocab_size, folder.ends, f"{directory / 'tokenizer_config.json'}: eos_token")
     return tuple(sorted({*recommended, *configured, *named, *_turn_ends(folder, vocab_size)}))
 
 
 def _configured(path: Path) -> list[object]:
-    """The values of ``eos_token_id`` in a file."""
+    """The values of ``eos_token_id`` in a file; digits in a string are an id too, not the spelling of one."""
     fields = optional_object(path)
     nested = fields.get("text_config")
     found: list[object] = []
     for part in (fields, nested if isinstance(nested, dict) else {}):
         value = part.get("eos_token_id")
         found += value if isinstance(value, list) else [] if value is None else [value]
-    return found
+    return [int(value) if isinstance(value, str) and value.isdecimal() else value for value in found]
 
 
 def _known(folder: Folder, vocab_size: int, items: Iterable[object], where: str) -> set[int]:
@@ -75,6 +74,9 @@ def _turn_ends(folder: Folder, vocab_size: int) -> set[int]:
     used = [spelling for spelling in TURN_ENDS if spelling in text]
     if not used:
         return set()
-    special = {token.content: token.id for token in (*folder.declared, *folder.listed) if token.special}
-    numbers = (special.get(spelling) for spelling in used)
+    numbers = (folder.id_of(spelling) for spelling in _special(folder).intersection(used))
     return {number for number in numbers if number is not None and number < vocab_size}
+
+
+def _special(folder: Folder) -> set[str]:
+    return {token.content for token in (*folder.declared, *folder.listed) if token.special}

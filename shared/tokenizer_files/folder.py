@@ -165,12 +165,14 @@ class Folder:
     # -- ids by spelling, without a tokenizer --
 
     def id_of(self, content: str) -> int | None:
-        """The id that the files give to a spelling; where they disagree, ``tokenizer.json`` is believed."""
-        for tokens in (self.listed, self.declared):
-            for token in tokens:
-                if token.content == content:
-                    return token.id
-        return self._vocabulary.get(content)
+        """The id that the tokenizer has for a spelling; where the files disagree, ``tokenizer.json`` is believed."""
+        for token in self.listed:
+            if token.content == content:
+                return token.id
+        if content in self._vocabulary:
+            return self._vocabulary[content]
+        declared = (token.id for token in self.declared if token.content == content)
+        return next((number for number in declared if number not in self._taken), None)
 
     @cached_property
     def listed(self) -> list[Token]:
@@ -182,6 +184,11 @@ class Folder:
         if not isinstance(tokens, list):
             raise ModelLoadError(f"{path}: added_tokens must be a list")
         return [_described(token, None, path) for token in tokens]
+
+    @cached_property
+    def _taken(self) -> set[int | None]:
+        """Ids that ``tokenizer.json`` spells."""
+        return {*(token.id for token in self.listed), *self._vocabulary.values()}
 
     @cached_property
     def tokenizer_text(self) -> str:
