@@ -166,13 +166,12 @@ class Folder:
 
     def id_of(self, content: str) -> int | None:
         """The id that the tokenizer has for a spelling; where the files disagree, ``tokenizer.json`` is believed."""
-        for token in self.listed:
-            if token.content == content:
-                return token.id
+        if content in self._listed_ids:
+            return self._listed_ids[content]
         if content in self._vocabulary:
             return self._vocabulary[content]
-        declared = (token.id for token in self.declared if token.content == content)
-        return next((number for number in declared if number not in self._taken), None)
+        number = self._declared_ids.get(content)
+        return None if number in self._taken else number
 
     @cached_property
     def listed(self) -> list[Token]:
@@ -186,9 +185,17 @@ class Folder:
         return [_described(token, None, path) for token in tokens]
 
     @cached_property
+    def _listed_ids(self) -> dict[str, int | None]:
+        return {token.content: token.id for token in self.listed}
+
+    @cached_property
+    def _declared_ids(self) -> dict[str, int | None]:
+        return {token.content: token.id for token in self.declared}
+
+    @cached_property
     def _taken(self) -> set[int | None]:
         """Ids that ``tokenizer.json`` spells."""
-        return {*(token.id for token in self.listed), *self._vocabulary.values()}
+        return {*self._listed_ids.values(), *self._vocabulary.values()}
 
     @cached_property
     def tokenizer_text(self) -> str:

@@ -69,6 +69,13 @@ PLACES: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
         {"tokenizer_config": {"chat_template": [{"name": "default", "template": "x<|eot_id|>"}]}},
         (22,),
     ),
+    "the template's, which is not called special": (
+        {
+            "tokenizer_config": {"chat_template": "{{ m.content }}<|end_of_turn|><end_of_turn>"},
+            "added_tokens": {"<|end_of_turn|>": 30},
+        },
+        (30,),
+    ),
     "a template's beginning": ({"tokenizer_config": {"chat_template": "<|im_start|>{{ m.content }}"}}, ()),
     "nowhere": ({}, ()),
 }
