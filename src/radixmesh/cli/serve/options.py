@@ -183,5 +183,6 @@ def _setting(text: str) -> tuple[str, str, str]:
     if service not in SERVICES:
         raise ConfigError(f"--set {text}: no service {match['service']!r}; there are {', '.join(SERVICES)}")
     if (flag := match["flag"].replace("-", "_")) in _DECIDED:
-        raise ConfigError(f"--set {text}: " + (f"say {own}" if (own := _DECIDED[flag]) else "serve itself decides that"))
+        own = _DECIDED[flag]
+        raise ConfigError(f"--set {text}: " + (f"say {own}" if own else "serve itself decides that"))
     return service, match["flag"], match["value"]
