@@ -18,7 +18,7 @@ from radixmesh.services.gateway.chat import chat_job
 from radixmesh.services.gateway.completions import completion_job
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.cors import Cors
+from radixmesh.services.gateway.cors import Cors, origins
 from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after, unknown_model
 from radixmesh.services.gateway.intake import parse_object
@@ -67,7 +67,7 @@ class HttpFace:
         self._metrics = metrics
         self._not_ready = not_ready
         self._key = settings.api_key.get_secret_value().encode() if settings.api_key else b""
-        self._cors = Cors(settings.cors_origins)
+        self._cors = Cors(origins(settings.cors_origins))
         self._max_body = settings.max_body_bytes
         self.app = web.Application(client_max_size=self._max_body, middlewares=[self._around])
         self.app.on_response_prepare.append(self._mark)

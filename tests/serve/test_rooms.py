@@ -225,6 +225,23 @@ def test_ps_with_a_state_file_that_is_not_there(tmp_path: Path, capsys: pytest.C
     assert "none.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "[1]", "null", '"state"', "{", "{}", '{"pid": 1}', '{"nats_url": 5}', "\udcff"])
+def test_ps_with_a_file_that_is_no_state_file(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    assert main(["ps", "--state-file", str(file)]) == 2
+    assert f"--state-file {file}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["ps"], ["health", "gateway"]])
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e9", "soon"])
+def test_a_wait_that_is_none_is_named(command: list[str], timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--timeout", timeout])
+    assert exit_.value.code == 2
+    assert f"--timeout: '{timeout}' is not a number of seconds" in capsys.readouterr().err
+
+
 def test_json_is_what_the_state_file_holds(tmp_path: Path) -> None:
     state.write(tmp_path / "deep" / "s.json", {"a": [1]})
     assert json.loads((tmp_path / "deep" / "s.json").read_text()) == state.read(tmp_path / "deep" / "s.json")

@@ -34,10 +34,9 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
         raise
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Raises OSError or json.JSONDecodeError."""
-    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return found
+def read(path: str | Path) -> Any:
+    """What is in there; anybody may have written it. Raises OSError or ValueError."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def running() -> list[Path]:
@@ -47,7 +46,7 @@ def running() -> list[Path]:
         try:
             os.kill(read(path)["pid"], 0)
             alive.append((path.stat().st_mtime, path))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        except (OSError, ValueError, OverflowError, LookupError, TypeError):
             continue  # its supervisor is gone, or is putting the file away at this moment
     return [path for _, path in sorted(alive, reverse=True)]
 
