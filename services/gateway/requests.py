@@ -297,15 +297,7 @@ class RequestTable:
         live.due = now + (delay if live.tries <= 1 else min(5.0, 0.125 * 2**live.tries))
         live.give_up = live.deadline
         self._observer.redispatched(live, reason)
-        return out + self._finish_full(live, now) + (self._try(live, now) if not live.ended else [])
-
-    def _finish_full(self, live: LiveRequest, now: float) -> Outgoing:
-        """Ends choices that have all their tokens and lost only the word of their end."""
-        limit = live.submit.params.max_tokens
-        for choice in live.choices:
-            if limit is not None and choice.finish is Finish.RUNNING and len(choice.tokens) >= limit:
-                live.add(choice, [], "", Finish.LENGTH, None)
-        return [] if live.unfinished else self._end(live, None, now)
+        return out + self._try(live, now)
 
     def _try_later(self, live: LiveRequest, error: RequestError, now: float) -> Outgoing:
         """A refusal that time may cure: tries again at no charge, until the request's waiting time is over."""

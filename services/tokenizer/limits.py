@@ -76,8 +76,8 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     Client libraries know these errors by their words: keep "is longer than the model's context length" and
     "max_completion_tokens is too large".
 
-    What earlier attempts made counts as prompt, and within `max_tokens`. With `cut_to_fit` the output ends where the
-    model's context does.
+    What earlier attempts made counts as prompt, and within `max_tokens`: a choice that has them all needs no room for
+    another one. With `cut_to_fit` the output ends where the model's context does.
     """
     limit, max_tokens = limits.max_model_len, submit.params.max_tokens
     if not limit:
@@ -85,7 +85,8 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     resumed = max((len(choice.resumed) for choice in submit.choices), default=0)
     generates = submit.task is Task.GENERATE
     has = f"the prompt has {prompt_tokens} tokens" + (f" and {resumed} were generated" if resumed else "")
-    if prompt_tokens + resumed + generates > limit:
+    done = max_tokens is not None and bool(submit.choices) and resumed >= max_tokens
+    if prompt_tokens + resumed + (generates and not done) > limit:
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
             f"{has}, which is longer than the model's context length of {limit} tokens"

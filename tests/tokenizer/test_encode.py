@@ -314,6 +314,7 @@ IDS = list(range(10, 20))
         (15, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, None),
         (14, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, ["10 tokens", "4 were generated"]),
         (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "params": SamplingParams(max_tokens=10)}, None),
+        (20, {"choices": [Choice(index=0, resumed=[1] * 10)], "params": SamplingParams(max_tokens=10)}, None),
         (0, {"params": SamplingParams(max_tokens=10**6)}, None),
     ],
 )
