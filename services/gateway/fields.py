@@ -54,6 +54,8 @@ _TOOLS: dict[str, Neutral] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "web_search_options": (),
+    "enable_search": (False,),
+    "search_parameters": ({"mode": "off"},),
 }
 
 _REASONING: dict[str, Neutral] = {
@@ -143,6 +145,29 @@ _SAMPLING: dict[str, Neutral] = {
     "max_output_tokens": (),
     "random_seed": (),
     "num_return_sequences": (1,),
+    "top_n_sigma": (-1, 0),
+    "nsigma": (0,),
+    "skew": (0,),
+    "smoothing_curve": (1,),
+    "dynamic_temperature": (False,),
+    "dynatemp_low": (),
+    "dynatemp_high": (),
+    "dynatemp_exponent": (1,),
+    "temperature_last": (False,),
+    "samplers": (),
+    "sampler_order": (),
+    "sampler_priority": (),
+    "min_keep": (0,),
+    "repeat_last_n": (-1, 64),
+    "penalize_nl": (False,),
+    "guidance_scale": (1,),
+    "negative_prompt": ("",),
+    "ban_eos_token": (False,),
+    "banned_tokens": ("", []),
+    "banned_strings": ("", []),
+    "custom_token_bans": ("",),
+    "t_max_predict_ms": (0, -1),
+    "n_indent": (0,),
 }
 
 _TEXT: dict[str, Neutral] = {
@@ -178,6 +203,8 @@ _PROMPT: dict[str, Neutral] = {
     "continue_final_message": (False,),
     "truncate_prompt_tokens": (),
     "truncate": (),
+    "prompt_truncate_len": (),
+    "context_length_exceeded_behavior": ("error",),
     "transforms": ([],),
     "truncation_side": ...,  # of a truncation that is refused
     "input_ids": (),
@@ -218,6 +245,7 @@ _MORE_IN_THE_ANSWER: dict[str, Neutral] = {
 
 _REQUEST: dict[str, Neutral] = {
     "rid": (),
+    "models": ([],),  # others to answer in place of the one that is asked for
     "session_params": ({},),
     "data_parallel_rank": (-1,),
     "routed_dp_rank": (-1,),

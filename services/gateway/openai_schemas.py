@@ -217,6 +217,13 @@ class ChatMessage(Fields):
     content: str | list[dict[str, Any]] | None = None
     """None if it was left out; so it is for the chat template."""
 
+    @model_validator(mode="after")
+    def _not_to_be_gone_on_with(self) -> "ChatMessage":
+        for name in ("prefix", "partial"):
+            if (self.model_extra or {}).get(name):
+                raise ValueError(f"{name} is not supported: send continue_final_message beside the messages")
+        return self
+
 
 class ChatRequest(OpenAIRequest):
     """POST /v1/chat/completions."""
