@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,8 +38,10 @@ def bus_settings(args: argparse.Namespace) -> ServiceSettings:
 def _from_state_file(path: str) -> dict[str, Any]:
     try:
         found = state.read(path)
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--state-file {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"--state-file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--state-file {path}: {error}") from None
     return {key: found[key] for key in ("nats_url", "namespace", "nats_token") if found.get(key)}
 
 
