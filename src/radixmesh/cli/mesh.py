@@ -53,10 +53,10 @@ def _from_state_file(path: str) -> dict[str, Any]:
     try:
         found = state.read(path)
     except OSError as error:
-        raise ConfigError(f"--state-file {path}: {error.strerror}") from error
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise ConfigError(f"--state-file {path}: is not JSON ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("nats_url"), str):
+        raise ConfigError(f"--state-file {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--state-file {path}: {error}") from None
+    if not isinstance(found.get("nats_url"), str):
         raise ConfigError(f"--state-file {path}: is not the state of a `radixmesh serve`")
     return {key: found[key] for key in ("nats_url", "namespace", "nats_token") if found.get(key)}
 

@@ -34,21 +34,24 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
         raise
 
 
-def read(path: str | Path) -> Any:
-    """What is in there; anybody may have written it. Raises OSError or ValueError."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read(path: str | Path) -> dict[str, Any]:
+    """Raises OSError, or ValueError for what is no JSON object."""
+    found = json.loads(Path(path).read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"holds no JSON object, but a {type(found).__name__}")
+    return found
 
 
 def running() -> list[Path]:
-    """State files of the supervisors that live on this machine, the latest first."""
-    alive: list[tuple[float, Path]] = []
+    """State files of the supervisors that live on this machine, by name."""
+    alive: list[Path] = []
     for path in (path for directory in _directories() for path in directory.glob(f"*/{FILE}")):
         try:
             os.kill(read(path)["pid"], 0)
-            alive.append((path.stat().st_mtime, path))
-        except (OSError, ValueError, OverflowError, LookupError, TypeError):
-            continue  # its supervisor is gone, or is putting the file away at this moment
-    return [path for _, path in sorted(alive, reverse=True)]
+            alive.append(path)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            continue  # its supervisor is gone, perhaps with the machine, or is putting the file away at this moment
+    return sorted(alive)
 
 
 def _directories() -> Iterator[Path]:
