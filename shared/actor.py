@@ -10,8 +10,6 @@ import logging
 import os
 import socket
 import time
-import zlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
@@ -33,26 +31,14 @@ from radixmesh.shared.errors import (
 )
 from radixmesh.shared.mailbox import Lane, Mailbox, lane_of
 from radixmesh.shared.messages import Message, Outdated, Presence, Refused, RequestFailed, State, WhoIsThere
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence import PresenceView, until_beat
 from radixmesh.shared.subjects import Subjects
+from radixmesh.shared.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-_CANCEL_AGAIN = 0.5
-"""Seconds after which a task that goes on in spite of its cancel is cancelled again."""
-
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, Envelope], Awaitable[None] | None]
-
-
-def until_beat(now: float, interval: float, host: str) -> float:
-    """Seconds from the Unix time `now` to the next heartbeat: more than 0, at most `interval`.
-
-    All services of one host beat at once, so that each of them is woken once for the beats of all; waking is what
-    costs. Other hosts have other phases, so that a large mesh does not speak all at the same moment.
-    """
-    phase = zlib.crc32(host.encode()) / 2**32 * interval
-    return interval - (now - phase) % interval
 
 
 class Actor:
@@ -77,10 +63,9 @@ class Actor:
         self._host = socket.gethostname()
         self._handlers: dict[type[Message], Handler] = {}
         self._mailbox = Mailbox(settings.mailbox_size)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
-        self._dropped = Counter[Lane]()
 
     # -- what services override --
 
@@ -120,10 +105,7 @@ class Actor:
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, essential: bool = False) -> asyncio.Task[Any]:
         """Runs `work` beside the mailbox. If `essential`, its failure ends the service."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._task_done(done, essential))
-        return task
+        return self._tasks.spawn(work, self.stop if essential else None)
 
     def stop(self, failure: BaseException | None = None) -> None:
         """Begins the orderly end; with a `failure`, the process exits with 1."""
@@ -215,7 +197,7 @@ class Actor:
         self.spawn(self._heartbeat(), essential=True)
         await self.bus.publish(self.subjects.who, WhoIsThere())
         setup = asyncio.ensure_future(self.setup())
-        self._tasks.add(setup)  # so that an early end cancels it; its error is raised below
+        self._tasks.cancel_too(setup)  # in an early end; its error is raised below
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait({setup, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if setup.done():
@@ -239,12 +221,7 @@ class Actor:
             await self.beat()
         except (RadixMeshError, OSError) as error:
             log.warning("while ending: %s", error)
-        pending = tasks = set(self._tasks)
-        while pending:  # a result that comes at the same moment as a cancel may hide it (`asyncio.wait_for`)
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.bus.close()
 
     async def _announce(self) -> Service:
@@ -314,14 +291,7 @@ class Actor:
 
     def _enqueue(self, envelope: Envelope) -> None:
         lane = lane_of(envelope)
-        if self._mailbox.put(envelope, lane):
-            return
-        self._dropped[lane] += 1
-        count = self._dropped[lane]
-        if count & (count - 1) == 0:  # a line at 1, 2, 4, 8, ... of them
-            level = logging.ERROR if lane is Lane.CONTROL else logging.WARNING
-            log.log(level, "the mailbox's lane of %s is full; %d messages dropped so far", lane.value, count)
-        if lane is Lane.REQUESTS:
+        if not self._mailbox.put(envelope, lane) and lane is Lane.REQUESTS:
             self.spawn(self._refuse(envelope))
 
     async def _refuse(self, envelope: Envelope) -> None:
@@ -363,15 +333,3 @@ class Actor:
             await self.fail_request(message, error)
         except BusError as bus_error:
             log.warning("could not tell of a failed request: %s", bus_error)
-
-    def _task_done(self, task: asyncio.Task[Any], essential: bool) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        if essential:
-            self.stop(error)
-        elif not isinstance(error, RadixMeshError):
-            log.error("a task failed", exc_info=error)
-        else:
-            log.warning("a task failed: %s", error)

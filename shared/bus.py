@@ -7,7 +7,6 @@ messages carry what receivers need to notice (sequence numbers, first indexes), 
 import asyncio
 import logging
 import re
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
+from radixmesh.shared.bus_credentials import credentials
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import BusError, PayloadTooLarge
+from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
 from radixmesh.shared.messages import Message, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -87,10 +87,12 @@ class Bus:
         """Connects, trying again for `timeout` seconds, so that services and server may start in any order.
 
         Raises:
+            ConfigError: a file with credentials will not do.
             BusError: no server answered in time, or it refused the credentials.
         """
+        shown = credentials(settings)
         bus = cls(_InOrder())
-        opening = asyncio.ensure_future(bus._open_at_last(settings, name))
+        opening = asyncio.ensure_future(bus._open_at_last(settings, name, shown))
         ends: set[asyncio.Future[Any]] = {opening, bus._refused}
         quiet = min(_PATIENCE, timeout)
         try:
@@ -109,18 +111,18 @@ class Bus:
         why = bus._refused.result() if bus._refused.done() else bus._last_error
         raise BusError(f"cannot connect to {without_credentials(settings.nats_url)}: {why or 'no answer'}")
 
-    async def _open_at_last(self, settings: ServiceSettings, name: str) -> None:
+    async def _open_at_last(self, settings: ServiceSettings, name: str, shown: dict[str, Any]) -> None:
         """A server that refuses us may close the connection before it has said why: then ask again."""
         while True:
             try:
-                await self._open(settings, name)
+                await self._open(settings, name, shown)
                 self._opened = True
                 return
             except (OSError, NatsError) as error:
                 self._last_error = error
                 await asyncio.sleep(0.1)
 
-    async def _open(self, settings: ServiceSettings, name: str) -> None:
+    async def _open(self, settings: ServiceSettings, name: str, shown: dict[str, Any]) -> None:
         async def on_error(error: Exception) -> None:
             # While the server is away the client tries ten times a second; one line for each outage is enough.
             if str(error) != str(self._last_error):
@@ -137,7 +139,7 @@ class Bus:
             log.warning("bus: connected again")
             self._last_error = None
             for callback in self.on_reconnect:
-                await callback()
+                await self._tell_reconnected(callback)
 
         await self._client.connect(
             servers=settings.nats_url.split(","),
@@ -152,12 +154,17 @@ class Bus:
             ping_interval=5,
             max_outstanding_pings=3,
             pending_size=PENDING_BYTES,
-            tls=_tls(settings),
-            user=settings.nats_user,
-            password=settings.nats_password.get_secret_value() if settings.nats_password else None,
-            token=settings.nats_token.get_secret_value() if settings.nats_token else None,
-            nkeys_seed=settings.nats_nkey_seed_file,
+            **shown,
         )
+
+    async def _tell_reconnected(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """What it raises would end the client's own task, or begin another reconnect, and leave the others untold."""
+        try:
+            await callback()
+        except RadixMeshError as error:  # the server may have gone away again
+            log.warning("bus: after the reconnect: %s", error)
+        except Exception:
+            log.exception("bus: a callback failed after the reconnect")
 
     @property
     def client(self) -> Client:
@@ -259,14 +266,3 @@ def _headers_size(headers: dict[str, str] | None) -> int:
 def without_credentials(urls: str) -> str:
     """`urls`, one or several with commas between, less the user names and passwords before an @."""
     return re.sub(r"[^/,]*@", "", urls)
-
-
-def _tls(settings: ServiceSettings) -> ssl.SSLContext | None:
-    if settings.nats_tls_ca is None:
-        return None
-    context = ssl.create_default_context(cafile=settings.nats_tls_ca)
-    if settings.nats_tls_cert is not None:
-        context.load_cert_chain(settings.nats_tls_cert, settings.nats_tls_key)
-    return context
-
-

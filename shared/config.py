@@ -63,6 +63,7 @@ class ServiceSettings(BaseSettings):
         frozen=True,
         extra="ignore",
         env_ignore_empty=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 

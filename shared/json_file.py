@@ -22,3 +22,15 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ModelLoadError(f"{file}: must hold a JSON object, not {type(raw).__name__}")
     return raw
+
+
+def optional_object(file: Path) -> dict[str, Any]:
+    """`read_object`, or an empty one if there is no such file."""
+    return read_object(file) if file.is_file() else {}
+
+
+def whole(value: object) -> int | None:
+    """The integer that a value is, if it is one; files written by numpy or JavaScript tools may say 4096.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -13,11 +13,14 @@ and cache events by `seq`, tokens and text by `first_index`, a claim by its time
 """
 
 import asyncio
-from collections import deque
+import logging
+from collections import Counter, deque
 from enum import Enum
 
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.messages import Admit, Submit, tag_of
+
+log = logging.getLogger(__name__)
 
 CONTROL_BYTES = 64 << 20
 """Control traffic kept while the service is busy."""
@@ -54,6 +57,8 @@ class Mailbox:
         self._control_bytes = control_bytes
         self._lanes: dict[Lane, deque[Envelope]] = {lane: deque() for lane in Lane}
         self._bytes = 0
+        """Of what waits in the control lane."""
+        self._dropped = Counter[Lane]()
         self._arrived = asyncio.Event()
 
     def waiting(self, lane: Lane) -> int:
@@ -61,18 +66,24 @@ class Mailbox:
         return len(self._lanes[lane])
 
     def put(self, envelope: Envelope, lane: Lane) -> bool:
-        """Lets a message into a lane; False if that is full."""
-        if lane is Lane.REQUESTS:
-            if len(self._lanes[lane]) >= self._max_requests:
-                return False
-        else:
-            size = _size(envelope)
-            if self._bytes and self._bytes + size > self._control_bytes:
-                return False
-            self._bytes += size
+        """Lets a message into a lane; False, with a line in the log now and then, if that is full."""
+        if self._is_full(lane, envelope):
+            self._dropped[lane] += 1
+            count = self._dropped[lane]
+            if count & (count - 1) == 0:  # a line at 1, 2, 4, 8, ... of them
+                level = logging.ERROR if lane is Lane.CONTROL else logging.WARNING
+                log.log(level, "the mailbox's lane of %s is full; %d messages dropped so far", lane.value, count)
+            return False
+        if lane is Lane.CONTROL:
+            self._bytes += _size(envelope)
         self._lanes[lane].append(envelope)
         self._arrived.set()
         return True
+
+    def _is_full(self, lane: Lane, envelope: Envelope) -> bool:
+        if lane is Lane.REQUESTS:
+            return len(self._lanes[lane]) >= self._max_requests
+        return self._bytes > 0 and self._bytes + _size(envelope) > self._control_bytes
 
     async def get(self) -> tuple[Envelope, Lane]:
         """Waits for a message: the oldest of the control lane, or, if there is none, of the requests'."""

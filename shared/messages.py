@@ -176,6 +176,10 @@ class Finish(IntEnum):
     CANCELLED = 3
 
 
+MIN_REPETITION_PENALTY = 1e-6
+"""Logits are divided by the penalty, as 32-bit floats: by much less than this they would not stay finite."""
+
+
 class SamplingParams(Part):
     """How tokens are chosen and when a choice ends. Bounds are checked by the gateway."""
 

@@ -8,6 +8,7 @@ fills within one round trip, whatever the order in which services start.
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 from radixmesh.shared.messages import Outdated, Presence, State
@@ -17,6 +18,16 @@ log = logging.getLogger(__name__)
 MISSED_BEATS = 4
 """Heartbeats a service may miss before the others take it for dead. On a machine whose cores are all busy a beat
 can come a second late; a dead process is usually announced by its supervisor long before."""
+
+
+def until_beat(now: float, interval: float, host: str) -> float:
+    """Seconds from the Unix time `now` to the next heartbeat: more than 0, at most `interval`.
+
+    All services of one host beat at once, so that each of them is woken once for the beats of all; waking is what
+    costs. Other hosts have other phases, so that a large mesh does not speak all at the same moment.
+    """
+    phase = zlib.crc32(host.encode()) / 2**32 * interval
+    return interval - (now - phase) % interval
 
 
 class PresenceView:

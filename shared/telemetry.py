@@ -119,15 +119,12 @@ def start_span(
     parent: Context | None = None,
     *,
     kind: SpanKind = SpanKind.INTERNAL,
-    start_time_ns: int | None = None,
     attributes: Mapping[str, str | int | float | bool | list[str]] | None = None,
 ) -> Span:
     """Starts a span that the caller must end. With tracing off, gives the invalid span at no cost."""
     if not enabled:
         return INVALID_SPAN
-    return trace.get_tracer("radixmesh").start_span(
-        name, parent or Context(), kind=kind, attributes=attributes, start_time=start_time_ns
-    )
+    return trace.get_tracer("radixmesh").start_span(name, parent or Context(), kind=kind, attributes=attributes)
 
 
 def context_of(span: Span) -> Context:

@@ -57,6 +57,12 @@ def make_checkpoint(path: Path, family: str, *, seed: int = 0, shard_size: str =
     return model
 
 
+def change_config(path: Path, **fields: Any) -> None:
+    """Lays `fields` over the config.json of the checkpoint `path`."""
+    file = path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
 def settle(model: Any, logits: float = 3.0) -> None:
     """Makes `model` behave more like a trained one: layers keep the size of what they get, logits spread by `logits`.
 

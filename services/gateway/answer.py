@@ -115,8 +115,8 @@ class Answer:
                 return ""
             end = '"finish_reason": null'
         else:
-            reason = json.dumps(delta.stop_reason)
-            end = f'"finish_reason": "{FINISH_REASONS[delta.finish]}", "stop_reason": {reason}'
+            why = f'"stop_reason": {json.dumps(delta.stop_reason)}, "matched_stop": {json.dumps(delta.matched_stop)}'
+            end = f'"finish_reason": "{FINISH_REASONS[delta.finish]}", {why}'
         reasoning = encode_basestring(delta.reasoning) if delta.reasoning else ""
         body = self._job.style.chunk_body(encode_basestring(text), reasoning, first)
         tail = self._tail
@@ -154,4 +154,5 @@ class Answer:
             "logprobs": None,
             "finish_reason": FINISH_REASONS[delta.finish],
             "stop_reason": delta.stop_reason,
+            "matched_stop": delta.matched_stop,
         }

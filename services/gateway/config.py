@@ -1,8 +1,16 @@
 """Settings of the gateway."""
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from radixmesh.services.gateway.cors import origins
 from radixmesh.shared.config import ApiKey, ServiceSettings
+
+
+def _origins(value: str) -> str:
+    origins(value)
+    return value
 
 
 class GatewaySettings(ServiceSettings):
@@ -16,7 +24,7 @@ class GatewaySettings(ServiceSettings):
     strict_model_names: bool = Field(
         False, description="Refuse unknown model names; else, where one model is served, it goes by any name."
     )
-    cors_origins: str = Field(
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
         "*", description="Origins of web pages that may call, separated by commas: '*' is all, empty none."
     )
     request_timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a request may take in all.")

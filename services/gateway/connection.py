@@ -24,7 +24,7 @@ _LOOK = 0.1
 _IDLE_LOOKS = 3
 """Looks without a request in work until the connection counts as done: pipelined requests follow each other closely."""
 
-PROBE_AFTER = 5.0
+PROBE_AFTER = 2.5
 """Seconds from the end of input to the first probe; from one probe to the next it takes twice as long as before."""
 
 
@@ -67,8 +67,9 @@ class Connection(asyncio.Protocol):
         self._handler.data_received(data)
 
     def eof_received(self) -> bool:
-        """True: the transport stays open for writing."""
-        self._look_later()
+        """True: the transport stays open for writing. Told anew by uvloop whenever aiohttp goes on reading."""
+        if self._timer is None:
+            self._look_later()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,10 +89,13 @@ class Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
 
     def _look(self) -> None:
+        if self._transport.is_closing():
+            return
         if self._gone() or (self._request is not None and not self._request.content.is_eof()):
             self._transport.abort()
             return
-        self._idle_looks = 0 if self._request is not None else self._idle_looks + 1
+        busy = self._request is not None or self._transport.get_write_buffer_size() > 0
+        self._idle_looks = 0 if busy else self._idle_looks + 1
         if self._idle_looks == _IDLE_LOOKS:
             self._transport.close()
             return

@@ -16,14 +16,12 @@ from radixmesh.services.gateway.ports import Limits, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import Cancel, RequestFailed, Submit, Work
+from radixmesh.shared.messages import Cancel, RequestFailed, Submit
 from radixmesh.shared.telemetry import Attr
 
 log = logging.getLogger(__name__)
 
 EVERY_ATTEMPT = 2**31 - 1
-DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
-"""Sampling fields for which a model may have defaults of its own."""
 
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
@@ -134,12 +132,11 @@ class Desk:
         timeout: float,
     ) -> LiveRequest:
         now = self.now()
-        model = self.mesh.named(prompt.model)
         submit = Submit(
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
-            model=model,
-            work=self._with_defaults(prompt, model),
+            model=self.mesh.named(prompt.model),
+            work=prompt.work,
             text=prompt.text,
             token_ids=prompt.token_ids,
             messages=prompt.messages,
@@ -152,7 +149,7 @@ class Desk:
         span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
         if span.is_recording():
             span.set_attributes(_attributes(prompt, submit))
-        live = LiveRequest(submit, now + timeout, wake, streaming=streaming, span=span)
+        live = LiveRequest(submit, now + timeout, wake, chosen=prompt.chosen, streaming=streaming, span=span)
         try:
             self.send(self.table.open(live, now))
         except RequestError as error:
@@ -160,12 +157,6 @@ class Desk:
             span.end()
             raise
         return live
-
-    def _with_defaults(self, prompt: Prompt, model: str) -> Work:
-        work = prompt.work
-        defaults = self.mesh.sampling_defaults(model).items()
-        unset = {name: value for name, value in defaults if name in DEFAULTED and name not in prompt.chosen}
-        return work.model_copy(update={"params": work.params.model_copy(update=unset)}) if unset else work
 
     def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
         if not telemetry.enabled or isinstance(message, Cancel):
@@ -205,8 +196,6 @@ def _attributes(prompt: Prompt, submit: Submit) -> dict[str, str | int | float]:
         Attr.OPERATION: prompt.operation,
         Attr.SYSTEM: "radixmesh",
         Attr.MODEL: submit.model,
-        Attr.TEMPERATURE: params.temperature,
-        Attr.TOP_P: params.top_p,
         Attr.SEED: str(params.seed),  # unsigned 64 bit, which attributes cannot hold
         Attr.CHOICE_COUNT: params.n,
         Attr.REQUEST_ID: submit.request_id,

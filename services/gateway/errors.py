@@ -61,6 +61,12 @@ def invalid(message: str, param: str | None = None) -> RequestError:
     return RequestError(ErrorCode.INVALID_REQUEST, message, param=param)
 
 
+def unknown_model(name: str) -> RequestError:
+    """A model that nobody in the mesh serves; empty where the only one is meant, and there is none."""
+    text = f"the mesh serves no model named {name[:200]!r}" if name else "the mesh serves no model yet"
+    return RequestError(ErrorCode.MODEL_NOT_FOUND, text, param="model")
+
+
 def from_validation(error: ValidationError) -> RequestError:
     """The first thing that pydantic found wrong, with its dotted path as `param`."""
     found = error.errors(include_url=False, include_context=False)

@@ -14,7 +14,10 @@ from pydantic import BaseModel
 
 from radixmesh.services.gateway.errors import invalid
 
-_GRAMMAR: dict[str, tuple[Any, ...] | EllipsisType] = {
+Neutral = tuple[Any, ...] | EllipsisType
+"""Values that leave the answer as it is; `...` stands for any."""
+
+_GRAMMAR: dict[str, Neutral] = {
     "response_format": ({"type": "text"},),
     "structured_outputs": ({},),
     "structural_tag": ("",),
@@ -26,11 +29,12 @@ _GRAMMAR: dict[str, tuple[Any, ...] | EllipsisType] = {
     "guided_regex": ("",),
     "guided_choice": ([],),
     "guided_grammar": ("",),
+    "format": ("",),
     "guided_decoding_backend": ...,  # says how, not what
     "guided_whitespace_pattern": ...,
 }
 
-_LOGPROBS: dict[str, tuple[Any, ...] | EllipsisType] = {
+_LOGPROBS: dict[str, Neutral] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
     "prompt_logprobs": (False,),
@@ -43,18 +47,21 @@ _LOGPROBS: dict[str, tuple[Any, ...] | EllipsisType] = {
     "top_n_tokens": (0,),
 }
 
-_TOOLS: dict[str, tuple[Any, ...] | EllipsisType] = {
+_TOOLS: dict[str, Neutral] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": ...,  # about calls, of which there are none without tools
     "functions": ([],),
     "function_call": ("none", "auto"),
     "web_search_options": (),
+    "enable_search": (False,),
+    "search_parameters": ({"mode": "off"},),
 }
 
-_REASONING: dict[str, tuple[Any, ...] | EllipsisType] = {
+_REASONING: dict[str, Neutral] = {
     "reasoning": (),
     "reasoning_effort": (),
+    "think": (),
     "thinking": (),
     "enable_thinking": (),
     "thinking_budget": (-1,),
@@ -69,7 +76,7 @@ _REASONING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "stream_reasoning": ...,  # when it is sent, not what
 }
 
-_SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
+_SAMPLING: dict[str, Neutral] = {
     "best_of": (1,),  # or n
     "use_beam_search": (False,),
     "beam_width": (1,),
@@ -81,12 +88,15 @@ _SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "do_sample": (True,),
     "typical_p": (1,),
     "typical": (1,),
+    "typ_p": (1,),
     "top_a": (0,),
     "tfs": (1,),
     "tfs_z": (1,),
     "eta_cutoff": (0,),
     "epsilon_cutoff": (0,),
     "top_p_min": (0,),
+    "top_n_sigma": (-1, 0),
+    "nsigma": (0,),
     "xtc_probability": (0,),
     "xtc_threshold": (0.1,),
     "dry_multiplier": (0,),
@@ -100,15 +110,31 @@ _SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "mirostat_tau": (5,),
     "mirostat_eta": (0.1,),
     "dynatemp_range": (0,),
+    "dynatemp_min": (0,),
+    "dynatemp_max": (0,),
+    "dynatemp_exponent": ...,  # of a range that is refused
     "smoothing_factor": (0,),
+    "smoothing_curve": ...,  # of a factor that is refused
+    "temperature_last": (False,),
+    "samplers": (),
+    "sampler_order": (),
+    "sampler_priority": (),
     "penalty_alpha": (0,),
+    "guidance_scale": (1,),
+    "negative_prompt": ("",),
     "repeat_penalty": (1,),
+    "repeat_last_n": (-1, 64),  # the latter is a default that clients send along
+    "penalize_nl": (False,),
     "encoder_repetition_penalty": (1,),
     "no_repeat_ngram_size": (0,),
     "repetition_ngram_size": (0,),
     "repetition_detection": (),
     "watermark": (False,),
     "bad_words": ([],),
+    "banned_strings": ([], ""),
+    "banned_tokens": ([], ""),
+    "custom_token_bans": ([], ""),
+    "ban_eos_token": (False,),
     "allowed_token_ids": (),
     "logits_processors": ([],),
     "custom_logit_processor": ("",),
@@ -119,11 +145,20 @@ _SAMPLING: dict[str, tuple[Any, ...] | EllipsisType] = {
     "max_output_tokens": (),
     "random_seed": (),
     "num_return_sequences": (1,),
+    "skew": (0,),
+    "dynamic_temperature": (False,),
+    "dynatemp_low": (),
+    "dynatemp_high": (),
+    "min_keep": (0,),
+    "n_indent": (0,),
 }
 
-_TEXT: dict[str, tuple[Any, ...] | EllipsisType] = {
+_TEXT: dict[str, Neutral] = {
     "stop_regex": ("", []),
     "stop_sequences": ([],),
+    "stop_strings": ([],),
+    "stop_words": ([],),
+    "t_max_predict_ms": (-1, 0),
     "no_stop_trim": (False,),
     "include_stop_str_in_output": (False,),
     "detokenize": (True,),
@@ -134,7 +169,7 @@ _TEXT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "return_full_text": (False,),
 }
 
-_PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
+_PROMPT: dict[str, Neutral] = {
     "prompt": (),
     "suffix": ("",),
     "echo": (False,),
@@ -151,6 +186,9 @@ _PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "continue_final_message": (False,),
     "truncate_prompt_tokens": (),
     "truncate": (),
+    "prompt_truncate_len": (),
+    "context_length_exceeded_behavior": ("error",),
+    "transforms": ([],),
     "truncation_side": ...,  # of a truncation that is refused
     "input_ids": (),
     "input_embeds": (),
@@ -162,6 +200,8 @@ _PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "mm_processor_kwargs": ...,
     "max_dynamic_patch": ...,
     "min_dynamic_patch": ...,
+    "image_max_dynamic_patch": ...,
+    "video_max_dynamic_patch": ...,
     "use_audio_in_video": ...,
     "lora": ("",),
     "lora_path": ("", []),
@@ -172,7 +212,7 @@ _PROMPT: dict[str, tuple[Any, ...] | EllipsisType] = {
     "options": ({},),
 }
 
-_MORE_IN_THE_ANSWER: dict[str, tuple[Any, ...] | EllipsisType] = {
+_MORE_IN_THE_ANSWER: dict[str, Neutral] = {
     "return_hidden_states": (False,),
     "return_routed_experts": (False,),
     "return_token_ids": (False,),
@@ -180,12 +220,15 @@ _MORE_IN_THE_ANSWER: dict[str, tuple[Any, ...] | EllipsisType] = {
     "return_prompt_token_ids": (False,),
     "return_cached_tokens_details": (False,),
     "return_meta_info": (False,),
+    "return_context_logits": (False,),
+    "return_generation_logits": (False,),
     "details": (False,),
     "decoder_input_details": (False,),
 }
 
-_REQUEST: dict[str, tuple[Any, ...] | EllipsisType] = {
+_REQUEST: dict[str, Neutral] = {
     "rid": (),
+    "models": ([],),  # others to answer in place of the one that is asked for
     "session_params": ({},),
     "data_parallel_rank": (-1,),
     "routed_dp_rank": (-1,),
@@ -209,10 +252,10 @@ _REQUEST: dict[str, tuple[Any, ...] | EllipsisType] = {
     "keep_alive": ...,
 }
 
-FIELDS: dict[str, tuple[Any, ...] | EllipsisType] = {
+FIELDS: dict[str, Neutral] = {
     **_GRAMMAR, **_LOGPROBS, **_TOOLS, **_REASONING, **_SAMPLING, **_TEXT, **_PROMPT, **_MORE_IN_THE_ANSWER, **_REQUEST,
 }  # fmt: skip
-"""By name: values that change nothing, or `...` for any. null is left out, always. Schemas come first."""
+"""By name. null is left out, always. Schemas come first."""
 
 _ADVICE = {
     "chat_template": "not taken from clients: the model's own template is used",
@@ -223,6 +266,9 @@ _ADVICE = {
     "max_output_tokens": "send max_tokens",
     "random_seed": "send seed",
     "stop_sequences": "send stop",
+    "stop_strings": "send stop",
+    "stop_words": "send stop",
+    "think": "send chat_template_kwargs",
     "system": "send a message of that role",
     "repeat_penalty": "send repetition_penalty",
     "do_sample": "send temperature = 0",

@@ -6,21 +6,21 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from radixmesh import __version__
 from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.caches import Replicas, when_idle
 from radixmesh.services.gateway.chat import chat_job
 from radixmesh.services.gateway.completions import completion_job
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.cors import Cors
+from radixmesh.services.gateway.cors import Cors, origins
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after
+from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after, unknown_model
 from radixmesh.services.gateway.intake import parse_object
 from radixmesh.services.gateway.keys import key_matches
 from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
@@ -38,6 +38,9 @@ _BIG_BODY = 1 << 17
 
 _MAX_REQUEST_ID = 256
 """Characters of a client's own X-Request-Id, which it gets back."""
+
+_CLIENT_GONE = 499
+"""The status that is counted for a client which does not wait for its answer."""
 
 _FLUSH_WAIT = "1"
 """Seconds that a flush waits for running requests: what has just ended may hold its pages still."""
@@ -64,7 +67,7 @@ class HttpFace:
         self._metrics = metrics
         self._not_ready = not_ready
         self._key = settings.api_key.get_secret_value().encode() if settings.api_key else b""
-        self._cors = Cors(settings.cors_origins)
+        self._cors = Cors(origins(settings.cors_origins))
         self._max_body = settings.max_body_bytes
         self.app = web.Application(client_max_size=self._max_body, middlewares=[self._around])
         self.app.on_response_prepare.append(self._mark)
@@ -101,30 +104,26 @@ class HttpFace:
             return await self._answered(request, handler)
 
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        response: web.StreamResponse | None
-        status = 499  # what is counted for a client that has gone
+        response: web.StreamResponse | None = None
         try:
             response = self._cors.preflight(request)
             if response is None:
                 self._check_key(request)
                 response = await handler(request)
-            status = response.status
         except RequestError as error:
             response = _error_response(error)
-            status = response.status
-            log.info("%s %s: %d %s", request.method, request.path, status, error.code.value)
+            log.info("%s %s: %d %s", request.method, request.path, response.status, error.code.value)
         except web.HTTPException as error:
             response = self._protocol_error(request, error)
-            status = response.status
         except ConnectionError:
-            response = web.Response(status=status)  # nobody will read it
+            response = web.Response(status=_CLIENT_GONE)  # nobody will read it
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = _error_response(RequestError(ErrorCode.INTERNAL, "the gateway failed on this request"))
-            status = response.status
         finally:
             resource = request.match_info.route.resource
             endpoint = resource.canonical if resource is not None else "other"
+            status = _CLIENT_GONE if response is None else response.status
             self._metrics.requests.labels(endpoint, str(status)).inc()
         return response
 
@@ -190,9 +189,7 @@ class HttpFace:
     async def _model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
         if name not in self._desk.mesh.models():
-            raise RequestError(
-                ErrorCode.MODEL_NOT_FOUND, f"the mesh serves no model named {name[:200]!r}", param="model"
-            )
+            raise unknown_model(name)
         return web.json_response(self._describe(name))
 
     def _describe(self, name: str) -> dict[str, Any]:
@@ -228,7 +225,7 @@ class HttpFace:
         return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _version(self, _request: web.Request) -> web.Response:
-        return web.json_response({"version": version("radixmesh")})
+        return web.json_response({"version": __version__})
 
     async def _flush_cache(self, request: web.Request) -> web.Response:
         """400 if requests still hold pages when `timeout` is over."""

@@ -37,6 +37,13 @@ class Delta(NamedTuple):
     reasoning: str = ""
     """Thoughts, which come before `text`."""
 
+    @property
+    def matched_stop(self) -> str | int | None:
+        """What ended a text that stopped: `stop_reason`, or where that is none the model's own end token."""
+        if self.finish is not Finish.STOP or self.stop_reason is not None or not self.tokens:
+            return self.stop_reason
+        return self.tokens[-1]
+
 
 @dataclass(slots=True)
 class ChoiceState:
@@ -65,6 +72,7 @@ class LiveRequest:
         submit: attempt 0; `resubmit` sets its `time_left`.
         deadline: on the table's clock.
         wake: called when there is something to take, or the end has come.
+        chosen: sampling fields that the client has set; the model's own defaults stand for the others.
         streaming: whether to wake the client for every piece, or only at the end.
         span: the request's trace span.
     """
@@ -75,12 +83,14 @@ class LiveRequest:
         deadline: float,
         wake: Callable[[], None],
         *,
+        chosen: frozenset[str] = frozenset(),
         streaming: bool = True,
         span: Span = INVALID_SPAN,
     ) -> None:
         self.submit = submit
         self.deadline = deadline
         self.wake = wake
+        self.chosen = chosen
         self.streaming = streaming
         self.span = span
         self.choices = [ChoiceState(index) for index in range(submit.work.params.n)]

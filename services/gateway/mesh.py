@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from radixmesh.services.gateway.ports import Load
 from radixmesh.shared.messages import Presence, State
 from radixmesh.shared.presence import PresenceView
 
@@ -65,13 +66,14 @@ class MeshView:
     def alive(self, instance: str, epoch: int) -> bool:
         return self._members.alive(instance, epoch)
 
-    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
-        """How many choices the replica runs, and keeps waiting, as told within the last `quiet` seconds."""
+    def load(self, replica_id: str, quiet: float) -> Load | None:
+        """What the replica told of itself within the last `quiet` seconds."""
         member = self._members.get(replica_id)
         if member is None or quiet < 3 * member.interval:
             return None
-        running, waiting = member.attributes.get("running"), member.attributes.get("waiting")
-        return (running, waiting) if isinstance(running, int) and isinstance(waiting, int) else None
+        told = [member.attributes.get(name) for name in ("running", "waiting", "waiting_begun")]
+        counts = [value for value in told if isinstance(value, int)]
+        return Load(*counts) if len(counts) == len(told) else None
 
     def attribute(self, model: str, name: str) -> int:
         """The largest value that a tokenizer or scheduler of `model` tells for `name`; 0 if none does."""

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from radixmesh.services.gateway.errors import invalid
-from radixmesh.shared.messages import SamplingParams
+from radixmesh.shared.messages import MIN_REPETITION_PENALTY, SamplingParams
+from radixmesh.shared.names import MODEL_NAME_CHARS
 
 MAX_CHOICES = 128
 MAX_PROMPTS = 128
@@ -14,8 +15,6 @@ MAX_SEQUENCES = 1024
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
-MIN_REPETITION_PENALTY = 1e-6
-"""Scores are divided by it, as 32-bit floats: by much less than this they would not stay finite."""
 _INT32 = 2**31
 _INT64 = 2**63
 
@@ -143,7 +142,7 @@ class StreamOptions(Fields):
 class OpenAIRequest(Sampling):
     """What completions and chat completions have in common."""
 
-    model: str = Field("", max_length=256)
+    model: str = Field("", max_length=MODEL_NAME_CHARS)
     """Empty means the one that is served."""
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -217,6 +216,13 @@ class ChatMessage(Fields):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     """None if it was left out; so it is for the chat template."""
+
+    @model_validator(mode="after")
+    def _not_to_be_gone_on_with(self) -> "ChatMessage":
+        for name in ("prefix", "partial"):
+            if (self.model_extra or {}).get(name):
+                raise ValueError(f"{name} is not supported: send continue_final_message beside the messages")
+        return self
 
 
 class ChatRequest(OpenAIRequest):

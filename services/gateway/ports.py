@@ -1,10 +1,19 @@
 """What the request table needs of its surroundings, and its limits."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from radixmesh.services.gateway.live import LiveRequest
 from radixmesh.shared.messages import Routed
+
+
+class Load(NamedTuple):
+    """Choices at a replica."""
+
+    running: int
+    waiting: int
+    begun: int
+    """Those of `waiting` that have had tokens, in this attempt or one before."""
 
 
 class Mesh(Protocol):
@@ -16,6 +25,10 @@ class Mesh(Protocol):
 
     def named(self, model: str) -> str:
         """The model that a client means by a name, or by none (empty); `model` itself where nobody knows."""
+        ...
+
+    def sampling_defaults(self, model: str) -> dict[str, float | int]:
+        """Sampling fields that the model comes with; empty while nobody who is ready has told."""
         ...
 
     def missing(self, model: str) -> str:
@@ -30,8 +43,8 @@ class Mesh(Protocol):
         """True if `instance` is there, in that very epoch."""
         ...
 
-    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
-        """How many choices the replica runs, and keeps waiting, as told within the last `quiet` seconds."""
+    def load(self, replica_id: str, quiet: float) -> Load | None:
+        """What the replica told of itself within the last `quiet` seconds."""
         ...
 
 

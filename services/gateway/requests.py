@@ -13,12 +13,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from radixmesh.services.gateway.errors import invalid, unknown_model
 from radixmesh.services.gateway.live import LiveRequest, Phase, Row, rows_of
-from radixmesh.services.gateway.ports import Limits, Mesh, Observer
+from radixmesh.services.gateway.ports import Limits, Load, Mesh, Observer
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Finish, RequestFailed, Routed, Submit, TextBatch
 
 Outgoing = list[Submit | Cancel]
+
+DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+"""Sampling fields for which a model may have defaults of its own."""
 
 _SOON, _LATER = 0.1, 2.0
 """Seconds between two looks at the requests: while one of them is still on its way to a replica, and otherwise."""
@@ -209,13 +213,14 @@ class RequestTable:
         if quiet < _SETTLE or live.routed is None:
             return ""
         load = self._mesh.load(live.routed.replica_id, quiet)
-        if load == (0, 0):
+        if load is not None and not load.running and not load.waiting:
             return "forgotten"
         gone = [name for name, epoch in _dependencies(live.routed) if not self._mesh.alive(name, epoch)]
         if gone and quiet >= self._limits.route_timeout:
             return "lost"
-        queued = not live.output_tokens and (load is None or load[1] > 0)
-        return "stalled" if not queued and quiet >= self._limits.stall_timeout else ""
+        if quiet < self._limits.stall_timeout or _may_be_queued(live, load):
+            return ""
+        return "stalled"
 
     # -- one request --
 
@@ -227,19 +232,28 @@ class RequestTable:
             live.submit = live.submit.model_copy(update={"model": model})  # it came before any model was known
         if self._mesh.missing(live.submit.model):
             return self._end(live, self._not_served(live), now) if now >= live.give_up else []
+        if live.attempt == 0:
+            self._settle_sampling(live)
         live.phase, live.routed = Phase.ROUTING, None
         live.due = now + self._limits.route_timeout
         live.tries += 1
         return [live.resubmit(now)]
 
+    def _settle_sampling(self, live: LiveRequest) -> None:
+        """Fills in the model's defaults, which are known by the time of the first attempt, and stay for all others."""
+        defaults = self._mesh.sampling_defaults(live.submit.model).items()
+        unset = {name: value for name, value in defaults if name in DEFAULTED and name not in live.chosen}
+        if unset:
+            work = live.submit.work
+            work = work.model_copy(update={"params": work.params.model_copy(update=unset)})
+            live.submit = live.submit.model_copy(update={"work": work})
+
     def _not_served(self, live: LiveRequest) -> RequestError:
         model = live.submit.model
         if self._mesh.unknown(model):
             if not model:
-                return RequestError(ErrorCode.INVALID_REQUEST, "model: required, as there are several", param="model")
-            return RequestError(
-                ErrorCode.MODEL_NOT_FOUND, f"the mesh serves no model named {model[:200]!r}", param="model"
-            )
+                return invalid("model: required, as there are several", "model")
+            return unknown_model(model)
         why = self._mesh.missing(model)
         text = (f"{model!r} is not ready" if model else "no model is ready") + (f": {why}" if why else "")
         return RequestError(ErrorCode.NOT_READY, text, retry_after=5.0)
@@ -284,15 +298,7 @@ class RequestTable:
         live.due = now + (delay if live.tries <= 1 else min(5.0, 0.125 * 2**live.tries))
         live.give_up = live.deadline
         self._observer.redispatched(live, reason)
-        return out + self._finish_full(live, now) + (self._try(live, now) if not live.ended else [])
-
-    def _finish_full(self, live: LiveRequest, now: float) -> Outgoing:
-        """Ends choices that have all their tokens and lost only the word of their end."""
-        limit = live.submit.work.params.max_tokens
-        for choice in live.choices:
-            if limit is not None and choice.finish is Finish.RUNNING and len(choice.tokens) >= limit:
-                live.add(choice, [], "", Finish.LENGTH, None)
-        return [] if live.unfinished else self._end(live, None, now)
+        return out + self._try(live, now)
 
     def _try_later(self, live: LiveRequest, error: RequestError, now: float) -> Outgoing:
         """A refusal that time may cure: tries again at no charge, until the request's waiting time is over."""
@@ -318,6 +324,14 @@ class RequestTable:
         live.end(error)
         self._observer.ended(live, now)
         return out
+
+
+def _may_be_queued(live: LiveRequest, load: Load | None) -> bool:
+    """Whether a choice may be among those that wait: for its first slot, or, with tokens, for another one."""
+    if load is None:
+        return not live.output_tokens
+    having = {bool(choice.tokens) for choice in live.choices if choice.finish is Finish.RUNNING}
+    return (True in having and load.begun > 0) or (False in having and load.waiting > load.begun)
 
 
 def _dependencies(routed: Routed) -> tuple[tuple[str, int], tuple[str, int]]:

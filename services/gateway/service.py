@@ -50,7 +50,7 @@ class Gateway(Actor):
     # -- life --
 
     async def setup(self) -> None:
-        """Raises RadixMeshError if an address is taken."""
+        """Raises RadixMeshError if an address cannot be had."""
         table, send, now = self.desk.table, self.desk.send, self.desk.now
         self.on(Routed, lambda message, _: send(table.routed(message, now())))
         self.on(TextBatch, lambda message, _: send(table.text(message, now())))
@@ -111,7 +111,7 @@ class Gateway(Actor):
             self._listener = await asyncio.get_running_loop().create_server(
                 lambda: Connection(server()), settings.http_host, settings.http_port, backlog=_BACKLOG
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a part of the name is empty or over 63 characters
             raise RadixMeshError(f"cannot listen on {settings.http_host}:{settings.http_port}: {error}") from error
         host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
         self.http_url = f"http://{host}:{self._listener.sockets[0].getsockname()[1]}"

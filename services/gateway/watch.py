@@ -30,6 +30,9 @@ class Watch(Observer):
                     Attr.ROUTE_REASON: routed.reason,
                     Attr.ATTEMPT: routed.attempt,
                     Attr.INPUT_TOKENS: live.prompt_tokens,
+                    Attr.MODEL: live.submit.model,
+                    Attr.TEMPERATURE: live.submit.work.params.temperature,
+                    Attr.TOP_P: live.submit.work.params.top_p,
                 }
             )
 

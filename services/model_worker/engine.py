@@ -21,6 +21,7 @@ import torch
 
 from radixmesh.services.model_worker.drafts import DraftSource, NoDrafts
 from radixmesh.services.model_worker.ends import finish_of
+from radixmesh.services.model_worker.errors import is_out_of_memory
 from radixmesh.services.model_worker.outputs import Row, StepResult
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.services.model_worker.sampler import Logprobs, SampleOutput
@@ -98,8 +99,8 @@ class Engine:
         except ValueError as error:
             return admission.slot, str(error)
         except (MemoryError, RuntimeError) as error:  # the latter is torch's, of a CPU or a device without memory
-            if self.runner.model.group.size > 1:
-                raise  # the other ranks may have had room
+            if self._is_over():
+                raise
             log.error("a sequence of %d tokens could not be admitted", len(admission.prompt_ids), exc_info=error)
             return admission.slot, f"the sequence could not be admitted: {_reason(error)}"
         return None
@@ -135,14 +136,18 @@ class Engine:
                 stretch.drafts = drafts[: stretch.room]
 
     def _fail(self, flight: InFlight, slots: list[Slot], error: Exception) -> None:
-        """Ends a step's sequences, and not the worker, unless it has lost its other ranks."""
-        if self.runner.model.group.size > 1:
-            raise error  # the ranks may now be out of step with each other
+        """Ends a step's sequences, and not the worker, unless nothing will work after this."""
+        if self._is_over():
+            raise error
         log.error("a forward pass over %d sequences failed", len(slots), exc_info=error)
         for slot in slots:
             slot.ended = True
         flight.failures += [(slot.index, f"the forward pass failed: {_reason(error)}") for slot in slots]
         flight.sampling = []
+
+    def _is_over(self) -> bool:
+        """After an error: whether other ranks may be out of step with this one now, or the device works no more."""
+        return self.runner.model.group.size > 1 or not self.runner.device_works()
 
     def _stretches(self, plan: StepPlan, *, first: bool) -> list[Stretch]:
         """The plan's spans where their sequences are, but for those that have ended, are bound to, or are undecided."""
@@ -246,10 +251,8 @@ class _Chosen(NamedTuple):
 
 
 def _reason(error: Exception) -> str:
-    """What a client is told. Of a CPU without memory torch tells in words only."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        return "out of memory"
-    return type(error).__name__
+    """What a client is told."""
+    return "out of memory" if is_out_of_memory(error) else type(error).__name__
 
 
 _NO_LOGPROBS: tuple[float, list[tuple[int, float]]] = (float("nan"), [])

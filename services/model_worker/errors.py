@@ -1,8 +1,18 @@
-"""What can go wrong in a worker before it serves."""
+"""What can go wrong in a worker."""
 
+import errno
 from pathlib import Path
 
+import torch
+
 from radixmesh.shared import errors
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused: Python, numpy and a device's torch have types for that, a CPU's only words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 class ModelLoadError(errors.ModelLoadError):

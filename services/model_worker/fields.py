@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radixmesh.services.model_worker.errors import ModelLoadError
+from radixmesh.shared.json_file import whole
 
 LARGEST = 2**31 - 1
 """Sizes are counted in 32 bits by the kernels and on the bus."""
@@ -36,7 +37,7 @@ class Fields:
 
     def integer(self, name: str, default: Any = _REQUIRED, minimum: int = 1, maximum: float = LARGEST) -> int:
         value = self._get(name, default)
-        number = _whole(value)
+        number = whole(value)
         if number is None or not minimum <= number <= maximum:
             raise self.error(name, f"must be an integer from {minimum} to {maximum}, not {_shown(value)}")
         return number
@@ -68,13 +69,6 @@ class Fields:
         if not isinstance(value, dict):
             raise self.error(name, f"must be an object, not {_shown(value)}")
         return Fields(value, self.file, f"{self.prefix}{name}.")
-
-
-def _whole(value: object) -> int | None:
-    """The integer that `value` is; a config written by numpy or JavaScript tools may say 4096.0."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _shown(value: object) -> str:

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+_MOST_LAYERS = 4096
+"""Twenty times as many as any model has. Lists with an item per layer are made before the weights are looked at."""
+
 _BY_MODEL_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -66,7 +69,7 @@ class ModelConfig:
 def _parse(path: Path, config: Fields) -> ModelConfig:
     architecture = _architecture(config)
     _refuse_unsupported(config)
-    layers = config.integer("num_hidden_layers")
+    layers = config.integer("num_hidden_layers", maximum=_MOST_LAYERS)
     heads = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", heads)
     if heads % kv_heads:

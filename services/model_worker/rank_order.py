@@ -7,7 +7,7 @@ for that.
 
 import queue
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 """How long a rank looks for a plan that rank 0 has and it has not, before it gives the group up."""
 
-Inbox = "queue.SimpleQueue[StepPlan | Reset | None]"
+Inbox: TypeAlias = "queue.SimpleQueue[StepPlan | Reset | None]"
 
 
 class RankOrder:
@@ -30,7 +30,7 @@ class RankOrder:
     def __init__(self, group: ParallelGroup) -> None:
         self._group = group
 
-    def next(self, inbox: "queue.SimpleQueue[StepPlan | Reset | None]", *, block: bool) -> "StepPlan | Reset | None":
+    def next(self, inbox: Inbox, *, block: bool) -> "StepPlan | Reset | None":
         """The next item to run.
 
         Raises:
@@ -44,9 +44,7 @@ class RankOrder:
         epoch, seq = (int(value) for value in header)
         return item if self._group.rank == 0 else self._find(item, inbox, epoch, seq)
 
-    def _find(
-        self, item: StepPlan, inbox: "queue.SimpleQueue[StepPlan | Reset | None]", epoch: int, seq: int
-    ) -> "StepPlan | Reset | None":
+    def _find(self, item: StepPlan, inbox: Inbox, epoch: int, seq: int) -> "StepPlan | Reset | None":
         """This rank's copy of rank 0's plan; what lies before it in the inbox is dropped."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         found: StepPlan | Reset | None = item

@@ -28,6 +28,7 @@ class ModelRunner:
         self.model = model
         self.kv = kv
         self._executor = executor or TorchExecutor(model, kv)
+        self._platform = platform
         self.device = platform.device
         self.length_dependent_rope = model.config.rope.length_dependent
         self._sampler = Sampler(platform)
@@ -47,6 +48,14 @@ class ModelRunner:
         return SamplingRow(
             params, choice, self.model.config.vocab_size, self.device, prompt, output, sorted(ends)
         )
+
+    def device_works(self) -> bool:
+        """False after an error that all later work on the device will meet too."""
+        try:
+            self._platform.synchronize()
+        except RuntimeError:
+            return False
+        return True
 
     @torch.inference_mode()
     def run(

@@ -8,12 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radixmesh.shared.messages import SamplingParams
+from radixmesh.shared.messages import MIN_REPETITION_PENALTY, SamplingParams
 
 # Below this a temperature is greedy: dividing by it would leave a single token its whole mass anyway.
 _MIN_TEMPERATURE = 1e-5
-# A logit over less than this would not stay a finite float32; gateways refuse it.
-_MIN_REPETITION_PENALTY = 1e-6
 
 
 class SamplingRow:
@@ -62,7 +60,7 @@ class SamplingRow:
         params = self.params
         used = self.output_counts > 0
         if params.repetition_penalty != 1.0:
-            penalty = max(params.repetition_penalty, _MIN_REPETITION_PENALTY)
+            penalty = max(params.repetition_penalty, MIN_REPETITION_PENALTY)
             repeated = torch.where(logits > 0, logits / penalty, logits * penalty)
             logits.copy_(torch.where(used | self.in_prompt, repeated, logits))
         if params.frequency_penalty:

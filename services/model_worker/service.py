@@ -5,19 +5,21 @@ Rank 0 speaks for the group: it answers claims, reports, and sends tokens. Every
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.errors import is_out_of_memory
 from radixmesh.services.model_worker.outputs import token_batches
 from radixmesh.services.model_worker.start import Loaded, load
-from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
+from radixmesh.services.model_worker.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
-from radixmesh.shared.errors import BusError, PayloadTooLarge
+from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
 from radixmesh.shared.messages import Claim, Claimed, Presence, StepPlan
 from radixmesh.shared.model_source import default_name
 
@@ -49,7 +51,7 @@ class ModelWorker(Actor):
         return self._loading
 
     def presence_attributes(self) -> dict[str, Any]:
-        steps = self._loop_thread.progress if self._loop_thread else Progress()
+        steps = self._loop_thread.progress if self._loop_thread else EpochProgress()
         return {
             "group_id": self.group_id,
             "rank": self.settings.rank,
@@ -77,7 +79,7 @@ class ModelWorker(Actor):
         def failed(error: Exception) -> None:
             loop.call_soon_threadsafe(self.stop, error)
 
-        self._loaded = await asyncio.to_thread(load, self.settings, progress)
+        self._loaded = await self._load(progress)
         self._loop_thread = StepLoop(
             self._loaded.engine,
             self._loaded.order,
@@ -97,6 +99,15 @@ class ModelWorker(Actor):
             self.members.on_change.append(self._member_changed)
             await self.listen(self.subjects.group_claim(self.group_id))
             self.spawn(self._send(), essential=True)
+
+    async def _load(self, progress: Callable[[float, str], None]) -> Loaded:
+        try:
+            return await asyncio.to_thread(load, self.settings, progress)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise RadixMeshError(f"out of memory while {self._loading}: {reason}") from None
 
     async def _wait_for_ranks(self, loaded: Loaded) -> None:
         """Until every rank listens for plans: a claim before that would send the first plan past some of them."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from radixmesh.services.model_worker.engine import Engine, InFlight
 from radixmesh.services.model_worker.outputs import StepResult, step_report
-from radixmesh.services.model_worker.rank_order import RankOrder
+from radixmesh.services.model_worker.rank_order import Inbox, RankOrder
 from radixmesh.shared.messages import Admission, StepPlan, StepReport
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class EpochProgress:
     """How far the loop is with an epoch's plans. One value, so that whoever reads it gets numbers of one epoch."""
 
     epoch: int = -1
@@ -96,12 +96,12 @@ class StepLoop:
         self._depth = depth
         self._stream_interval = stream_interval
         self._emitted_at = 0.0
-        self._inbox: queue.SimpleQueue[StepPlan | Reset | None] = queue.SimpleQueue()
+        self._inbox: Inbox = queue.SimpleQueue()
         self._flights: deque[_Launched] = deque()
         self._busy_until = 0.0
         """When the last step ended, if sequences were running then; else 0."""
         self._thread = threading.Thread(target=self._run, name="step-loop", daemon=True)
-        self.progress = Progress()
+        self.progress = EpochProgress()
         """Set on this thread, read by others. Behind a long step it is still that of an epoch which has ended."""
 
     def start(self) -> None:
@@ -143,7 +143,7 @@ class StepLoop:
         while self._flights:
             self._collect()
         self._engine.reset()
-        self.progress = Progress(epoch)
+        self.progress = EpochProgress(epoch)
         self._busy_until = 0.0
 
     def _in_turn(self, plan: StepPlan) -> bool:

@@ -20,6 +20,7 @@ def load_attributes(state: ReplicaState) -> dict[str, Any]:
         "max_slots": state.slots.usable,
         "running": state.slots.running,
         "waiting": len(state.queue),
+        "waiting_begun": sum(seq.length > seq.prompt_tokens for seq in state.queue),
         "max_queued": state.settings.max_queued_requests,
         **asdict(state.counters),
     }

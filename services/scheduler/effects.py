@@ -35,7 +35,6 @@ def failed(
     text: str,
     *,
     choice: int = -1,
-    param: str | None = None,
     retry_after: float | None = None,
 ) -> ToGateway:
     """`RequestFailed` for a gateway."""
@@ -45,7 +44,6 @@ def failed(
         choice=choice,
         code=code,
         message=text,
-        param=param,
         retry_after=retry_after,
         service="scheduler",
     )

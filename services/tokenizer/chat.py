@@ -2,7 +2,8 @@
 
 Messages come as OpenAI defines them; templates expect some things in another form, which `plain_messages` sees to:
 content parts (templates for text models want a string), the arguments of tool calls (templates want an object, OpenAI's
-clients send JSON text), and the one call of the old ``function_call``. Nothing is added: a template may ask whether a
+clients send JSON text), and the one call of the old ``function_call``, with its answer in the role `function`: today's
+templates know calls and answers of tools, and pass over any other. Nothing is added: a template may ask whether a
 message has content, or a name, and what the client left out, or gave as null, is not there. Only where a template fails
 over content that is not there (many just concatenate it) do such messages get an empty one.
 """
@@ -138,9 +139,13 @@ def _plain_message(message: dict[str, Any], where: str) -> dict[str, Any]:
         plain["content"] = "\n".join(
             _part_text(part, f"{where}.content.{index}") for index, part in enumerate(plain["content"])
         )
+    if plain.get("role") == "function":
+        plain["role"] = "tool"
     if isinstance(call := plain.get("function_call"), dict) and not plain.get("tool_calls"):
         del plain["function_call"]
         plain["tool_calls"] = [{"type": "function", "function": call}]
+    if plain.get("tool_calls") == []:
+        del plain["tool_calls"]  # servers answer so, clients send it back, and templates ask whether there are calls
     if isinstance(plain.get("tool_calls"), list):
         plain["tool_calls"] = [
             _plain_call(call, f"{where}.tool_calls.{index}") for index, call in enumerate(plain["tool_calls"])

@@ -4,7 +4,8 @@ import logging
 import math
 from pathlib import Path
 
-from radixmesh.shared.json_file import read_object
+from radixmesh.shared.json_file import optional_object
+from radixmesh.shared.messages import MIN_REPETITION_PENALTY
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "top_p": (1e-6, 1.0),
     "top_k": (0, 1_000_000),
     "min_p": (0.0, 1.0),
-    "repetition_penalty": (1e-6, 2.0),
+    "repetition_penalty": (MIN_REPETITION_PENALTY, 2.0),
 }
 """The fields that are honoured, and what a gateway accepts for them."""
 
@@ -31,9 +32,7 @@ def sampling_defaults(directory: Path) -> dict[str, float | int]:
         ModelLoadError: naming the file, if it is no JSON object.
     """
     path = directory / "generation_config.json"
-    if not path.is_file():
-        return {}
-    config = read_object(path)
+    config = optional_object(path)
     wishes = {name: config[name] for name in BOUNDS if config.get(name) is not None}
     if wishes.get("top_k") == -1:  # another way to switch it off
         del wishes["top_k"]

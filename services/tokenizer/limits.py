@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.json_file import read_object
+from radixmesh.shared.json_file import read_object, whole
 from radixmesh.shared.messages import Presence, SamplingParams, Submit, Task
 
 _LARGEST = 2**31 - 1
@@ -45,10 +45,7 @@ def from_config(directory: Path) -> Limits:
 
 def _size(fields: dict[str, Any], name: str) -> int:
     """At most what fits a message; some configs say "without end" by a number of many digits."""
-    value = fields.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return min(value, _LARGEST) if isinstance(value, int) and value > 0 else 0
+    return min(max(whole(fields.get(name)) or 0, 0), _LARGEST)
 
 
 def check_ids(ids: NDArray[np.int32], limits: Limits, param: str) -> None:
@@ -79,8 +76,8 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     Client libraries know these errors by their words: keep "is longer than the model's context length" and
     "max_completion_tokens is too large".
 
-    What earlier attempts made counts as prompt, and within `max_tokens`. With `cut_to_fit` the output ends where the
-    model's context does.
+    What earlier attempts made counts as prompt, and within `max_tokens`: a choice that has them all needs no room for
+    another one. With `cut_to_fit` the output ends where the model's context does.
     """
     limit, max_tokens = limits.max_model_len, submit.work.params.max_tokens
     if not limit:
@@ -88,7 +85,8 @@ def check_length(prompt_tokens: int, submit: Submit, limits: Limits, param: str)
     resumed = max((len(choice.resumed) for choice in submit.choices), default=0)
     generates = submit.work.task is Task.GENERATE
     has = f"the prompt has {prompt_tokens} tokens" + (f" and {resumed} were generated" if resumed else "")
-    if prompt_tokens + resumed + generates > limit:
+    done = max_tokens is not None and bool(submit.choices) and resumed >= max_tokens
+    if prompt_tokens + resumed + (generates and not done) > limit:
         raise RequestError(
             ErrorCode.CONTEXT_LENGTH_EXCEEDED,
             f"{has}, which is longer than the model's context length of {limit} tokens"

@@ -56,7 +56,7 @@ def without_astray(tokenizer: Tokenizer, folder: Folder) -> Tokenizer:
     file = json.loads(tokenizer.to_str())
     model = tokenizer.get_vocab(with_added_tokens=False)
     file["added_tokens"] = [token for token in file["added_tokens"] if token["content"] in model]
-    return _parsed(file, tokenizer)
+    return edited(tokenizer, file)
 
 
 def _name(tokenizer: Tokenizer, folder: Folder) -> None:
@@ -83,13 +83,14 @@ def _with_ids(tokenizer: Tokenizer, missing: Sequence[Token], folder: Folder) ->
         names = ", ".join(token.content for token in missing)
         raise ModelLoadError(f"{folder.directory}: declared ids leave a gap behind the vocabulary: {names:.200}")
     vocab |= {token.content: token.id for token in missing}
-    return _parsed(file, tokenizer)
+    return edited(tokenizer, file)
 
 
-def _parsed(file: dict[str, Any], like: Tokenizer) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(json.dumps(file))
-    tokenizer.encode_special_tokens = like.encode_special_tokens  # which no file holds
-    return tokenizer
+def edited(tokenizer: Tokenizer, file: dict[str, Any]) -> Tokenizer:
+    """`tokenizer` as the changed `file` describes it."""
+    again = Tokenizer.from_str(json.dumps(file))
+    again.encode_special_tokens = tokenizer.encode_special_tokens  # which no file holds
+    return again
 
 
 def _added(token: Token) -> AddedToken:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken, Tokenizer
 
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files.folder import Folder, optional
+from radixmesh.shared.json_file import optional_object
+from radixmesh.shared.tokenizer_files.folder import Folder
 from radixmesh.shared.tokenizer_files.sentencepiece_file import Form, form_of
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def convert(folder: Folder) -> Tokenizer | PythonTokenizer:
         raise ModelLoadError(
             f"{folder.directory} has no tokenizer.json, nor another usable tokenizer (tokenizer.model, vocab.json)"
         )
-    inside = getattr(loaded, "backend_tokenizer", None)
-    return inside if isinstance(inside, Tokenizer) else PythonTokenizer(loaded)
+    inside = _inside(loaded)
+    return PythonTokenizer(loaded) if inside is None else inside
 
 
 def _sentencepiece(folder: Folder, path: Path) -> "PreTrainedTokenizerBase":
@@ -194,7 +195,7 @@ def _copy(folder: Folder, config: Mapping[str, Any]) -> Iterator[Path]:
         for path in folder.directory.iterdir():
             if path.suffix not in (".safetensors", ".bin", ".pth", ".gguf"):
                 (directory / path.name).symlink_to(path.resolve())
-        files = {"config.json": optional(folder.directory / "config.json"), "tokenizer_config.json": config}
+        files = {"config.json": optional_object(folder.directory / "config.json"), "tokenizer_config.json": config}
         for file, fields in files.items():
             if (folder.directory / file).is_file():
                 (directory / file).unlink()

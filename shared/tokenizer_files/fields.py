@@ -15,6 +15,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, processors
 
+from radixmesh.shared.tokenizer_files import added
 from radixmesh.shared.tokenizer_files.folder import Folder
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,7 @@ def _with_prefix_space(tokenizer: Tokenizer, wanted: bool) -> Tokenizer:
     keys = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
     for name, steps in changed.items():
         file[name] = {"type": "Sequence", keys[name]: steps} if len(steps) > 1 else steps[0] if steps else None
-    edited = Tokenizer.from_str(json.dumps(file))
-    edited.encode_special_tokens = tokenizer.encode_special_tokens
-    return edited
+    return added.edited(tokenizer, file)
 
 
 def _prefixed(parts: dict[str, list[dict[str, Any]]], wanted: bool) -> dict[str, list[dict[str, Any]]]:

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.json_file import read_object
+from radixmesh.shared.json_file import optional_object
 from radixmesh.shared.tokenizer_files import sentencepiece_file
 
 TEMPLATE_FILE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+
+_EARLY = 2 << 20
+"""Characters at the beginning of a ``tokenizer.json`` that hold its added tokens. Some models have thousands."""
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Names of special tokens, in the order in which those that the vocabulary lacks get ids."""
@@ -37,11 +40,6 @@ class Token:
     normalized: bool = False
 
 
-def optional(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if there is no such file. Raises ModelLoadError."""
-    return read_object(path) if path.is_file() else {}
-
-
 class Folder:
     """The files of one directory, each read when it is asked for.
 
@@ -55,12 +53,12 @@ class Folder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """``tokenizer_config.json``."""
-        return optional(self.directory / "tokenizer_config.json")
+        return optional_object(self.directory / "tokenizer_config.json")
 
     @cached_property
     def model_type(self) -> str:
         """The model's family, by ``config.json``."""
-        return str(optional(self.directory / "config.json").get("model_type") or "")
+        return str(optional_object(self.directory / "config.json").get("model_type") or "")
 
     @property
     def tokenizer_class(self) -> str:
@@ -69,7 +67,7 @@ class Folder:
 
     @cached_property
     def _older(self) -> dict[str, Any]:
-        return optional(self.directory / "special_tokens_map.json")
+        return optional_object(self.directory / "special_tokens_map.json")
 
     @cached_property
     def named(self) -> dict[str, Token]:
@@ -109,17 +107,21 @@ class Folder:
 
     @property
     def special(self) -> list[Token]:
-        """Every token that any file calls special."""
-        declared = [token for token in self.declared if token.special]
-        return [*self.named.values(), *_extra(self.config), *_extra(self._older), *declared]
+        """Every token that another file than ``tokenizer.json`` calls special."""
+        return [*self._called_special, *(token for token in self.declared if token.special)]
+
+    @property
+    def _called_special(self) -> list[Token]:
+        """By a name or in a list, without an id."""
+        return [*self.named.values(), *_extra(self.config), *_extra(self._older)]
 
     @cached_property
     def declared(self) -> list[Token]:
         """Tokens that are declared with their ids beside ``tokenizer.json``, by id; each spelling once."""
-        special = {token.content for token in (*self.named.values(), *_extra(self.config), *_extra(self._older))}
+        special = {token.content for token in self._called_special}
         found: dict[str, Token] = {}
         path = self.directory / "added_tokens.json"
-        for content, number in optional(path).items():
+        for content, number in optional_object(path).items():
             # Found in the text as it is: a normalizer that marks words would hide it inside of one.
             found[content] = Token(content, _id(number, path, content), content in special)
         path = self.directory / "tokenizer_config.json"
@@ -163,18 +165,19 @@ class Folder:
     # -- ids by spelling, without a tokenizer --
 
     def id_of(self, content: str) -> int | None:
-        """The id that the files give to a spelling; where they disagree, ``tokenizer.json`` is believed."""
-        for tokens in (self.listed, self.declared):
-            for token in tokens:
-                if token.content == content:
-                    return token.id
-        return self._vocabulary.get(content)
+        """The id that the tokenizer has for a spelling; where the files disagree, ``tokenizer.json`` is believed."""
+        if content in self._listed_ids:
+            return self._listed_ids[content]
+        if content in self._vocabulary:
+            return self._vocabulary[content]
+        number = self._declared_ids.get(content)
+        return None if number in self._taken else number
 
     @cached_property
     def listed(self) -> list[Token]:
         """The added tokens of ``tokenizer.json``, found without reading the many megabytes behind them."""
         path = self.directory / "tokenizer.json"
-        tokens = _early_list(self.tokenizer_text, "added_tokens")
+        tokens = _early_list(self._text(_EARLY), "added_tokens")
         if tokens is None:
             tokens = self._tokenizer_json.get("added_tokens") or []
         if not isinstance(tokens, list):
@@ -182,22 +185,42 @@ class Folder:
         return [_described(token, None, path) for token in tokens]
 
     @cached_property
+    def _listed_ids(self) -> dict[str, int | None]:
+        return {token.content: token.id for token in self.listed}
+
+    @cached_property
+    def _declared_ids(self) -> dict[str, int | None]:
+        return {token.content: token.id for token in self.declared}
+
+    @cached_property
+    def _taken(self) -> set[int | None]:
+        """Ids that ``tokenizer.json`` spells."""
+        return {*self._listed_ids.values(), *self._vocabulary.values()}
+
+    @cached_property
     def tokenizer_text(self) -> str:
         """``tokenizer.json``; empty if there is none."""
+        return self._text()
+
+    def _text(self, characters: int = -1) -> str:
+        """`tokenizer_text`, or so many `characters` of its beginning."""
         path = self.directory / "tokenizer.json"
+        if not path.is_file():
+            return ""
         try:
-            return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+            with path.open(encoding="utf-8-sig") as file:
+                return file.read(characters)
         except (OSError, ValueError) as error:
             raise ModelLoadError(f"{path}: {error}") from error
 
     @cached_property
     def _tokenizer_json(self) -> dict[str, Any]:
-        return optional(self.directory / "tokenizer.json")
+        return optional_object(self.directory / "tokenizer.json")
 
     @cached_property
     def _vocabulary(self) -> Mapping[str, int]:
         model = self._tokenizer_json.get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else optional(self.directory / "vocab.json")
+        vocab = model.get("vocab") if isinstance(model, dict) else optional_object(self.directory / "vocab.json")
         if isinstance(vocab, list):  # Unigram's: pairs of spelling and score
             return {item[0]: index for index, item in enumerate(vocab) if isinstance(item, list) and item}
         if vocab:

@@ -38,7 +38,7 @@ class TokenizerFiles:
     longest: int
     """Characters of the longest spelling."""
     fingerprint: str
-    """Equal where every id is spelled alike, and shown alike."""
+    """Equal where every id is spelled alike and hidden alike, and spellings become text alike."""
 
 
 def read(directory: Path) -> TokenizerFiles:
@@ -58,7 +58,7 @@ def read(directory: Path) -> TokenizerFiles:
         frozenset(special),
         vocab_size=max(vocabulary.values(), default=-1) + 1,
         longest=max(map(len, vocabulary), default=1),
-        fingerprint=_fingerprint(vocabulary, special),
+        fingerprint=_fingerprint(vocabulary, special, tokenizer.decoder.__getstate__() if tokenizer.decoder else b""),
     )
 
 
@@ -82,11 +82,12 @@ def _declared(converted: Tokenizer, folder: Folder) -> Tokenizer:
     return added.declare(added.without_astray(converted, folder), folder)
 
 
-def _fingerprint(vocabulary: Mapping[str, int], special: set[int]) -> str:
+def _fingerprint(vocabulary: Mapping[str, int], special: set[int], decoder: bytes) -> str:
     ids = np.fromiter(vocabulary.values(), np.int64, len(vocabulary))
     order = np.argsort(ids)
     spellings = list(vocabulary)
     digest = hashlib.blake2b(ids[order].tobytes(), digest_size=16)
     digest.update(np.array(sorted(special), np.int64).tobytes())
+    digest.update(decoder)
     digest.update("\0".join([spellings[place] for place in order]).encode(errors="surrogatepass"))
     return digest.hexdigest()

@@ -121,7 +121,11 @@ async def test_no_server(unused_tcp_port: int) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--url", "localhost:8000"], "--url must start with http"),
+        (["--url", "localhost:8000"], "--url must read like http"),
+        (["--url", "http://"], "--url must read like http"),
+        (["--url", "http://[::1"], "--url must read like http"),
+        (["--url", "http://a:99999"], "--url must read like http"),
+        (["--url", "https://a b"], "--url must read like http"),
         (["--endpoint", "chat", "--prompt", "ids"], "chat messages are text"),
         (["--json-requests"], "needs --json"),
         (["--json", "/no/such/folder/out.json"], "--json: no folder /no/such/folder"),

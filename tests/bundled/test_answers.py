@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,17 @@ def test_a_stream_says_the_same_in_pieces(client: openai.OpenAI) -> None:
     assert "".join(texts) == whole
     assert sum(map(bool, texts)) > 1
     assert chunks[-1].finish_reason == "length"
+
+
+def test_the_engine_without_a_bus_says_the_same(client: openai.OpenAI) -> None:
+    for asked in ("What is 3 + 4?", "Tell me a story."):
+        command = [sys.executable, "-P", "-m", "radixmesh.local", "--max-tokens", "64", asked]
+        alone = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        answer = say(client, asked)
+        said, used = alone.rstrip("\n").rsplit("\n", 1)
+        assert said == answer.choices[0].message.content
+        usage = answer.usage
+        assert used == f"[1] tokens: {usage.prompt_tokens} in, 0 cached, {usage.completion_tokens} out"
 
 
 def test_a_system_prompt_changes_the_manner(client: openai.OpenAI) -> None:

@@ -1,12 +1,13 @@
 """A real gateway on free ports, and a scripted ring around it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import openai
 import pytest
+import uvloop
 from gateway.ring import Ring
 
 from radixmesh.services.gateway.config import GatewaySettings
@@ -14,6 +15,11 @@ from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.config import ServiceSettings
 
 StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that services run on: what a transport tells of its client, and when, is the loop's own affair."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

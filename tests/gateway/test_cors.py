@@ -5,6 +5,9 @@ import pytest
 from gateway.conftest import StartGateway
 from gateway.ring import Ring
 
+from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.shared.errors import ConfigError
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PAGE = "https://chat.example.org"
 ASKED = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
@@ -48,7 +51,7 @@ async def test_any_page_may_call(ring: Ring, start_gateway: StartGateway, key: s
 
 
 async def test_only_some_pages_may_call(ring: Ring, start_gateway: StartGateway) -> None:
-    url = await served(ring, start_gateway, cors_origins=f"{PAGE}/, http://localhost:3000")
+    url = await served(ring, start_gateway, cors_origins=f"{PAGE}/, HTTP://Localhost:3000")
     async with aiohttp.ClientSession(url) as http:
         for origin, status in ((PAGE, 204), ("http://localhost:3000", 204), ("https://evil.example.org", 405)):
             allowed = origin if status == 204 else None
@@ -66,6 +69,21 @@ async def test_no_page_may_call(ring: Ring, start_gateway: StartGateway) -> None
             assert (response.status, response.headers.get(ALLOWED)) == (405, None)
         async with http.get("/v1/models", headers={"Origin": PAGE}) as response:
             assert (response.status, response.headers.get(ALLOWED)) == (200, None)
+
+
+@pytest.mark.parametrize(
+    "origins", ["*", "", " , ", "https://a.org", "HTTP://Localhost:3000/ ,null", "http://[::1]:8000", "app://obsidian.md"]
+)
+def test_origins(origins: str) -> None:
+    assert GatewaySettings(cors_origins=origins).cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "origins", ["a.org", "localhost:3000", "https://a.org/chat", "https://*.a.org", "https://", "none", "http://a:x"]
+)
+def test_what_no_browser_would_call_an_origin_is_refused(origins: str) -> None:
+    with pytest.raises(ConfigError, match=r"--cors-origins .*does not read like https://HOST"):
+        GatewaySettings.checked({"cors_origins": f"https://b.org,{origins}"})
 
 
 async def test_who_is_no_page_sees_nothing_of_it(ring: Ring, start_gateway: StartGateway) -> None:

@@ -90,9 +90,26 @@ EVERYWHERE: dict[str, Any] = {
     "no_repeat_ngram_size": 2,
     "extra_body": {"top_k": 1},
     "stop_sequences": ["x"],
+    "stop_words": ["x"],
+    "think": True,
+    "format": "json",
+    "top_n_sigma": 1.5,
+    "samplers": ["top_k"],
+    "banned_strings": ["x"],
+    "negative_prompt": "x",
+    "transforms": ["middle-out"],
     "max_output_tokens": 5,
     "random_seed": 1,
     "system": "Be brief.",
+    "repeat_last_n": 32,
+    "guidance_scale": 1.5,
+    "ban_eos_token": True,
+    "t_max_predict_ms": 5,
+    "context_length_exceeded_behavior": "truncate",
+    "prompt_truncate_len": 100,
+    "models": ["a", "b"],
+    "enable_search": True,
+    "search_parameters": {"mode": "on"},
 }
 CHAT_ONLY = {
     "continue_final_message": True,
@@ -265,6 +282,17 @@ async def test_template_variables(http: aiohttp.ClientSession, ring: Ring) -> No
     for name in fields:
         status, body = await send(http, CHAT, {**fields, "chat_template_kwargs": {name: "else"}})
         assert (status, body["param"]) == (400, name)
+
+
+@pytest.mark.parametrize("name", ["prefix", "partial"])
+async def test_a_message_that_is_to_be_gone_on_with(http: aiohttp.ClientSession, ring: Ring, name: str) -> None:
+    """Other servers' way to say `continue_final_message`."""
+    for value, status in ((True, 400), (False, 200)):
+        messages = [{"role": "user", "content": "echo:1"}, {"role": "assistant", "content": "w", name: value}]
+        told, body = await send(http, CHAT, {"messages": messages})
+        assert told == status, body
+        assert status == 200 or (body["param"], name in body["message"]) == ("messages.1", True)
+    assert len(ring.submits) == 1
 
 
 @pytest.mark.parametrize("include", [False, True])

@@ -61,6 +61,30 @@ async def test_a_half_closed_client_gets_its_whole_answer(gateway: Gateway, stre
     assert (b"[DONE]" in answer) == stream
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_nobody_looks_at_a_connection_that_is_closed(gateway: Gateway, version: str) -> None:
+    """uvloop tells the end of input anew whenever reading is resumed, as it is behind a body."""
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    await asked_and_half_closed(gateway, post("echo:2", version=version))
+    await asyncio.sleep(0.4)  # some looks
+    assert failures == []
+
+
+async def test_no_probe_comes_before_its_time(
+    gateway: Gateway, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PROBE_AFTER", 1.0)
+    async with connected(gateway) as (reader, writer):
+        writer.write(post("held:0"))
+        writer.write_eof()
+        ended = asyncio.get_running_loop().time()
+        await reader.readuntil(b" 100 Continue\r\n\r\n")
+        assert asyncio.get_running_loop().time() - ended > 0.9
+        ring.release.set()
+        assert said(await reader.read()) == words(2)
+
+
 async def test_every_pipelined_request_is_answered(gateway: Gateway) -> None:
     requests = (
         b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + post("echo:2") + post("echo:3", stream=True) + post("echo:4")
@@ -69,6 +93,19 @@ async def test_every_pipelined_request_is_answered(gateway: Gateway) -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 4
     assert answer.count(b"[DONE]") == 1
     assert answer.count(b'finish_reason": "stop') == 3
+
+
+async def test_one_that_reads_late_gets_all_that_it_asked_for(gateway: Gateway) -> None:
+    """While an answer waits for its reader, no request is in work."""
+    long = post(f"echo:1 {'x' * 100_000}", echo=True, n=80)
+    async with connected(gateway) as (reader, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        writer.write(long + long + post("echo:3"))
+        writer.write_eof()
+        await asyncio.sleep(2.0)  # the first answer fills the kernel's buffers, and many looks go by
+        answer = await reader.read()
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    assert len(answer) > 16_000_000
 
 
 async def test_refusals_reach_a_half_closed_client(gateway: Gateway) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, words
+from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -166,6 +166,21 @@ async def test_stop_string_is_told(client: openai.AsyncOpenAI, ring: Ring) -> No
     assert ring.submits[0].work.params.stop == ["END"]
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "limit", "reason", "matched"),
+    [("echo:3", None, None, token(0, 2)), ("echo:3", 2, None, None), ("stop", None, "END", "END")],
+    ids=["the model's own end", "length", "stop string"],
+)
+async def test_what_ended_the_text_is_told_whole_and_streamed(
+    client: openai.AsyncOpenAI, prompt: str, limit: int | None, reason: str | None, matched: str | int | None
+) -> None:
+    whole = await client.completions.create(model=MODEL, prompt=prompt, max_tokens=limit)
+    stream = await client.completions.create(model=MODEL, prompt=prompt, max_tokens=limit, stream=True)
+    *_, last = [chunk async for chunk in stream]
+    for choice in (whole.choices[0].model_dump(), last.choices[0].model_dump()):
+        assert (choice["stop_reason"], choice["matched_stop"]) == (reason, matched)
 
 
 async def test_thoughts_have_a_place_of_their_own(client: openai.AsyncOpenAI, ring: Ring) -> None:

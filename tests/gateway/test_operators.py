@@ -14,6 +14,7 @@ from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import CacheFlushed, State
 
 
@@ -160,3 +161,11 @@ async def test_nats_restarts_under_a_request(namespace: str) -> None:
         await running
         await ring.stop()
         server.stop()
+
+
+@pytest.mark.parametrize("host", [f"{'a' * 64}.example", "a..example", "é" * 64, "\ud800"])
+@pytest.mark.parametrize("setting", ["http_host", "grpc_host"])
+async def test_a_host_that_is_no_name_is_told_in_one_line(settings: ServiceSettings, setting: str, host: str) -> None:
+    base = {"nats_url": settings.nats_url, "namespace": settings.namespace, "http_port": 0, "grpc_port": 0}
+    with pytest.raises(RadixMeshError, match=r"^cannot listen on [^\n]*$"):
+        await Gateway(GatewaySettings(**{**base, setting: host})).run()

@@ -90,7 +90,7 @@ async def test_a_tokenizer_that_does_not_answer(ring: Ring, start_gateway: Start
 async def test_a_request_that_an_idle_replica_has_forgotten(http: aiohttp.ClientSession, ring: Ring) -> None:
     async with http.post(TEXT, json=body("silence:2", stream=True)) as response:
         await response.content.readline()
-        ring.scheduler.attributes |= {"running": 0, "waiting": 0}
+        ring.scheduler.attributes |= {"running": 0, "waiting": 0, "waiting_begun": 0}
         await ring.until(lambda: len(ring.submits) == 2, timeout=15)
     assert ring.submits[1].choices[0].resumed.tolist() == [0, 1]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.ports import Limits, Observer
+from radixmesh.services.gateway.ports import Limits, Load, Observer
 from radixmesh.services.gateway.requests import Outgoing, RequestTable
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import (
@@ -35,17 +35,21 @@ class FakeMesh:
 
     def __init__(self) -> None:
         self.replicas = {"r0": 1}
-        self.loads: dict[str, tuple[int, int]] = {}
+        self.loads: dict[str, Load] = {}
         self.is_unknown = False
         self.is_reachable = True
         self.only = ""
         """The one model there is, if it goes by any name."""
+        self.defaults: dict[str, float | int] = {}
 
     def reachable(self) -> bool:
         return self.is_reachable
 
     def named(self, model: str) -> str:
         return self.only or model
+
+    def sampling_defaults(self, model: str) -> dict[str, float | int]:
+        return self.defaults
 
     def missing(self, model: str) -> str:
         if not self.is_reachable:
@@ -58,8 +62,8 @@ class FakeMesh:
     def alive(self, instance: str, epoch: int) -> bool:
         return (instance, epoch) == DETOK or self.replicas.get(instance) == epoch
 
-    def load(self, replica_id: str, quiet: float) -> tuple[int, int] | None:
-        return self.loads.get(replica_id, (1, 1))
+    def load(self, replica_id: str, quiet: float) -> Load | None:
+        return self.loads.get(replica_id, Load(running=1, waiting=1, begun=0))
 
 
 class Counter(Observer):
@@ -229,9 +233,10 @@ def test_a_choice_that_lost_only_the_word_of_its_end() -> None:
     live, out = opened(table, make_submit(max_tokens=2))
     table.routed(make_routed(only_submit(out)), 1.0)
     table.text(make_row(only_submit(out), 0, 0, [1, 2], "ab"), 2.0)
-    sent = table.gone("r0", 1, 3.0)
-    assert [type(message) for message in sent] == [Cancel]
-    assert [(delta.text, delta.finish) for delta in live.take()] == [("ab", Finish.LENGTH)]
+    again = only_submit(table.gone("r0", 1, 3.0))
+    assert again.choices[0].resumed.tolist() == [1, 2]
+    table.text(make_row(again, 0, 2, [], "c", Finish.LENGTH), 4.0)  # which the detokenizer had held back
+    assert [(delta.text, delta.finish) for delta in live.take()] == [("abc", Finish.LENGTH)]
     assert live.ended
 
 
@@ -326,7 +331,7 @@ def test_silence_is_a_stall_unless_the_request_may_be_queued() -> None:
     assert table.tick(360.0) == []
     again = only_submit(table.tick(361.0))
     assert again.attempt == 1
-    mesh.loads["r0"] = (4, 0)
+    mesh.loads["r0"] = Load(4, 0, 0)
     _, out = opened(table, make_submit("b"), 400.0)
     table.routed(make_routed(only_submit(out)), 400.0)
     table.cancel("a", 400.0)
@@ -334,12 +339,44 @@ def test_silence_is_a_stall_unless_the_request_may_be_queued() -> None:
     assert only_submit(table.tick(460.0)).attempt == 1
 
 
+@pytest.mark.parametrize(
+    ("load", "stalled"),
+    [
+        (Load(running=4, waiting=2, begun=2), False),  # it was preempted, or goes on from another replica
+        (Load(running=4, waiting=2, begun=1), False),
+        (Load(running=4, waiting=2, begun=0), True),  # those that wait are others
+        (Load(running=4, waiting=0, begun=0), True),
+    ],
+)
+def test_one_that_has_begun_may_be_queued_again(load: Load, stalled: bool) -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(stall_timeout=60), mesh)
+    live, out = opened(table)
+    table.routed(make_routed(only_submit(out)), 1.0)
+    table.text(make_row(only_submit(out), 0, 0, [1], "a"), 2.0)
+    mesh.loads["r0"] = load
+    table.tick(100.0)
+    assert (live.attempt == 1) is stalled
+
+
+@pytest.mark.parametrize(("load", "stalled"), [(Load(4, 3, 2), False), (Load(4, 2, 2), True), (Load(4, 0, 0), True)])
+def test_a_choice_may_wait_for_its_first_token_behind_another_of_its_request(load: Load, stalled: bool) -> None:
+    mesh = FakeMesh()
+    table = RequestTable(Limits(stall_timeout=60), mesh)
+    live, out = opened(table, make_submit(n=2))
+    table.routed(make_routed(only_submit(out)), 1.0)
+    table.text(make_row(only_submit(out), 0, 0, [1], "a", Finish.STOP), 2.0)
+    mesh.loads["r0"] = load
+    table.tick(100.0)
+    assert (live.attempt == 1) is stalled
+
+
 def test_an_idle_replica_has_forgotten() -> None:
     mesh = FakeMesh()
     table = RequestTable(Limits(), mesh)
     _, out = opened(table)
     table.routed(make_routed(only_submit(out)), 1.0)
-    mesh.loads["r0"] = (0, 0)
+    mesh.loads["r0"] = Load(0, 0, 0)
     assert table.tick(3.0) == []
     assert only_submit(table.tick(6.0)).attempt == 1
 
@@ -391,6 +428,21 @@ def test_a_request_that_came_before_the_mesh_goes_to_the_model_that_came() -> No
     mesh.only = "another"
     again = table.gone("r0", 1, 2.0)
     assert only_submit(again).model == "m"  # what has begun is not another model's to go on with
+
+
+def test_a_request_that_came_before_the_mesh_is_sampled_as_the_model_recommends() -> None:
+    mesh = FakeMesh()
+    mesh.replicas.clear()
+    table = RequestTable(Limits(), mesh)
+    live = LiveRequest(make_submit(top_p=0.9), 600.0, lambda: None, chosen=frozenset({"top_p"}))
+    assert table.open(live, 0.0) == []
+    mesh.replicas, mesh.defaults = {"r0": 1}, {"temperature": 0.6, "top_k": 20, "top_p": 0.8, "max_tokens": 3}
+    sent = only_submit(table.mesh_changed(1.0))
+    assert sent.params == make_submit(top_p=0.9, temperature=0.6, top_k=20).params
+    table.routed(make_routed(sent), 1.0)
+    mesh.defaults = {"temperature": 0.1}
+    again = only_submit(table.gone("r0", 1, 2.0))
+    assert again.params == sent.params  # what has begun goes on as it was
 
 
 def test_no_name_where_several_models_are_served() -> None:
@@ -504,7 +556,7 @@ class World:
 
     def tick(self, seconds: float, *, lose_answer: bool = False) -> None:
         self.now += seconds
-        self.mesh.loads = {name: (len(self.jobs), 0) for name in self.mesh.replicas}
+        self.mesh.loads = {name: Load(len(self.jobs), 0, 0) for name in self.mesh.replicas}
         self.take(self.table.tick(self.now), lose=lose_answer)
 
     def check(self) -> None:

@@ -1,13 +1,11 @@
-"""One rank of two, on their way to the same tokens: python group_rank.py RANK DEVICE BACKEND RENDEZVOUS OUT CHECKPOINT
+"""One rank of two, on their way to the same tokens: python group_rank.py RANK SIZE RENDEZVOUS OUT DEVICE BACKEND MODEL
 
 It runs plans through a `RankOrder`, then a few sequences; rank 1 gets plans that rank 0 does not, and computes logits
 that lead elsewhere.
 """
 
 import json
-import os
 import queue
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 import torch.distributed as dist
 from guesses import GivenDrafts
 from plans import Job, PlanDriver
+from ranks import run_ranks
 
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.kv_cache import KVCache
@@ -94,38 +93,15 @@ def run(runner: ModelRunner, drafts: GivenDrafts | None) -> list[Any]:
     return [job.failure or job.tokens for job in todo]
 
 
-def run_ranks(device: str, backend: str, folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
+def run_group(device: str, backend: str, folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
     """What both ranks came to: `order` and `sequences`."""
-    here = Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(str(path) for path in (here, here.parents[1] / "src")),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    outs = [folder / f"rank{rank}.json" for rank in range(SIZE)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), device, backend, folder / "meet", out, checkpoint],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for rank, out in enumerate(outs)
-    ]
-    try:
-        for process in ranks:
-            errors = process.communicate(timeout=120)[1].decode()
-            if process.returncode:
-                raise RuntimeError(errors)
-    finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
-    return [json.loads(out.read_text()) for out in outs]
+    return run_ranks("group_rank.py", SIZE, folder, device, backend, checkpoint)
 
 
-def main(rank: int, device: str, backend: str, rendezvous: str, out: Path, path: str) -> None:
+def main(rank: int, size: int, rendezvous: str, out: Path, device: str, backend: str, path: str) -> None:
     torch.set_num_threads(1)
     platform = get_platform(device, 0 if device == "cpu" else rank)
-    group = ParallelGroup.connect(rank, SIZE, backend, f"file://{rendezvous}")
+    group = ParallelGroup.connect(rank, size, backend, f"file://{rendezvous}")
     with torch.inference_mode():
         results = {"order": order(group), **sequences(group, platform, path)}
     out.write_text(json.dumps(results))
@@ -133,4 +109,4 @@ def main(rank: int, device: str, backend: str, rendezvous: str, out: Path, path:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], Path(sys.argv[5]), sys.argv[6])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), *sys.argv[5:])

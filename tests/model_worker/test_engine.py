@@ -19,7 +19,7 @@ from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.shared.messages import Finish, SamplingParams, StepPlan
 
@@ -38,9 +38,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 def make_engine(
-    path: Path, page_size: int = 4, max_model_len: int = 128, *, kernels: bool = False, **fields: Any
+    path: Path,
+    page_size: int = 4,
+    max_model_len: int = 128,
+    *,
+    kernels: bool = False,
+    platform: Platform | None = None,
+    **fields: Any,
 ) -> Engine:
-    platform = get_platform("cpu")
+    platform = platform or get_platform("cpu")
     model = load_model(open_model(path), platform, max_length=max_model_len)
     kv = KVCache(model.kv_spec(page_size), 256, platform.device)
     runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
@@ -182,6 +188,28 @@ def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
     fine = Job(PROMPTS[0], greedy())
     driver.run([fine])
     assert fine.tokens == reference(model, PROMPTS[0], 12)
+
+
+class LostPlatform(Platform):
+    """A device that has reported an error which stays, as CUDA's do behind a failed assertion."""
+
+    def synchronize(self) -> None:
+        raise RuntimeError("the device has failed before")
+
+
+@pytest.mark.parametrize("where", ["run", "sampling_row"])
+def test_a_device_that_works_no_more_ends_the_engine(
+    checkpoint: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Else it would fail whatever comes, for ever, and nobody would start it again."""
+    engine = make_engine(checkpoint[0], platform=LostPlatform("cpu", torch.device("cpu"), "gloo", "torch"))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an assertion failed on the device")
+
+    monkeypatch.setattr(engine.runner, where, broken)
+    with pytest.raises(RuntimeError, match="an assertion failed"):
+        PlanDriver(engine).run([Job(PROMPTS[0], greedy())])
 
 
 @contextmanager

@@ -281,6 +281,52 @@ def test_a_forked_process_computes_too() -> None:
     subprocess.run([sys.executable, "-c", _FORK], check=True, timeout=120)
 
 
+_STARVED = """
+import resource, torch
+from radixmesh.services.model_worker.kernels.native import native
+from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
+library = native()
+
+def leave(mebibytes):
+    used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize"))
+    resource.setrlimit(resource.RLIMIT_AS, ((used << 10) + (mebibytes << 20), resource.RLIM_INFINITY))
+
+"""
+
+_FEW_THREADS = _STARVED + """
+torch.set_num_threads(1)
+x = torch.ones(20, 32)
+leave(20)  # a thread's stack takes 8
+library.set_threads(64)
+packed = PackedWeight(library, [torch.ones(64, 32)])
+for _ in range(3):
+    assert (packed.multiply(x) == 32).all()
+"""
+
+_NO_MEMORY = _STARVED + """
+from radixmesh.services.model_worker.kernels.arena import Arena
+library.set_threads(2)
+matrix = torch.zeros(4 * library.panel_width, 1 << 19, dtype=torch.bfloat16)
+room = Arena(4 * matrix.nbytes)
+PackedWeight(library, [torch.ones(64, 32)], arena=room)  # the threads are there now, and the room
+leave(12)  # a panel of floats takes 16 or more
+for _ in range(3):
+    try:
+        PackedWeight(library, [matrix], arena=room)
+    except MemoryError:
+        continue
+    raise AssertionError("there was memory after all")
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert (PackedWeight(library, [torch.ones(64, 32)]).multiply(torch.ones(20, 32)) == 32).all()
+"""
+
+
+@pytest.mark.parametrize("code", [_FEW_THREADS, _NO_MEMORY], ids=["threads", "memory"])
+def test_what_the_system_refuses_ends_no_process(code: str) -> None:
+    """Containers have bounds on threads and memory: fewer threads do the work, and less memory is an error."""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 _WIDE = """
 import torch
 from radixmesh.services.model_worker.kernels.native import native

@@ -242,6 +242,7 @@ def test_lengths_without_end_are_bounded(tmp_path: Path, changes: dict[str, Any]
         ({"hidden_size": ...}, "hidden_size"),
         ({"vocab_size": "many"}, "vocab_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"num_hidden_layers": 4097}, "num_hidden_layers"),
         ({"num_attention_heads": True}, "num_attention_heads"),
         ({"num_attention_heads": 5}, "hidden_size"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),

@@ -1,9 +1,5 @@
 """Two ranks over gloo give the tokens of one, for every family and every way that heads can be shared."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +8,13 @@ import torch
 from checkpoints import make_checkpoint
 from paged_driver import PagedDriver
 from parallel_rank import COUNT, PROMPTS
+from ranks import run_ranks
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
-HERE = Path(__file__).parent
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
     "mistral": ("mistral", {"sliding_window": 7, "tie_word_embeddings": True}),
@@ -28,35 +24,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def run_ranks(size: int, folder: Path, checkpoints: list[Path]) -> list[dict[str, Any]]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")]),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    outs = [folder / f"rank{rank}.json" for rank in range(size)]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, HERE / "parallel_rank.py", str(rank), str(size), folder / "meet", out, *checkpoints],
-            env=environment,
-            stderr=subprocess.PIPE,
-        )
-        for rank, out in enumerate(outs)
-    ]
-    try:
-        for process in ranks:
-            errors = process.communicate(timeout=120)[1].decode()
-            assert process.returncode == 0, errors
-    finally:
-        for process in ranks:
-            process.kill()
-    return [json.loads(out.read_text()) for out in outs]
-
-
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
     checkpoints = [tmp_path / name for name in CASES]
     for path, (family, overrides) in zip(checkpoints, CASES.values(), strict=True):
         make_checkpoint(path, family, **overrides)
-    first, second = run_ranks(2, tmp_path, checkpoints)
+    first, second = run_ranks("parallel_rank.py", 2, tmp_path, *checkpoints)
     for path, (_, overrides) in zip(checkpoints, CASES.values(), strict=True):
         model = load_model(open_model(path), get_platform("cpu"), dtype=torch.float32)
         expected = PagedDriver(model, 4).mixed(PROMPTS, COUNT, chunk=6)

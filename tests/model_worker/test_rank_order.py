@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
-from group_rank import jobs, run_ranks
+from group_rank import jobs, run_group
 from plans import PlanDriver
 
 from radixmesh.services.model_worker import rank_order
@@ -24,7 +24,7 @@ from radixmesh.shared.messages import StepPlan
 @pytest.mark.parametrize("backend", ["gloo", "cpu:gloo,cuda:deviceonly"])
 def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     make_checkpoint(tmp_path / "model", "llama")
-    first, second = run_ranks("cpu", backend, tmp_path, tmp_path / "model")
+    first, second = run_group("cpu", backend, tmp_path, tmp_path / "model")
     assert first["order"] == second["order"] == [[1, 0], [1, 1], [2, 0], [2, 1]]
     assert first["sequences"] == second["sequences"] == first["guessed"] == second["guessed"]
     *said, failure = first["sequences"]

@@ -1,6 +1,5 @@
 """Tables of angles are as long as what is served, and no number in them depends on when it was made."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from checkpoints import make_checkpoint
+from checkpoints import change_config, make_checkpoint
 from paged_driver import PagedDriver
 from plans import Job, PlanDriver
 
@@ -78,7 +77,7 @@ def test_a_promise_of_millions_of_positions_costs_nothing(
 ) -> None:
     monkeypatch.setenv(FORCE_ENV, kernels)
     make_checkpoint(tmp_path, "llama", head_dim=64)
-    change_config(tmp_path, promise)
+    change_config(tmp_path, **promise)
     before = psutil.Process().memory_info().rss
     loaded = load(ModelWorkerSettings(model=str(tmp_path), kv_memory=4.0, threads=1), lambda *_: None)
     assert loaded.sizes.max_model_len == loaded.sizes.num_pages * loaded.sizes.page_size > 1_000_000
@@ -86,11 +85,6 @@ def test_a_promise_of_millions_of_positions_costs_nothing(
     PlanDriver(loaded.engine).run([job])
     assert len(job.tokens) == 4
     assert psutil.Process().memory_info().rss - before < 300 << 20
-
-
-def change_config(path: Path, fields: dict[str, Any]) -> None:
-    file = path / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
 @pytest.mark.parametrize("count", [40, 300])

@@ -1,6 +1,7 @@
 """A model worker on the bus: claims, plans, reports, tokens."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import make_checkpoint
 from plans import columns
 from support import until
 
+from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus import Bus
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import (
     Admission,
     Claim,
@@ -92,19 +96,21 @@ class Mesh:
         return [message for message in self.seen if isinstance(message, kind)]
 
 
+def worker_settings(settings: ServiceSettings, checkpoint: Path, num_pages: int = 32) -> ModelWorkerSettings:
+    return ModelWorkerSettings(
+        nats_url=settings.nats_url,
+        namespace=settings.namespace,
+        heartbeat_interval=0.2,
+        model=str(checkpoint),
+        max_slots=4,
+        num_pages=num_pages,
+        threads=1,
+    )
+
+
 @asynccontextmanager
 async def mesh(settings: ServiceSettings, checkpoint: Path) -> AsyncIterator[Mesh]:
-    worker = ModelWorker(
-        ModelWorkerSettings(
-            nats_url=settings.nats_url,
-            namespace=settings.namespace,
-            heartbeat_interval=0.2,
-            model=str(checkpoint),
-            max_slots=4,
-            num_pages=32,
-            threads=1,
-        )
-    )
+    worker = ModelWorker(worker_settings(settings, checkpoint))
     bus = await Bus.connect(settings, "test")
     task = asyncio.create_task(worker.run())
     await until(lambda: task.done() or getattr(worker, "_state", None) is State.READY, 60)
@@ -209,3 +215,28 @@ async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, check
         engine = m.worker._loaded.engine
         await until(lambda: not engine.running())
         assert isinstance(await m.ask(claim(20, "r1")), Claimed)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory\nand a trace"),
+    ],
+)
+async def test_a_model_without_room_is_told_in_one_line(
+    settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(service, "load", full)
+    with pytest.raises(RadixMeshError, match=r"^out of memory while starting: [^\n]+$"):
+        await ModelWorker(worker_settings(settings, checkpoint)).run()
+
+
+async def test_more_pages_than_there_is_memory(settings: ServiceSettings, checkpoint: Path) -> None:
+    with pytest.raises(RadixMeshError, match=r"^out of memory while making room for the KV cache: [^\n]+$"):
+        await ModelWorker(worker_settings(settings, checkpoint, num_pages=1 << 40)).run()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from radixmesh.services.model_worker import step_loop
 from radixmesh.services.model_worker.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.slots import Slot
-from radixmesh.services.model_worker.step_loop import Progress, StepLoop, StepOutput
+from radixmesh.services.model_worker.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan, Work
 
 STEP = 0.010
@@ -138,18 +138,18 @@ def test_a_new_claim_during_a_step_does_not_lend_its_epoch_to_the_old_numbers() 
     for seq in range(3):
         loop.submit(StepPlan(epoch=7, seq=seq))
     assert engine.began.wait(20)
-    assert loop.progress == Progress(7, received=2, reported=1)
+    assert loop.progress == EpochProgress(7, received=2, reported=1)
     for epoch in (8, 9):
         loop.reset(epoch)
     loop.submit(StepPlan(epoch=8, seq=0))
     loop.submit(StepPlan(epoch=9, seq=0))
-    assert loop.progress == Progress(7, received=2, reported=1)
+    assert loop.progress == EpochProgress(7, received=2, reported=1)
     engine.go.set()
     reports = [(report.epoch, report.seq) for _ in range(4) if (report := outputs.get(timeout=20).report)]
     assert reports == [(7, 0), (7, 1), (7, 2), (9, 0)]
     loop.reset(-1)
     loop.stop()
-    assert loop.progress == Progress()
+    assert loop.progress == EpochProgress()
 
 
 @given(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from checkpoints import make_checkpoint
+from checkpoints import change_config, make_checkpoint
 from paged_driver import PagedDriver
 from safetensors.torch import load_file, save_file
 
@@ -41,11 +41,6 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     tensors = load_file(path / "model.safetensors")
     change(tensors)
     save_file(tensors, path / "model.safetensors")
-
-
-def change_config(path: Path, **fields: object) -> None:
-    file = path / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
 def test_shards_load_like_one_file(checkpoint: Path, tmp_path: Path) -> None:

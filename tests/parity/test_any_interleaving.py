@@ -9,7 +9,6 @@ float32 and in torch; both torch and the fused kernels are held against it.
 import atexit
 import shutil
 import tempfile
-from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 from model_worker.guesses import GivenDrafts
 from model_worker.paged_driver import PagedDriver
 
+from radixmesh.local import Replica
 from radixmesh.services.model_worker.drafts import DraftSource
 from radixmesh.services.model_worker.engine import Engine
 from radixmesh.services.model_worker.executor import TorchExecutor, make_executor
@@ -31,13 +31,13 @@ from radixmesh.services.model_worker.kernels.native import native
 from radixmesh.services.model_worker.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model, open_model
-from radixmesh.services.model_worker.outputs import StepResult, step_report
+from radixmesh.services.model_worker.outputs import Row
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.services.model_worker.slots import Slot
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.scheduler import SchedulerCore
-from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, StepPlan, Work
+from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, Work
 
 CONTEXT = 96
 MAX_NEW = 10
@@ -101,8 +101,8 @@ def alone(prompt: tuple[int, ...]) -> list[int]:
         return PagedDriver(model(), 16).alone(list(prompt), MAX_NEW)
 
 
-class Replica:
-    """Scheduler core and engine with nothing between them but a pipeline of plans."""
+class Crowded(Replica):
+    """A small replica, and the clients who come and go."""
 
     def __init__(
         self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: object
@@ -112,7 +112,7 @@ class Replica:
         kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
         executor = make_executor(mine, kv) if fused else TorchExecutor(mine, kv)
         assert isinstance(executor, FusedDecoder) == fused
-        self.engine = Engine(
+        engine = Engine(
             ModelRunner(mine, kv, platform, executor),
             max_slots=4,
             max_model_len=CONTEXT,
@@ -129,15 +129,11 @@ class Replica:
             vocab_size=512,
             max_drafts=self.engine.drafts.most,
         )
-        self.core = SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1)
-        self.plans: deque[StepPlan] = deque()
+        super().__init__(SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1), engine)
 
     def run(self, asked: list[Ask], flush_every: int) -> None:
         step, pending = 0, list(asked)
         while pending or self.plans or not self.core.idle:
-            for ask in [ask for ask in pending if ask.arrives <= step]:
-                pending.remove(ask)
-                self.core.admit(self._admit(ask, asked.index(ask)), now=step)
             leaving = [i for i, ask in enumerate(asked) if ask.leaves == step]
             if leaving:
                 names = [str(i) for i in leaving]
@@ -145,28 +141,23 @@ class Replica:
             self.core.tick(step)
             if step % flush_every == 0:
                 self.core.flush()
-            while (plan := self.core.next_plan(step)) is not None:
-                self.plans.append(plan)
-            if self.plans:
-                self._work(self.plans.popleft(), asked, step)
+            arriving = [ask for ask in pending if ask.arrives <= step]
+            pending = [ask for ask in pending if ask.arrives > step]
+            for result in self.step([self._admit(ask, asked.index(ask)) for ask in arriving], step):
+                for row in result.rows:
+                    self._take(row, asked[int(row.slot.request_id)])
             assert self.core.check() == []
             step += 1
             assert step < 2000, "it does not come to an end"
 
-    def _work(self, plan: StepPlan, asked: list[Ask], now: int) -> None:
-        results: list[StepResult] = []
-        for i in range(max(plan.steps, 1)):
-            results.append(self.engine.collect(self.engine.launch(plan, first=i == 0)))
-            for row in results[-1].rows:
-                ask = asked[int(row.slot.request_id)]
-                # A retracted sequence may make a token again that was under way: the detokenizer drops such.
-                if row.index == len(ask.tokens):
-                    ask.tokens.append(row.token)
-                    ask.finish = row.finish
-                else:
-                    assert row.index < len(ask.tokens)
-                    assert ask.tokens[row.index] == row.token
-        self.core.report(step_report(plan, results, 0, 0), now)
+    def _take(self, row: Row, ask: Ask) -> None:
+        # A retracted sequence may make a token again that was under way: the detokenizer drops such.
+        if row.index == len(ask.tokens):
+            ask.tokens.append(row.token)
+            ask.finish = row.finish
+        else:
+            assert row.index < len(ask.tokens)
+            assert ask.tokens[row.index] == row.token
 
     def _admit(self, ask: Ask, number: int) -> Admit:
         return Admit(
@@ -243,7 +234,7 @@ def test_tokens_are_those_of_the_model_alone(
 ) -> None:
     longest = max(len(ask.prompt) + ask.max_tokens for ask in asked)
     pages = -(-longest // page_size) + 1
-    replica = Replica(
+    replica = Crowded(
         executor == "fused",
         page_size,
         num_pages=pages + int(pages * spare),

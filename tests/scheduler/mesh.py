@@ -190,8 +190,7 @@ class Mesh:
         await actor.bus.client.close()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        for left in actor._tasks:
-            left.cancel()
+        await actor._tasks.cancel()
 
     async def claimed(self, scheduler: Scheduler) -> Presence:
         """The scheduler's presence, once it has a group."""

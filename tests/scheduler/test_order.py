@@ -4,6 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
+from radixmesh.services.scheduler.attributes import load_attributes
+from radixmesh.shared.messages import Choice
+
 # -- memory pressure --
 
 
@@ -15,6 +18,26 @@ def test_memory_pressure_retracts_the_youngest_and_loses_nothing() -> None:
     harness.verify()
     assert harness.core.state.counters.retracted > 0
     assert len(set(harness.outcomes["r0", 0].cached)) == 1, "the oldest was retracted"
+
+
+def test_those_that_wait_though_they_have_begun_are_told_apart() -> None:
+    """One was retracted; another comes with what a lost replica had made of it."""
+    harness = Harness(options(), sizes(page_size=4, num_pages=10, max_slots=4))
+    for number in range(4):
+        harness.admit(admit_message(f"r{number}", prompt(number, 4), max_tokens=30, ignore_eos=True))
+    state = harness.core.state
+    while not state.counters.retracted:
+        assert load_attributes(state)["waiting_begun"] == 0
+        harness.pump()
+        harness.work()
+        harness.deliver()
+    told = load_attributes(state)
+    assert told["waiting_begun"] == told["waiting"] == 1
+    resumed = [Choice(index=0, resumed=np.array([5, 6], "<i4"))]
+    harness.admit(admit_message("old", prompt(9, 4), max_tokens=30).model_copy(update={"choices": resumed}))
+    harness.admit(admit_message("new", prompt(8, 4), max_tokens=30))
+    told = load_attributes(state)
+    assert (told["waiting"], told["waiting_begun"]) == (3, 2)
 
 
 def test_a_retracted_sequence_waits_for_the_tokens_that_are_under_way() -> None:

@@ -165,8 +165,9 @@ def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
 
 
 def test_empty_words_are_none() -> None:
-    chosen = options("--served-model-name", "", "--api-key", "", "--nats-url", "")
-    assert (chosen.served_model_name, chosen.api_key, chosen.nats_url) == (None, None, None)
+    chosen = options("--served-model-name", "", "--api-key", "", "--nats-url", "", "--model", "", "--host", "")
+    assert (chosen.served_model_name, chosen.api_key, chosen.nats_url, chosen.model) == (None, None, None, None)
+    assert chosen.host == "127.0.0.1"
 
 
 def test_a_key_from_a_file_counts_without_its_last_newline() -> None:
@@ -189,6 +190,14 @@ def test_a_suffix_keeps_the_names_of_several_machines_apart() -> None:
         (("--max-model-len", "-4"), "--max-model-len -4"),
         (("--set", "scheduler.policy"), "SERVICE.FLAG=VALUE"),
         (("--set", "cook.policy=x"), "no service 'cook'"),
+        (("--set", "gateway.http-port=1"), "gateway.http-port=1: say --port"),
+        (("--set", "gateway.grpc_port=1"), "gateway.grpc_port=1: say --grpc-port"),
+        (("--set", "scheduler.namespace=mine"), "scheduler.namespace=mine: say --namespace"),
+        (("--set", "tokenizer.nats-url=nats://x"), "say --nats-url"),
+        (("--set", "detokenizer.served-model-name=y"), "say --served-model-name"),
+        (("--set", "model_worker.tp=2"), "say --tp"),
+        (("--set", "model_worker.rank=1"), "serve itself decides"),
+        (("--set", "scheduler.instance=s"), "serve itself decides"),
         (("--kv-memory", "-1"), "--kv-memory -1"),
         (("--kv-memory", "nan"), "--kv-memory nan"),
         (("--served-model-name", "x" * 257), "--served-model-name has 257 characters, more than the 256"),

@@ -1,5 +1,6 @@
 """Ports, the bundled model, the state file, `ps`, and the command line itself."""
 
+import argparse
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from radixmesh import __version__
 from radixmesh.cli import main
+from radixmesh.cli.mesh import bus_settings
 from radixmesh.cli.ps import load, table
 from radixmesh.cli.serve import machine, state
 from radixmesh.cli.serve.model import BUNDLED, bundled_model, choose
@@ -129,13 +131,27 @@ def test_the_state_file_is_its_owners_alone_and_known_while_its_writer_lives(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     home = state.home()
     assert home is not None
-    mine, gone, broken = (home / name / state.FILE for name in ("serve-1", "serve-2", "serve-3"))
+    mine, another, gone = (home / name / state.FILE for name in ("serve-1", "serve-2", "serve-3"))
+    state.write(another, {"pid": os.getpid()})
     state.write(mine, {"pid": os.getpid()})
     state.write(gone, {"pid": 2**22 + 1})
-    broken.parent.mkdir()
-    broken.write_text("{")
+    contents = (b"{", b"", b"\0" * 100, b"\xff\xd0", b"[1]", b'{"pid": "x"}', b'{"pid": 99999999999999999999}')
+    for number, content in enumerate(contents):
+        broken = home / f"serve-broken-{number}" / state.FILE
+        broken.parent.mkdir()
+        broken.write_bytes(content)
     assert stat.S_IMODE(mine.stat().st_mode) == 0o600
-    assert state.running() == [mine]
+    assert state.running() == [mine, another]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\x7fELF\xd0", b"[1]", b'{"nats_url": 5}', b'{"nats_url": "x y"}', None])
+def test_a_state_file_that_is_none_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "state.json"
+    if content is not None:
+        file.write_bytes(content)
+    arguments = argparse.Namespace(state_file=str(file), nats_url=None, namespace=None)
+    with pytest.raises(ConfigError, match=r"^--(state-file|nats-url) [^\n]*$"):
+        bus_settings(arguments)
 
 
 def test_ps_shows_a_row_for_each_member() -> None:
@@ -223,6 +239,23 @@ def test_health_without_a_bus_is_bad(capsys: pytest.CaptureFixture[str]) -> None
 def test_ps_with_a_state_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ps", "--state-file", str(tmp_path / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", '"state"', "{", "{}", '{"pid": 1}', '{"nats_url": 5}', "\udcff"])
+def test_ps_with_a_file_that_is_no_state_file(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.json"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    assert main(["ps", "--state-file", str(file)]) == 2
+    assert f"--state-file {file}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["ps"], ["health", "gateway"]])
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e9", "soon"])
+def test_a_wait_that_is_none_is_named(command: list[str], timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--timeout", timeout])
+    assert exit_.value.code == 2
+    assert f"--timeout: '{timeout}' is not a number of seconds" in capsys.readouterr().err
 
 
 def test_json_is_what_the_state_file_holds(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import NatsServer, until
 
-from radixmesh.shared.actor import Actor, until_beat
+from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.epochs import SETTLED, now_epoch
@@ -32,6 +32,7 @@ from radixmesh.shared.messages import (
     Work,
     pack,
 )
+from radixmesh.shared.presence import until_beat
 from radixmesh.shared.telemetry import JsonFormatter
 
 

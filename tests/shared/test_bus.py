@@ -1,4 +1,5 @@
-"""What the connection promises about order: a flush and the end of a subscription speak for all that went before."""
+"""What the connection promises: a flush and the end of a subscription speak for all that went before, and a reconnect
+is told to everyone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from support import until
 
 from radixmesh.shared.bus import Bus
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import WhoIsThere
 
 INFO = b'INFO {"server_id":"scripted","version":"2.10.0","proto":1,"headers":true,"max_payload":1048576}\r\n'
@@ -18,8 +20,14 @@ class Wire:
 
     def __init__(self) -> None:
         self.operations: list[str] = []
+        self._writer: asyncio.StreamWriter
+
+    def hang_up(self) -> None:
+        """Ends the latest connection."""
+        self._writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
         writer.write(INFO)
         while line := await reader.readline():
             operation = line.split()[0].decode()
@@ -59,3 +67,25 @@ async def test_a_subscription_has_ended_when_it_is_drained(wire: tuple[Wire, Bus
     await until(lambda: server.operations)
     await subscription.drain()  # type: ignore[no-untyped-call]
     assert server.operations == ["SUB", "UNSUB", "PING"]
+
+
+@pytest.mark.parametrize("error", [BusError("the server went away again"), ValueError("a fault"), OSError("a file")])
+async def test_whoever_waits_for_a_reconnect_is_told_though_another_fails(
+    wire: tuple[Wire, Bus], error: Exception
+) -> None:
+    server, bus = wire
+    told = 0
+
+    async def fails() -> None:
+        raise error
+
+    async def counts() -> None:
+        nonlocal told
+        told += 1
+
+    bus.on_reconnect += [fails, counts]
+    for times in (1, 2):
+        server.hang_up()
+        await until(lambda times=times: told == times)
+    assert bus.connected
+    assert server.operations.count("CONNECT") == 2

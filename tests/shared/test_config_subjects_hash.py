@@ -82,6 +82,17 @@ def test_truth_values_are_flags_and_words(words: list[str], value: bool) -> None
     assert SchedulerSettings.load(words).prefix_cache is value
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+def test_numbers_are_finite(settings: type[ServiceSettings], value: str) -> None:
+    """Without an upper bound one could ask for an infinite number of bytes."""
+    needed = ["--model=x"] if "model" in settings.model_fields else []
+    for name in (name for name, field in settings.model_fields.items() if field.annotation is float):
+        flag = f"--{name.replace('_', '-')}"
+        with pytest.raises(ConfigError, match=f"^{flag} "):
+            settings.load([*needed, f"{flag}={value}"])
+
+
 def test_secrets_count_without_the_white_space_around_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NATS_TOKEN", "NATS_PASSWORD", "API_KEY"):
         monkeypatch.setenv(f"RADIXMESH_{name}", " hush\n")

@@ -13,7 +13,7 @@ from radixmesh.shared.errors import ModelLoadError
 from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
 
 VOCAB = 100
-WORDS = {"<s>": 1, "</s>": 2, "the": 3, "<|im_start|>": 20, "<|im_end|>": 21, "<|eot_id|>": 22}
+WORDS = {"<s>": 1, "</s>": 2, "the": 3, "<|im_start|>": 20, "<|im_end|>": 21, "<|eot_id|>": 22, "7": 23}
 SPECIAL = [word for word in WORDS if word.startswith("<")]
 
 
@@ -59,6 +59,8 @@ PLACES: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
         (1, 2, 21),
     ),
     "spelled in a config": ({"generation_config": {"eos_token_id": ["<|im_end|>", 2.0]}}, (2, 21)),
+    "an id in a string": ({"config": {"eos_token_id": "2"}, "generation_config": {"eos_token_id": ["21"]}}, (2, 21)),
+    "an end that is spelled in digits": ({"tokenizer_config": {"eos_token": "7"}}, (23,)),
     "a class's own": ({"tokenizer_config": {"tokenizer_class": "LlamaTokenizerFast"}}, (2,)),
     "a class's own, taken back": ({"tokenizer_config": {"tokenizer_class": "LlamaTokenizer", "eos_token": None}}, ()),
     "a class's own that is not there": ({"tokenizer_config": {"tokenizer_class": "Qwen2Tokenizer"}}, ()),
@@ -66,6 +68,13 @@ PLACES: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
     "one of two templates'": (
         {"tokenizer_config": {"chat_template": [{"name": "default", "template": "x<|eot_id|>"}]}},
         (22,),
+    ),
+    "the template's, which is not called special": (
+        {
+            "tokenizer_config": {"chat_template": "{{ m.content }}<|end_of_turn|><end_of_turn>"},
+            "added_tokens": {"<|end_of_turn|>": 30},
+        },
+        (30,),
     ),
     "a template's beginning": ({"tokenizer_config": {"chat_template": "<|im_start|>{{ m.content }}"}}, ()),
     "nowhere": ({}, ()),
@@ -93,6 +102,27 @@ FORMS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_a_spelling_has_its_id_in_any_form_of_tokenizer(tmp_path: Path, name: str) -> None:
     assert ends(tmp_path, special_tokens_map={"eos_token": "<|im_end|>"}, **FORMS[name]) == (21,)
+
+
+DISAGREEMENTS: dict[str, dict[str, object]] = {
+    "another id than in the vocabulary": {"added_tokens_decoder": {"3": added("</s>")}, "eos_token": "</s>"},
+    "the id of another word": {"added_tokens_decoder": {"3": added("<end>")}, "eos_token": "<end>"},
+    "the id of another word, in the template": {
+        "added_tokens_decoder": {"3": added("<|end_of_turn|>")},
+        "chat_template": "{{ m.content }}<|end_of_turn|>",
+    },
+    "the id of an ordinary default": {"added_tokens_decoder": {"3": added("<end>")}},
+}
+
+
+@pytest.mark.parametrize("listed", [[], ["</s>"]], ids=["in the vocabulary", "listed"])
+@pytest.mark.parametrize("name", DISAGREEMENTS)
+def test_no_ordinary_word_ends_an_answer_because_its_id_is_declared_for_another(
+    tmp_path: Path, name: str, listed: list[str]
+) -> None:
+    config, recommended = {"eos_token_id": 3}, {"eos_token_id": 2}
+    files = {"tokenizer": tokenizer_json(listed=listed), "tokenizer_config": DISAGREEMENTS[name]}
+    assert ends(tmp_path, config=config, generation_config=recommended, **files) == (2,)
 
 
 def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_gap_that_a_list_of_pieces_cannot_have_is_refused(tmp_path: Path) -> N
         reader.read(path)
 
 
-def test_fingerprints_tell_spelling_ids_and_what_is_hidden(tmp_path: Path) -> None:
+def test_fingerprints_tell_spelling_ids_decoder_and_what_is_hidden(tmp_path: Path) -> None:
     def fingerprint(name: str, **config: Any) -> str:
         return reader.read(save_model(tmp_path / name, byte_level(), **config)).fingerprint
 
@@ -100,3 +100,9 @@ def test_fingerprints_tell_spelling_ids_and_what_is_hidden(tmp_path: Path) -> No
         fingerprint("hidden", added_tokens_decoder={"401": {**CALL, "special": True}}),
     ]
     assert len({plain, *other}) == 5
+    config = {"tokenizer_class": "LlamaTokenizer"}
+    spaced = {
+        reader.read(save_model(tmp_path / f"{prefix}", sentencepiece(), add_prefix_space=prefix, **config)).fingerprint
+        for prefix in (True, False)
+    }
+    assert len(spaced) == 2

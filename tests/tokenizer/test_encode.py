@@ -168,6 +168,8 @@ def test_content_parts_and_tool_arguments_become_plain() -> None:
             "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
         }
     ]
+    result = {"role": "function", "name": "f", "content": "42"}
+    assert plain_messages([result]) == [{"role": "tool", "name": "f", "content": "42"}]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +216,16 @@ def test_a_template_sees_the_fields_that_a_message_has(tmp_path: Path, message: 
     assert text_of(encode.load(directory), messages=[message]) == f"{message['role']}{there};"
     told = AutoTokenizer.from_pretrained(directory).apply_chat_template([message], tokenize=False)
     assert told == f"{message['role']}{there};"
+
+
+@pytest.mark.parametrize("calls", [[], None])
+def test_a_list_without_calls_is_no_calls(tmp_path: Path, calls: list[Any] | None) -> None:
+    """Some servers answer so, and clients send an answer back as it came."""
+    encoder = encode.load(save_chat_model(tmp_path, ASKING))
+    answer = {"role": "assistant", "content": "x", "tool_calls": calls}
+    assert text_of(encoder, messages=[answer]) == "assistant content;"
+    old = {"role": "assistant", "tool_calls": calls, "function_call": {"name": "f", "arguments": "{}"}}
+    assert text_of(encoder, messages=[old]) == "assistant tool_calls;"
 
 
 @pytest.mark.parametrize(
@@ -306,6 +318,7 @@ def most(tokens: int, task: Task = Task.GENERATE) -> Work:
         (15, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, None),
         (14, {"choices": [Choice(index=0), Choice(index=1, resumed=[1, 2, 3, 4])]}, ["10 tokens", "4 were generated"]),
         (20, {"choices": [Choice(index=0, resumed=[1] * 9)], "work": most(10)}, None),
+        (20, {"choices": [Choice(index=0, resumed=[1] * 10)], "work": most(10)}, None),
         (0, {"work": most(10**6)}, None),
     ],
 )

@@ -36,12 +36,12 @@ class GrpcFace:
         self._healthy: bool | None = None
 
     async def start(self) -> str:
-        """Gives the address, host:port. Raises RadixMeshError if it is taken."""
+        """Gives the address, host:port. Raises RadixMeshError if it cannot be had."""
         await self.set_health(False)
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
             port = self._server.add_insecure_port(f"{host}:{self._port}")
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeError) as error:
             raise RadixMeshError(f"cannot listen on {host}:{self._port}: {error}") from error
         await self._server.start()
         return f"{host}:{port}"

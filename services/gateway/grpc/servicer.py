@@ -10,7 +10,7 @@ import grpc
 
 from radixmesh.services.gateway.chat import template_messages
 from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.errors import invalid, retry_after
+from radixmesh.services.gateway.errors import invalid, retry_after, unknown_model
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
 from radixmesh.services.gateway.grpc.statuses import STATUSES
@@ -21,6 +21,7 @@ from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, ChatMessage, Sampling
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish
+from radixmesh.shared.names import MODEL_NAME_CHARS
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +136,7 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
             raise invalid(f"model: must be one of {', '.join(names[:20])}", "model")
         name = request.model or next(iter(names), "")
         if name not in names:
-            text = f"the mesh serves no model named {name[:200]!r}" if name else "the mesh serves no model yet"
-            raise RequestError(ErrorCode.MODEL_NOT_FOUND, text, param="model")
+            raise unknown_model(name)
         return pb.GetModelInfoResponse(
             model=name,
             max_model_len=mesh.attribute(name, "max_model_len"),
@@ -148,8 +148,8 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
 
 def _prompt(request: pb.GenerateRequest) -> Prompt:
     """Raises RequestError."""
-    if len(request.model) > 256:
-        raise invalid("model: must have at most 256 characters", "model")
+    if len(request.model) > MODEL_NAME_CHARS:
+        raise invalid(f"model: must have at most {MODEL_NAME_CHARS} characters", "model")
     fields = _sampling(request)
     params = fields.params()
     form = request.WhichOneof("prompt")

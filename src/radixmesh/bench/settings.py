@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from radixmesh.shared import names
 
@@ -62,8 +63,8 @@ class Settings:
         chat = args.endpoint == "chat"
         if chat and args.prompt == "ids":
             raise BenchError("--prompt ids needs --endpoint completions: chat messages are text")
-        if not args.url.startswith(("http://", "https://")):
-            raise BenchError(f"--url must start with http:// or https://, not {args.url!r}")
+        if not _is_url(args.url):
+            raise BenchError(f"--url must read like http://HOST or https://HOST:PORT, not {args.url!r}")
         if args.json_requests and args.json is None:
             raise BenchError("--json-requests needs --json")
         if args.json is not None and not args.json.absolute().parent.is_dir():
@@ -120,6 +121,15 @@ class Settings:
         values = dataclasses.asdict(self)
         del values["api_key"]
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number or too large
+        return False
+    return right and not any(char.isspace() for char in text)
 
 
 def _api_key(text: str | None) -> str | None:

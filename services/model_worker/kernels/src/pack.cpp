@@ -6,6 +6,7 @@
 #include "quantize.h"
 #include "threads.h"
 #include "weight.h"
+#include "workspace.h"
 
 namespace rm {
 namespace {
@@ -128,22 +129,22 @@ void weave_bf16(const Weight& w, int64_t panel_index, const bf16* source, int64_
         }
 }
 
+// `line`: room for a panel of floats.
 void pack_panel(const Weight& w, int64_t panel, const void* source, int32_t kind, int64_t row, int64_t rows,
-                std::vector<float>& line) {
-    line.resize(NR * padded_k(w));
+                float* line) {
     if (w.kind == I12) {
-        std::fill(line.begin(), line.end(), 0.0f);
-        for (int64_t j = 0; j < rows; j++) widen_row(source, kind, (row + j) * w.k, w.k, line.data() + j * padded_k(w));
-        return put_int12(w, w.data + panel * panel_bytes(w), line.data());
+        std::fill_n(line, NR * padded_k(w), 0.0f);
+        for (int64_t j = 0; j < rows; j++) widen_row(source, kind, (row + j) * w.k, w.k, line + j * padded_k(w));
+        return put_int12(w, w.data + panel * panel_bytes(w), line);
     }
     if (w.kind == BF16 && kind == BF16 && w.k % 2 == 0)
         return weave_bf16(w, panel, static_cast<const bf16*>(source), row, rows);
     for (int64_t j = 0; j < NR; j++) {
         if (j < rows)
-            read_row(source, kind, row + j, w.k, padded_k(w), line.data());
+            read_row(source, kind, row + j, w.k, padded_k(w), line);
         else
-            std::fill_n(line.begin(), padded_k(w), 0.0f);
-        put_row(w, panel, j, line.data());
+            std::fill_n(line, padded_k(w), 0.0f);
+        put_row(w, panel, j, line);
     }
 }
 
@@ -164,12 +165,14 @@ void widen_row(const void* source, int32_t kind, int64_t at, int64_t count, floa
 
 void pack(const Weight& w, const void* source, int32_t kind, int64_t n, int64_t first, int64_t step) {
     const Turn turn;
+    std::vector<Block<float>> lines(num_threads());
+    for (Block<float>& line : lines) line.grow(NR * padded_k(w));
     parallel(turn, [&](Team& team) {
-        std::vector<float> line;
         int64_t begin, end;
         while (team.take((n + NR - 1) / NR, 1, begin, end))
             for (int64_t i = begin; i < end; i++)
-                pack_panel(w, first + i * step, source, kind, i * NR, std::min<int64_t>(NR, n - i * NR), line);
+                pack_panel(w, first + i * step, source, kind, i * NR, std::min<int64_t>(NR, n - i * NR),
+                           lines[team.id]);
     });
 }
 

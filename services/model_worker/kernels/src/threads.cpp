@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -23,8 +24,13 @@ inline void relax() {
 
 class ThreadPool {
   public:
-    explicit ThreadPool(int size) : size_(size), owner_(getpid()) {
-        for (int id = 1; id < size; id++) threads_.emplace_back([this, id] { loop(id); });
+    explicit ThreadPool(int wanted) : wanted_(wanted), owner_(getpid()) {
+        threads_.reserve(wanted - 1);
+        try {
+            for (; size_ < wanted; size_++) threads_.emplace_back([this, id = size_] { loop(id); });
+        } catch (const std::exception&) {
+            // The system lets us have no more of them, or of the memory for their stacks: those that are there do.
+        }
     }
 
     ~ThreadPool() {
@@ -33,7 +39,7 @@ class ThreadPool {
         for (auto& thread : threads_) thread.join();
     }
 
-    int size() const { return size_; }
+    int wanted() const { return wanted_; }
     // After a fork the child has this object but none of its threads.
     bool inherited() const { return owner_ != getpid(); }
 
@@ -80,7 +86,8 @@ class ThreadPool {
         sleeping_.fetch_sub(1);
     }
 
-    const int size_;
+    const int wanted_;
+    int size_ = 1;  // the caller's thread included
     const pid_t owner_;
     Meeting meeting_;
     alignas(64) std::atomic<uint32_t> epoch_{0};
@@ -99,7 +106,7 @@ int wanted = 1;
 
 ThreadPool& current() {
     if (pool && pool->inherited()) pool = nullptr;  // leaked on purpose, see `inherited`
-    if (pool && pool->size() != wanted) {
+    if (pool && pool->wanted() != wanted) {
         delete pool;
         pool = nullptr;
     }

@@ -76,7 +76,8 @@ struct Turn {
     Turn& operator=(const Turn&) = delete;
 };
 
-// Runs `job` on all threads, the caller's included; ends with a barrier. The caller holds a `Turn`.
+// Runs `job` on all threads, the caller's included; ends with a barrier. The caller holds a `Turn`. A job must not throw:
+// what memory it needs, it has beforehand.
 void run(Job job, void* context);
 
 template <class F>
@@ -84,7 +85,7 @@ void parallel(const Turn&, F&& work) {
     run([](void* context, Team& team) { (*static_cast<std::remove_reference_t<F>*>(context))(team); }, &work);
 }
 
-int num_threads();
+int num_threads();  // at most; a system that is short of them gives fewer
 void set_num_threads(int count);
 
 }  // namespace rm

@@ -62,7 +62,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 def require_host(host: str) -> None:
     """Raises ConfigError, with the reason, unless a server could listen at `host`."""
     try:
-        socket.getaddrinfo(host or None, 0, _family(host), socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        socket.getaddrinfo(host, 0, _family(host), socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         free_port(host)
     except socket.gaierror as error:
         raise ConfigError(f"--host {host}: {error.strerror}") from None
@@ -92,7 +92,7 @@ def _reason(error: OSError) -> str:
 
 def connect_host(host: str) -> str:
     """The address by which a server that listens on `host` is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 
 def _family(host: str) -> socket.AddressFamily:

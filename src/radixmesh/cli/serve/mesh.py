@@ -13,6 +13,7 @@ from radixmesh.shared.errors import MessageError
 from radixmesh.shared.messages import Outdated, Presence, State, WhoIsThere
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
+from radixmesh.shared.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Mesh:
         self._up_since: dict[str, float] = {}
         self.members.on_change.append(self._note)
         self.members.on_outdated.append(self._tell_outdated)
-        self._telling: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @classmethod
     async def connect(
@@ -88,14 +89,7 @@ class Mesh:
             self.members.update(message)
 
     def _tell_outdated(self, news: Outdated) -> None:
-        telling = asyncio.create_task(self._bus.publish(self._subjects.outdated(news.instance), news))
-        self._telling.add(telling)
-        telling.add_done_callback(self._told)
-
-    def _told(self, telling: asyncio.Task[None]) -> None:
-        self._telling.discard(telling)
-        if not telling.cancelled() and (error := telling.exception()) is not None:
-            log.warning("%s", error)
+        self._tasks.spawn(self._bus.publish(self._subjects.outdated(news.instance), news))
 
     def _note(self, _before: Presence | None, now: Presence | None) -> None:
         # One that ends in order says that it is gone before its process ends, and only then are we asked `up_for`.

@@ -15,7 +15,19 @@ GRPC_OFF = -1
 MAX_PROCESSES = 256
 """Of one kind. More than a machine holds; a typing error should not start thousands."""
 
+DEFAULT_HOST = "127.0.0.1"
+
 _WORKER_FLAGS = ("dtype", "quantization", "max_model_len", "max_slots", "page_size", "kv_memory")
+_DECIDED = {
+    "http_port": "--port",
+    "grpc_port": "--grpc-port",
+    "nats_url": "--nats-url",
+    "namespace": "--namespace",
+    "served_model_name": "--served-model-name",
+    "tp": "--tp",
+    **dict.fromkeys(("instance", "replica", "group", "rank")),
+}
+"""Flags of services that must agree with what the supervisor knows, and its own flag for each, if there is one."""
 _SETTING = re.compile(r"(?P<service>[a-z_-]+)\.(?P<flag>[a-z][a-z0-9_-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -51,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_model_arguments(parser.add_argument_group("model"))
     _add_size_arguments(parser.add_argument_group("how many processes"))
     add = parser.add_argument_group("addresses").add_argument
-    add("--host", default="127.0.0.1", help="to listen on (default: %(default)s)")
+    add("--host", default=DEFAULT_HOST, help="to listen on (default: %(default)s)")
     add("--port", type=int, default=8000, help="HTTP; 0: any free one (default: %(default)s)")
     add("--grpc-port", type=int, default=50051, help="0: any free one; -1: no gRPC (default: %(default)s)")
     add("--api-key", default=os.environ.get("RADIXMESH_API_KEY"), help="default: $RADIXMESH_API_KEY, or none")
@@ -121,9 +133,9 @@ def from_args(args: argparse.Namespace) -> Options:
     given = {name: getattr(args, name) for name in _WORKER_FLAGS}
     parser = [("tokenizer", "reasoning-parser", args.reasoning_parser)] if args.reasoning_parser else []
     return Options(
-        model=args.model,
+        model=args.model or None,
         served_model_name=_word("served-model-name", args.served_model_name, names.model_name),
-        host=args.host,
+        host=args.host or DEFAULT_HOST,
         port=args.port,
         grpc_port=args.grpc_port,
         gateways=args.gateways,
@@ -170,4 +182,7 @@ def _setting(text: str) -> tuple[str, str, str]:
     service = match["service"].replace("-", "_")
     if service not in SERVICES:
         raise ConfigError(f"--set {text}: no service {match['service']!r}; there are {', '.join(SERVICES)}")
+    if (flag := match["flag"].replace("-", "_")) in _DECIDED:
+        own = _DECIDED[flag]
+        raise ConfigError(f"--set {text}: " + (f"say {own}" if own else "serve itself decides that"))
     return service, match["flag"], match["value"]

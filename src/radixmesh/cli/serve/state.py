@@ -35,21 +35,23 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Raises OSError or json.JSONDecodeError."""
-    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Raises OSError, or ValueError for what is no JSON object."""
+    found = json.loads(Path(path).read_bytes())
+    if not isinstance(found, dict):
+        raise ValueError(f"holds no JSON object, but a {type(found).__name__}")
     return found
 
 
 def running() -> list[Path]:
-    """State files of the supervisors that live on this machine, the latest first."""
-    alive: list[tuple[float, Path]] = []
+    """State files of the supervisors that live on this machine, by name."""
+    alive: list[Path] = []
     for path in (path for directory in _directories() for path in directory.glob(f"*/{FILE}")):
         try:
             os.kill(read(path)["pid"], 0)
-            alive.append((path.stat().st_mtime, path))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError):
-            continue  # its supervisor is gone, or is putting the file away at this moment
-    return [path for _, path in sorted(alive, reverse=True)]
+            alive.append(path)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            continue  # its supervisor is gone, perhaps with the machine, or is putting the file away at this moment
+    return sorted(alive)
 
 
 def _directories() -> Iterator[Path]:
