@@ -438,11 +438,11 @@ def test_a_request_that_came_before_the_mesh_is_sampled_as_the_model_recommends(
     assert table.open(live, 0.0) == []
     mesh.replicas, mesh.defaults = {"r0": 1}, {"temperature": 0.6, "top_k": 20, "top_p": 0.8, "max_tokens": 3}
     sent = only_submit(table.mesh_changed(1.0))
-    assert sent.params == make_submit(top_p=0.9, temperature=0.6, top_k=20).params
+    assert sent.work == make_submit(top_p=0.9, temperature=0.6, top_k=20).work
     table.routed(make_routed(sent), 1.0)
     mesh.defaults = {"temperature": 0.1}
     again = only_submit(table.gone("r0", 1, 2.0))
-    assert again.params == sent.params  # what has begun goes on as it was
+    assert again.work == sent.work  # what has begun goes on as it was
 
 
 def test_no_name_where_several_models_are_served() -> None:

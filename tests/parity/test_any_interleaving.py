@@ -127,7 +127,7 @@ class Crowded(Replica):
             max_slots=4,
             max_model_len=CONTEXT,
             vocab_size=512,
-            max_drafts=self.engine.drafts.most,
+            max_drafts=engine.drafts.most,
         )
         super().__init__(SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1), engine)
 
