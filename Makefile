@@ -54,6 +54,7 @@ check: ruff mypy lint-imports
 
 ruff: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 mypy: $(READY)
 	$(BIN)/mypy

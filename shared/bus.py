@@ -220,9 +220,7 @@ class Bus:
             raise PayloadTooLarge(message.TAG, size, self.max_payload)
         return data
 
-    async def subscribe(
-        self, subject: str, receive: Callable[[Envelope], None], *, queue: str = ""
-    ) -> Subscription:
+    async def subscribe(self, subject: str, receive: Callable[[Envelope], None], *, queue: str = "") -> Subscription:
         """Hands every message on `subject` to `receive`, which must only enqueue.
 
         Args:

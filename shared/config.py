@@ -77,9 +77,7 @@ class ServiceSettings(BaseSettings):
     nats_tls_ca: str | None = Field(None, description="CA certificate file; turns TLS on.")
     nats_tls_cert: str | None = Field(None, description="Client certificate file for TLS.")
     nats_tls_key: str | None = Field(None, description="Client key file for TLS.")
-    namespace: str = Field(
-        "radixmesh", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="First token of every subject."
-    )
+    namespace: str = Field("radixmesh", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="First token of every subject.")
     instance: str = Field("", max_length=128, description="Unique name of this process; made up if empty.")
     heartbeat_interval: float = Field(2.0, gt=0, le=60, description="Seconds between presence heartbeats.")
     mailbox_size: int = Field(8192, ge=1, description="New requests that may wait for this process.")

@@ -116,8 +116,8 @@ def _incomplete(state: bytes) -> bytes:
 class WindowDecoder(_BehindPrompt):
     """For any tokenizer, given its whole-sequence `decode`. Costs two decodes of about `CONTEXT` tokens per token.
 
-        context   the last tokens, cut only between what was given to `add` at once
-        shown     their text, without the U+FFFD of a character that is incomplete at their end
+    context   the last tokens, cut only between what was given to `add` at once
+    shown     their text, without the U+FFFD of a character that is incomplete at their end
     """
 
     __slots__ = ("_context", "_decode", "_raw", "_shown", "_utf8")

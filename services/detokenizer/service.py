@@ -40,9 +40,7 @@ class Detokenizer(Actor):
         """Loads the vocabulary, then listens. Raises ModelLoadError."""
         loaded = await asyncio.to_thread(self._load)
         self._fingerprint = loaded.fingerprint
-        self._table = Table(
-            loaded, max_requests=self._settings.max_requests, hold_seconds=self._settings.hold_seconds
-        )
+        self._table = Table(loaded, max_requests=self._settings.max_requests, hold_seconds=self._settings.hold_seconds)
         self.on(OpenText, self._open)
         self.on(TokenBatch, self._tokens)
         self.on(Cancel, self._cancel)

@@ -28,9 +28,7 @@ class GatewaySettings(ServiceSettings):
         "*", description="Origins of web pages that may call, separated by commas: '*' is all, empty none."
     )
     request_timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a request may take in all.")
-    ready_wait: float = Field(
-        30.0, ge=0, le=3600, description="Seconds a new request waits for a replica to be ready."
-    )
+    ready_wait: float = Field(30.0, ge=0, le=3600, description="Seconds a new request waits for a replica to be ready.")
     route_timeout: float = Field(
         10.0, gt=0, le=3600, description="Seconds after which a request that no tokenizer took is sent again."
     )

@@ -59,9 +59,7 @@ class HttpFace:
         not_ready: by model, what keeps requests from being served; empty if some would be.
     """
 
-    def __init__(
-        self, desk: Desk, metrics: Metrics, not_ready: Ready, flush: Flush, settings: GatewaySettings
-    ) -> None:
+    def __init__(self, desk: Desk, metrics: Metrics, not_ready: Ready, flush: Flush, settings: GatewaySettings) -> None:
         self._desk = desk
         self._flush = flush
         self._metrics = metrics

@@ -21,9 +21,7 @@ class MeshView:
         strict_names: a model goes by its own name only, even where there is no other.
     """
 
-    def __init__(
-        self, members: PresenceView, reachable: Callable[[], bool], strict_names: bool = False
-    ) -> None:
+    def __init__(self, members: PresenceView, reachable: Callable[[], bool], strict_names: bool = False) -> None:
         self.reachable = reachable
         self._members = members
         self._strict_names = strict_names

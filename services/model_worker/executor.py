@@ -1,8 +1,8 @@
 """How a model's steps are run: its torch modules, or the CPU kernels, whole or one by one.
 
-    fused     one C++ call a step; dense decoders on one rank of a CPU
-    native    torch modules over packed weights and native attention; several ranks on a CPU
-    torch     plain torch: any device, and a CPU without a compiler
+fused     one C++ call a step; dense decoders on one rank of a CPU
+native    torch modules over packed weights and native attention; several ranks on a CPU
+torch     plain torch: any device, and a CPU without a compiler
 """
 
 import logging

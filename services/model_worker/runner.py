@@ -45,9 +45,7 @@ class ModelRunner:
     ) -> SamplingRow:
         """A sequence's way of sampling; `prompt` and `output` are its token ids so far."""
         ends = set(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
-        return SamplingRow(
-            params, choice, self.model.config.vocab_size, self.device, prompt, output, sorted(ends)
-        )
+        return SamplingRow(params, choice, self.model.config.vocab_size, self.device, prompt, output, sorted(ends))
 
     def device_works(self) -> bool:
         """False after an error that all later work on the device will meet too."""

@@ -42,9 +42,7 @@ class Slot:
         budget = max_model_len - self.prompt_len
         most = self.work.params.max_tokens
         self.max_output = budget if most is None else min(most, budget)
-        self.tokens: NDArray[np.int32] = np.empty(
-            self.prompt_len + max(self.max_output, admission.resumed), np.int32
-        )
+        self.tokens: NDArray[np.int32] = np.empty(self.prompt_len + max(self.max_output, admission.resumed), np.int32)
         self.tokens[: self.admitted] = prompt
 
     @property

@@ -123,9 +123,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     return Loaded(engine, RankOrder(group), sizes, depth, group)
 
 
-def _executor(
-    settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, deferred: Deferred | None
-) -> Executor:
+def _executor(settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, deferred: Deferred | None) -> Executor:
     if deferred is None:
         log.info("steps run layer by layer")
         return TorchExecutor(model, kv)

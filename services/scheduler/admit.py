@@ -47,9 +47,7 @@ def wanted_choices(admit: Admit) -> list[Choice]:
     return [Choice(index=index) for index in range(admit.work.params.n)]
 
 
-def new_sequences(
-    admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float
-) -> list[Sequence]:
+def new_sequences(admit: Admit, choices: list[Choice], state: ReplicaState, order: int, now: float) -> list[Sequence]:
     """One sequence per choice, numbered from `order`. ``limit <= len(prompt)`` means that it is complete already."""
     work, size = admit.work, admit.prompt_ids.size
     most = work.params.max_tokens

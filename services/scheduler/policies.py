@@ -1,9 +1,9 @@
 """Which waiting sequence goes first.
 
-    fcfs         first come, first served
-    lpm          longest cached prefix first
-    dfs-weight   depth first through the radix tree, the branch with most waiting prompts first
-    priority     highest priority first; one that is much higher preempts lower ones that run
+fcfs         first come, first served
+lpm          longest cached prefix first
+dfs-weight   depth first through the radix tree, the branch with most waiting prompts first
+priority     highest priority first; one that is much higher preempts lower ones that run
 """
 
 from collections import Counter

@@ -1,8 +1,8 @@
 """The scheduler's logic: messages in, plans and effects out. It knows no bus and no clock.
 
-    admit, cancel, report, tick     take in what happened
-    next_plan                       says what the worker group does next, while the pipeline has room
-    take_effects                    says what else is to be sent
+admit, cancel, report, tick     take in what happened
+next_plan                       says what the worker group does next, while the pipeline has room
+take_effects                    says what else is to be sent
 """
 
 from collections import deque
@@ -204,9 +204,7 @@ class SchedulerCore:
         )
         self.state.effects.append(effect)
 
-    def _fail_where(
-        self, condition: Callable[[list[Sequence]], bool], code: ErrorCode, text: str, now: float
-    ) -> None:
+    def _fail_where(self, condition: Callable[[list[Sequence]], bool], code: ErrorCode, text: str, now: float) -> None:
         """Fails the requests whose live choices meet the condition; their gateways are told once for each."""
         for choices in list(self.state.live.values()):
             seqs = list(choices.values())

@@ -1,9 +1,9 @@
 """Everything a replica's scheduler knows of its sequences, and the few ways in which one changes place.
 
-    add ──▶ WAITING ──place──▶ PREFILL ──▶ DECODE ──▶ end
-               ▲                  │           │        ▲
-               └───── retract ────┴───────────┘        │
-               └───────────────────────────────────────┘
+add ──▶ WAITING ──place──▶ PREFILL ──▶ DECODE ──▶ end
+           ▲                  │           │        ▲
+           └───── retract ────┴───────────┘        │
+           └───────────────────────────────────────┘
 """
 
 from dataclasses import dataclass
@@ -194,9 +194,7 @@ class ReplicaState:
     def fail(self, seq: Sequence, now: float, code: ErrorCode, text: str) -> None:
         """A sequence is over, and its gateway is told why."""
         self.end(seq, now, code, keep=False)
-        self.effects.append(
-            failed(seq.gateway_id, seq.request_id, seq.attempt, code, text, choice=seq.choice)
-        )
+        self.effects.append(failed(seq.gateway_id, seq.request_id, seq.attempt, code, text, choice=seq.choice))
 
     def check(self) -> list[str]:
         """What is wrong with the memory's books, one sentence each."""

@@ -68,6 +68,4 @@ def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presen
 
 def close_text(submit: Submit) -> Cancel:
     """Takes back an `OpenText` whose `Admit` could not be sent."""
-    return Cancel.model_validate(
-        {"request_ids": [submit.request_id], "choices": [-1], "attempts": [submit.attempt]}
-    )
+    return Cancel.model_validate({"request_ids": [submit.request_id], "choices": [-1], "attempts": [submit.attempt]})

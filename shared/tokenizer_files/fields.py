@@ -1,12 +1,12 @@
 """What the fields of ``tokenizer_config.json`` change about the ``tokenizer.json`` beside it.
 
-    nothing                    the fields in `INERT`, and the class: the file says how text is split. (`transformers`
-                               splits by its own class of that name, or by Qwen2's for all of that model_type.)
-    split_special_tokens       special tokens in a text are ordinary text
-    add_prefix_space           a space before the text, for classes that heed it
-    add_bos_token, _eos_token  for classes that heed them; other classes leave it to the file
-    *_token, extra and added   see `folder` and `added`
-    anything else              is tried: see `conversion.heeded`
+nothing                    the fields in `INERT`, and the class: the file says how text is split. (`transformers`
+                           splits by its own class of that name, or by Qwen2's for all of that model_type.)
+split_special_tokens       special tokens in a text are ordinary text
+add_prefix_space           a space before the text, for classes that heed it
+add_bos_token, _eos_token  for classes that heed them; other classes leave it to the file
+*_token, extra and added   see `folder` and `added`
+anything else              is tried: see `conversion.heeded`
 """
 
 import json

@@ -45,9 +45,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         """(service name, span) pairs, of one trace or of all."""
         with self._lock:
             return [
-                (service, span)
-                for service, span in self._spans
-                if trace_id is None or span.trace_id.hex() == trace_id
+                (service, span) for service, span in self._spans if trace_id is None or span.trace_id.hex() == trace_id
             ]
 
 

@@ -145,9 +145,7 @@ def run(service: str, bus: str, environ: dict[str, str], *flags: str) -> "subpro
 
 
 @pytest.mark.parametrize("apart", [30, -30])
-def test_hosts_that_are_half_a_minute_apart_serve_short_requests(
-    checkpoint: Path, tmp_path: Path, apart: int
-) -> None:
+def test_hosts_that_are_half_a_minute_apart_serve_short_requests(checkpoint: Path, tmp_path: Path, apart: int) -> None:
     """By hand, as on several hosts: the gateway's clock is right and everyone else's is not."""
     server, port = NatsServer(), free_port()
     server.start()

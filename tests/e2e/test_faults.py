@@ -137,9 +137,7 @@ async def test_a_restart_of_nats_under_load_restarts_nobody(
     assert {name.split("-")[0] for name in before} >= {"gateway", "tokenizer", "detokenizer", "r0", "worker"}
 
 
-async def test_a_bus_that_is_away_for_longer_than_all_attempts_take(
-    checkpoint: Path, expected: list[str]
-) -> None:
+async def test_a_bus_that_is_away_for_longer_than_all_attempts_take(checkpoint: Path, expected: list[str]) -> None:
     """Streams that run, and requests that come meanwhile: all are served when it is back."""
     server = NatsServer()
     server.start()

@@ -86,9 +86,7 @@ def test_everyone_spells_alike(mixed: ServeProcess) -> None:
 
 def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
     files = tmp_path / "files"
-    reference = sentencepiece_model.train(
-        files, normalization_rule_name="identity", remove_extra_whitespaces=False
-    )
+    reference = sentencepiece_model.train(files, normalization_rule_name="identity", remove_extra_whitespaces=False)
     config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "eos_token": "</s>", **NAMES}
     (files / "tokenizer_config.json").write_text(json.dumps(config))
     prompt = "  Once upon a\n"

@@ -56,9 +56,7 @@ def test_every_edge_of_the_chain(mesh: ServeProcess, collector: Collector) -> No
     starts = [spans[name][1].start_time_unix_nano for name in CHAIN]
     assert starts == sorted(starts)
 
-    request, queue, prefill, decode = (
-        attributes(spans[name][1]) for name in (CHAIN[0], CHAIN[2], CHAIN[3], CHAIN[4])
-    )
+    request, queue, prefill, decode = (attributes(spans[name][1]) for name in (CHAIN[0], CHAIN[2], CHAIN[3], CHAIN[4]))
     assert request[Attr.MODEL] == mesh.model
     assert request[Attr.OPERATION] == "text_completion"
     assert request[Attr.INPUT_TOKENS] == answer.usage.prompt_tokens
@@ -79,9 +77,7 @@ def test_each_choice_has_its_own_branch(mesh: ServeProcess, collector: Collector
     by_name: dict[str, list[bytes]] = {}
     for _service, span in collector.spans(trace):
         by_name.setdefault(span.name, []).append(span.span_id)
-    assert {name: len(ids) for name, ids in by_name.items()} == {
-        name: 2 if name in per_choice else 1 for name in CHAIN
-    }
+    assert {name: len(ids) for name, ids in by_name.items()} == {name: 2 if name in per_choice else 1 for name in CHAIN}
 
 
 def test_logs_carry_the_trace(collector: Collector) -> None:

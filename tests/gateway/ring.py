@@ -322,6 +322,7 @@ class Ring:
         """Thoughts and no end of them."""
         await self._routed(submit)
         await self._say(submit, 0, 0, 3, Finish.LENGTH, text="", reasoning="hm, hm")
+
     async def _play_say(self, submit: Submit, argument: str) -> None:
         """`say:TEXT`: that text, character by character."""
         await self._routed(submit)
@@ -338,4 +339,3 @@ class Ring:
 
 
 _SCRIPTS = [name.removeprefix("_play_") for name in vars(Ring) if name.startswith("_play_")]
-

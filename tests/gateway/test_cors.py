@@ -72,7 +72,8 @@ async def test_no_page_may_call(ring: Ring, start_gateway: StartGateway) -> None
 
 
 @pytest.mark.parametrize(
-    "origins", ["*", "", " , ", "https://a.org", "HTTP://Localhost:3000/ ,null", "http://[::1]:8000", "app://obsidian.md"]
+    "origins",
+    ["*", "", " , ", "https://a.org", "HTTP://Localhost:3000/ ,null", "http://[::1]:8000", "app://obsidian.md"],
 )
 def test_origins(origins: str) -> None:
     assert GatewaySettings(cors_origins=origins).cors_origins == origins

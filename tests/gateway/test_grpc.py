@@ -188,9 +188,7 @@ async def test_abort(stub: Any, ring: Ring, gateway: Gateway) -> None:
 
 
 async def test_model_info(stub: Any) -> None:
-    expected = pb.GetModelInfoResponse(
-        model=MODEL, max_model_len=512, vocab_size=300, ready_replicas=1, ready=True
-    )
+    expected = pb.GetModelInfoResponse(model=MODEL, max_model_len=512, vocab_size=300, ready_replicas=1, ready=True)
     assert await stub.GetModelInfo(pb.GetModelInfoRequest()) == expected
     assert await stub.GetModelInfo(pb.GetModelInfoRequest(model=MODEL)) == expected
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -235,9 +233,7 @@ async def test_api_key(ring: Ring, start_gateway: StartGateway) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.GetModelInfo(pb.GetModelInfoRequest())
         assert raised.value.code() is Code.UNAUTHENTICATED
-        assert (
-            await stub.GetModelInfo(pb.GetModelInfoRequest(), metadata=(("authorization", "Bearer s3cret"),))
-        ).ready
+        assert (await stub.GetModelInfo(pb.GetModelInfoRequest(), metadata=(("authorization", "Bearer s3cret"),))).ready
         health: Any = health_pb2_grpc.HealthStub(channel)
         assert (await health.Check(health_pb2.HealthCheckRequest())).status
 

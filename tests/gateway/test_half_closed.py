@@ -71,9 +71,7 @@ async def test_nobody_looks_at_a_connection_that_is_closed(gateway: Gateway, ver
     assert failures == []
 
 
-async def test_no_probe_comes_before_its_time(
-    gateway: Gateway, ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_probe_comes_before_its_time(gateway: Gateway, ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "PROBE_AFTER", 1.0)
     async with connected(gateway) as (reader, writer):
         writer.write(post("held:0"))

@@ -219,15 +219,11 @@ async def test_an_answer_may_be_thoughts_alone_or_none(client: openai.AsyncOpenA
 
 
 async def test_thoughts_may_be_left_where_they_are(client: openai.AsyncOpenAI, ring: Ring) -> None:
-    await client.chat.completions.create(
-        model=MODEL, messages=user("echo:1"), extra_body={"separate_reasoning": False}
-    )
+    await client.chat.completions.create(model=MODEL, messages=user("echo:1"), extra_body={"separate_reasoning": False})
     await client.completions.create(model=MODEL, prompt="echo:1")
     assert [submit.separate_reasoning for submit in ring.submits] == [False, False]
     with pytest.raises(openai.BadRequestError) as wrong:
-        await client.chat.completions.create(
-            model=MODEL, messages=user("hi"), extra_body={"separate_reasoning": "yes"}
-        )
+        await client.chat.completions.create(model=MODEL, messages=user("hi"), extra_body={"separate_reasoning": "yes"})
     assert wrong.value.param == "separate_reasoning"
 
 

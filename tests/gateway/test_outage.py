@@ -198,9 +198,7 @@ async def test_what_is_kept_for_the_bus_is_bounded(settings: ServiceSettings, se
 
 
 @pytest.mark.parametrize("service", ["tokenizer", "detokenizer", "scheduler"])
-async def test_waiting_for_a_service_costs_no_attempt(
-    ring: Ring, start_gateway: StartGateway, service: str
-) -> None:
+async def test_waiting_for_a_service_costs_no_attempt(ring: Ring, start_gateway: StartGateway, service: str) -> None:
     (absent,) = [member for member in ring.members if member.service == service]
     absent.state = State.STARTING
     gateway = await start_gateway(**QUICK)

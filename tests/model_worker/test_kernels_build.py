@@ -293,7 +293,9 @@ def leave(mebibytes):
 
 """
 
-_FEW_THREADS = _STARVED + """
+_FEW_THREADS = (
+    _STARVED
+    + """
 torch.set_num_threads(1)
 x = torch.ones(20, 32)
 leave(20)  # a thread's stack takes 8
@@ -302,8 +304,11 @@ packed = PackedWeight(library, [torch.ones(64, 32)])
 for _ in range(3):
     assert (packed.multiply(x) == 32).all()
 """
+)
 
-_NO_MEMORY = _STARVED + """
+_NO_MEMORY = (
+    _STARVED
+    + """
 from radixmesh.services.model_worker.kernels.arena import Arena
 library.set_threads(2)
 matrix = torch.zeros(4 * library.panel_width, 1 << 19, dtype=torch.bfloat16)
@@ -319,6 +324,7 @@ for _ in range(3):
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert (PackedWeight(library, [torch.ones(64, 32)]).multiply(torch.ones(20, 32)) == 32).all()
 """
+)
 
 
 @pytest.mark.parametrize("code", [_FEW_THREADS, _NO_MEMORY], ids=["threads", "memory"])

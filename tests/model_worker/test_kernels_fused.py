@@ -73,9 +73,7 @@ def test_states_equal_the_torch_modules(family: str, threads: int, tmp_path: Pat
                 sequence.tokens.append(int(logits.argmax()))
         for sequence, count in zip((*ours, *theirs), (*counts, *counts), strict=True):
             sequence.computed += count
-    assert all(
-        relative(a, b) < 3e-6 for a, b in zip(fused_driver.kv.values, torch_driver.kv.values, strict=True)
-    )
+    assert all(relative(a, b) < 3e-6 for a, b in zip(fused_driver.kv.values, torch_driver.kv.values, strict=True))
 
 
 @pytest.fixture(scope="module")

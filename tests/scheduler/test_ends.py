@@ -72,9 +72,7 @@ def test_a_newer_attempt_replaces_the_older_and_goes_on_where_it_was() -> None:
         harness.work()
         harness.deliver()
     harness.outcomes.clear()
-    harness.admit(
-        admit_message("a", prompt(0, 9), max_tokens=20, ignore_eos=True, attempt=1, resumed=wanted[:7])
-    )
+    harness.admit(admit_message("a", prompt(0, 9), max_tokens=20, ignore_eos=True, attempt=1, resumed=wanted[:7]))
     harness.admit(admit_message("a", prompt(0, 9), max_tokens=20, ignore_eos=True, attempt=0))
     harness.admits["a"] = admit_message(
         "a", prompt(0, 9), max_tokens=20, ignore_eos=True, attempt=1, resumed=wanted[:7]

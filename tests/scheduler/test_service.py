@@ -372,9 +372,7 @@ async def test_an_orderly_end_lets_what_runs_finish_and_hands_back_the_rest(sett
         await until(lambda: group.presence_attributes()["claimed_by"] == "")
 
 
-async def test_wrong_books_are_repaired_when_idle(
-    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_wrong_books_are_repaired_when_idle(settings: ServiceSettings, caplog: pytest.LogCaptureFixture) -> None:
     async with mesh(settings) as held:
         scheduler, group = held.scheduler(), held.group()
         await held.claimed(scheduler)

@@ -85,7 +85,7 @@ def test_all_five_services_come_back_in_a_hostile_folder(tmp_path: Path, hostile
 def test_they_come_back_where_the_folder_has_been_deleted(tmp_path: Path, before_the_start: bool) -> None:
     folder = tmp_path / "here"
     folder.mkdir()
-    wrapper = ("/bin/sh", "-c", f"rmdir {folder}; exec \"$@\"", "sh") if before_the_start else ()
+    wrapper = ("/bin/sh", "-c", f'rmdir {folder}; exec "$@"', "sh") if before_the_start else ()
     with ServeProcess(*SMALL, cwd=folder, wrapper=wrapper) as mesh:
         folder.exists() and folder.rmdir()
         restart(mesh, [*instances(mesh), "nats-server"])
@@ -118,7 +118,7 @@ def test_a_hangup_is_the_orderly_end_of_one_that_is_in_the_foreground() -> None:
 
 def test_closed_streams_take_no_service_down() -> None:
     """Daemons are started so. What is opened first would get their numbers."""
-    wrapper = ("/bin/sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh")
+    wrapper = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
     with ServeProcess(*SMALL, wrapper=wrapper) as mesh:
         restart(mesh, ["tokenizer-0"])
         assert mesh.stop() == 0

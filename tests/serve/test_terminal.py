@@ -44,9 +44,9 @@ def body(curl: str) -> dict[str, object]:
 
 
 def test_the_curl_line_is_one_a_shell_understands() -> None:
-    curl = banner(model="it's \"odd\" – $HOME").curl()
+    curl = banner(model='it\'s "odd" – $HOME').curl()
     assert shlex.split(curl)[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
-    assert body(curl)["model"] == "it's \"odd\" – $HOME"
+    assert body(curl)["model"] == 'it\'s "odd" – $HOME'
 
 
 def test_without_a_chat_template_the_curl_line_completes_text() -> None:

@@ -84,7 +84,8 @@ class Running:
         self.presence: list[Presence] = []
         self.inbox: list[object] = []
         await self.client.subscribe(
-            self.actor.subjects.presence(), lambda envelope: self.presence.append(envelope.unpack())  # type: ignore[arg-type]
+            self.actor.subjects.presence(),
+            lambda envelope: self.presence.append(envelope.unpack()),  # type: ignore[arg-type]
         )
         await self.client.subscribe(
             self.actor.subjects.gateway_inbox("gw"), lambda envelope: self.inbox.append(envelope.unpack())
@@ -428,5 +429,3 @@ def test_json_logs_are_one_object_a_line() -> None:
     entry = json.loads(JsonFormatter("echo", "e1").format(record))
     assert entry["message"] == "hello you\nthere"
     assert (entry["level"], entry["service"], entry["request_id"]) == ("warning", "echo", "r")
-
-

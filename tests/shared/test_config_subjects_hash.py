@@ -64,9 +64,7 @@ def test_a_value_is_taken_as_it_stands(value: str) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_an_empty_variable_is_as_good_as_none(
-    settings: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_variable_is_as_good_as_none(settings: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files write variables so that nobody has set."""
     before = settings.load(["--model=x"] if "model" in settings.model_fields else [])
     for name in settings.model_fields:
@@ -120,7 +118,8 @@ def test_a_name_that_no_request_can_ask_for_is_refused(settings: type[ServiceSet
 
 
 @pytest.mark.parametrize(
-    "url", ["", " ", "http://x", "nats://", "nats://h:99999", "nats://h:x", "nats://[::1", "a b", "h:4222,,", "nats://h:0"]
+    "url",
+    ["", " ", "http://x", "nats://", "nats://h:99999", "nats://h:x", "nats://[::1", "a b", "h:4222,,", "nats://h:0"],
 )
 def test_a_bus_that_is_no_address_is_named_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match=r"--nats-url \(RADIXMESH_NATS_URL\): server \d does not read") as refused:

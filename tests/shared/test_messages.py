@@ -16,7 +16,6 @@ from radixmesh.shared.errors import ErrorCode, MessageError
 GOLDEN = Path(__file__).parent / "golden_messages.json"
 
 
-
 def i32(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
 

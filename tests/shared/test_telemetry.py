@@ -88,7 +88,9 @@ def test_no_secret_is_told(environ: dict[str, str]) -> None:
 
 
 def test_no_secret_is_told_by_the_sdk_either() -> None:
-    code = SETUP + """
+    code = (
+        SETUP
+        + """
 import logging
 logger = logging.getLogger("opentelemetry.exporter")
 try:
@@ -96,5 +98,6 @@ try:
 except ValueError:
     logger.exception("Exception while exporting to http://me:hunter2@collector")
 """
+    )
     _, (line,) = set_up(COLLECTOR | {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2"}, code)
     assert line.endswith("http://***@collector: metadata was invalid: [('authorization', '***')]")

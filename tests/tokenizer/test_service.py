@@ -240,9 +240,7 @@ async def test_work_is_bounded(mesh: Mesh, serving: Tokenizer, monkeypatch: pyte
     assert (await mesh.refusal(rid(2))).code is ErrorCode.QUEUE_FULL
 
 
-async def test_one_requests_failure_is_its_own(
-    mesh: Mesh, serving: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_requests_failure_is_its_own(mesh: Mesh, serving: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: object) -> None:
         raise ValueError("a secret of the inside")
 

@@ -38,9 +38,7 @@ def selfcheck(native: Native) -> str:
     return ""
 
 
-def _linear_error(
-    native: Native, quantization: Quantization, dtype: torch.dtype, generator: torch.Generator
-) -> float:
+def _linear_error(native: Native, quantization: Quantization, dtype: torch.dtype, generator: torch.Generator) -> float:
     weight = torch.randn(_OUTPUTS, _INPUTS, generator=generator).to(dtype)
     form = Format.of(quantization, dtype=dtype, int16=native.prefers_int16)
     packed = PackedWeight(native, [weight], form=form)

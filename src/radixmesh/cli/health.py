@@ -11,9 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from radixmesh.cli.mesh import add_bus_arguments
 
     parser.add_argument("service", metavar="SERVICE", type=service_name, help=", ".join(SERVICES))
-    parser.add_argument(
-        "--host", default=socket.gethostname(), help="where it runs (default: this host, %(default)s)"
-    )
+    parser.add_argument("--host", default=socket.gethostname(), help="where it runs (default: this host, %(default)s)")
     add_bus_arguments(parser)
 
 

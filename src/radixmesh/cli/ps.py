@@ -65,9 +65,7 @@ def table(members: "list[Presence]") -> str:
     for member in sorted(members, key=lambda member: (member.service, member.instance)):
         state = f"{member.state.value} ({member.detail})" if member.detail else member.state.value
         pid = str(member.attributes.get("pid", ""))
-        rows.append(
-            (member.service, member.instance, state, member.model, member.host, pid, load(member.attributes))
-        )
+        rows.append((member.service, member.instance, state, member.model, member.host, pid, load(member.attributes)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -17,9 +17,7 @@ def service_name(text: str) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", metavar="SERVICE", type=service_name, help=", ".join(SERVICES))
-    parser.add_argument(
-        "flags", nargs=argparse.REMAINDER, help="the service's own; see radixmesh run SERVICE --help"
-    )
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="the service's own; see radixmesh run SERVICE --help")
 
 
 def run(args: argparse.Namespace) -> int:

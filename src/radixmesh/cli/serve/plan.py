@@ -123,9 +123,7 @@ def _worker_group(options: Options, model: Model, machine: Machine, index: int, 
     flags += _share_of_the_machine(options, machine, index)
     environ = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     ranks = tuple(
-        _process(
-            options, "model_worker", f"worker-{replica}-{rank}", (*flags, *_flags(rank=rank)), environ
-        )
+        _process(options, "model_worker", f"worker-{replica}-{rank}", (*flags, *_flags(rank=rank)), environ)
         for rank in range(options.tp)
     )
     return UnitSpec(f"worker-{replica}", ranks)
@@ -149,9 +147,7 @@ def _share_of_the_machine(options: Options, machine: Machine, index: int) -> tup
 def _process(
     options: Options, service: str, instance: str, flags: tuple[str, ...], environ: Mapping[str, str]
 ) -> ProcessSpec:
-    common = _flags(
-        instance=instance, namespace=options.namespace, log_level=options.log_level, log_format="text"
-    )
+    common = _flags(instance=instance, namespace=options.namespace, log_level=options.log_level, log_format="text")
     own = tuple(word for name, flag, value in options.settings if name == service for word in _flags(**{flag: value}))
     argv = (*interpreter.command(f"radixmesh.services.{service}"), *common, *flags, *own)
     return ProcessSpec(service, instance, argv, environ)
