@@ -24,15 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.native import INT12, Native, native
-from radixmesh.services.model_worker.kernels.weights import QUANTIZATIONS, Format, PackedWeight
-from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu.native import INT12, Native, native
+from radixmesh.services.model_worker.devices.cpu.packed import QUANTIZATIONS, Format, PackedWeight
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
-from radixmesh.services.model_worker.sampler import Sampler
-from radixmesh.services.model_worker.sampling_batch import SamplingBatch, SamplingRow
+from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
+from radixmesh.services.model_worker.sampling.sampler import Sampler
 from radixmesh.shared.messages import SamplingParams
 
 LAYERS, VOCABULARY = 28, 32000

@@ -1,9 +1,9 @@
 """`python -m radixmesh.services.model_worker`"""
 
-from radixmesh.services.model_worker import early
+from radixmesh.services.model_worker import preload
 
 if __name__ == "__main__":
-    early.begin()  # before the imports, which take seconds
+    preload.begin()  # before the imports, which take seconds
     from radixmesh.services.model_worker.config import ModelWorkerSettings
     from radixmesh.services.model_worker.service import ModelWorker
     from radixmesh.shared.process import main

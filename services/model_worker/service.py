@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.engine.outputs import token_batches
+from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.services.model_worker.errors import is_out_of_memory
-from radixmesh.services.model_worker.outputs import token_batches
+from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.start import Loaded, load
-from radixmesh.services.model_worker.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 import torch
 
+from radixmesh.services.model_worker.checkpoint.config import DTYPES
+from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.deferred import Deferred
-from radixmesh.services.model_worker.engine import Engine
-from radixmesh.services.model_worker.executor import Executor, TorchExecutor, make_executor
-from radixmesh.services.model_worker.kernels.build import must_be_built
-from radixmesh.services.model_worker.kernels.layers import PackedLinear
-from radixmesh.services.model_worker.kernels.native import Native, native
-from radixmesh.services.model_worker.kernels.onednn import OneDnnLinear, onednn_is_faster
-from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
-from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.devices.cpu.build import must_be_built
+from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
+from radixmesh.services.model_worker.devices.cpu.native import Native, native
+from radixmesh.services.model_worker.devices.cpu.onednn import OneDnnLinear, onednn_is_faster
+from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
+from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor, make_executor
+from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.runner import ModelRunner
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.group.rank_order import RankOrder
 from radixmesh.services.model_worker.layers.linear import LinearMethod
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.model_config import DTYPES
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import Platform, get_platform
-from radixmesh.services.model_worker.rank_order import RankOrder
-from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Claimed
 from radixmesh.shared.model_source import resolve

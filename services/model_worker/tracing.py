@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span
 
-from radixmesh.services.model_worker.outputs import StepResult
+from radixmesh.services.model_worker.engine.outputs import StepResult
 from radixmesh.shared import telemetry
 from radixmesh.shared.messages import Admission, Finish
 from radixmesh.shared.telemetry import Attr

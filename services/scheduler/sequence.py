@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.radix_node import Node, Peek
+from radixmesh.services.scheduler.memory.radix_node import Node, Peek
 from radixmesh.shared.messages import Work
 
 

@@ -5,14 +5,14 @@ import logging
 import time
 from typing import Any
 
-from radixmesh.services.scheduler.attributes import load_attributes
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.services.scheduler.effects import Effect, ToGateway
-from radixmesh.services.scheduler.kv_events import BlockLog
-from radixmesh.services.scheduler.pairing import WorkerWatch, claimable, wrong_sizes
-from radixmesh.services.scheduler.reports import WorkerOutOfStep
-from radixmesh.services.scheduler.scheduler import SchedulerCore
-from radixmesh.services.scheduler.tracing import QueueSpans
+from radixmesh.services.scheduler.core import SchedulerCore
+from radixmesh.services.scheduler.memory.block_log import BlockLog
+from radixmesh.services.scheduler.mesh.load import load_attributes
+from radixmesh.services.scheduler.mesh.pairing import WorkerWatch, claimable, wrong_sizes
+from radixmesh.services.scheduler.mesh.spans import QueueSpans
+from radixmesh.services.scheduler.outgoing import Effect, ToGateway
+from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep
 from radixmesh.shared import telemetry
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope

@@ -22,11 +22,11 @@ from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.rows import TextRows
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.engine import Engine
-from radixmesh.services.model_worker.outputs import StepResult, step_report, token_batches
+from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.outputs import StepResult, step_report, token_batches
 from radixmesh.services.model_worker.start import load
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.services.scheduler.scheduler import SchedulerCore
+from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.services.tokenizer import encode, limits
 from radixmesh.services.tokenizer.dispatch import dispatch
 from radixmesh.services.tokenizer.routing import Route

@@ -21,7 +21,7 @@ from wall_clock import WallClock
 
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
-from radixmesh.services.model_worker.kernels.native import native
+from radixmesh.services.model_worker.devices.cpu.native import native
 
 HOURS = 3600
 SECONDS = 30.0

@@ -8,7 +8,7 @@ import pytest
 from checkpoints import make_checkpoint, make_tokenizer
 from e2e.local_mesh import Answer, local_mesh, places
 
-from radixmesh.services.model_worker.kernels.native import native
+from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.shared.config import ServiceSettings
 
 PREFIX, TAIL = 96, 8

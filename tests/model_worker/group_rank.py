@@ -16,14 +16,14 @@ from guesses import GivenDrafts
 from plans import Job, PlanDriver
 from ranks import run_ranks
 
-from radixmesh.services.model_worker.engine import Engine
-from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.runner import ModelRunner
+from radixmesh.services.model_worker.engine.slots import Slot
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.group.rank_order import RankOrder
 from radixmesh.services.model_worker.models import load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import Platform, get_platform
-from radixmesh.services.model_worker.rank_order import RankOrder
-from radixmesh.services.model_worker.runner import ModelRunner
-from radixmesh.services.model_worker.slots import Slot
 from radixmesh.shared.messages import SamplingParams, StepPlan
 
 SIZE = 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from radixmesh.services.model_worker.slots import Slot
+from radixmesh.services.model_worker.engine.slots import Slot
 
 
 class GivenDrafts:

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kernels.native import Native, native
-from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.devices.cpu.native import Native, native
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 
 THREADS = (1, 2, 3)
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import CausalLM
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from radixmesh.services.model_worker.engine import Engine, InFlight
-from radixmesh.services.model_worker.outputs import Row
+from radixmesh.services.model_worker.engine.engine import Engine, InFlight
+from radixmesh.services.model_worker.engine.outputs import Row
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 
 

@@ -10,11 +10,11 @@ from kernel_fixtures import library
 from paged_driver import PagedDriver, Sequence
 from test_parity import PROMPTS
 
-from radixmesh.services.model_worker.deferred import Deferred
-from radixmesh.services.model_worker.executor import TorchExecutor, make_executor
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.weights import PackedWeight
-from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.checkpoint.mapped import Deferred
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
+from radixmesh.services.model_worker.devices.executor import TorchExecutor, make_executor
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 
@@ -51,7 +51,7 @@ def test_heads_that_fill_no_panel_and_a_tied_embedding(overrides: dict[str, Any]
 
 def test_nothing_is_missing_where_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_checkpoint(tmp_path, "llama")
-    monkeypatch.setattr("radixmesh.services.model_worker.executor.supported", lambda _model: "it is not to be")
+    monkeypatch.setattr("radixmesh.services.model_worker.devices.executor.supported", lambda _model: "it is not to be")
     deferred = Deferred()
     loaded, late = load_model(open_model(tmp_path), CPU), load_model(open_model(tmp_path), CPU, deferred=deferred)
     kv = KVCache(late.kv_spec(16), 4, CPU.device)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative, share_prefixes
 
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kernels.layers import NativeAttention
-from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 
 BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}
 

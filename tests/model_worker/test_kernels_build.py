@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from kernel_fixtures import library
 
-from radixmesh.services.model_worker.kernels import build, native
+from radixmesh.services.model_worker.devices.cpu import build, native
 
-_BUILD = "from radixmesh.services.model_worker.kernels import build; print(build.library_path(next(build.caches())))"
+_BUILD = (
+    "from radixmesh.services.model_worker.devices.cpu import build; print(build.library_path(next(build.caches())))"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -95,12 +97,12 @@ def quick(tmp_path: Path) -> dict[str, str]:
 
 _FIRST = """
 import ctypes
-from radixmesh.services.model_worker.kernels import build
+from radixmesh.services.model_worker.devices.cpu import build
 path = build.library_path(next(build.caches()))
 ctypes.CDLL(str(path))
 print(path)
 """
-_ANY = "from radixmesh.services.model_worker.kernels.native import native; print(native().path)"
+_ANY = "from radixmesh.services.model_worker.devices.cpu.native import native; print(native().path)"
 
 
 def loaded(environ: dict[str, str], code: str = _ANY) -> Path:
@@ -262,8 +264,8 @@ def test_a_compiler_in_the_current_directory_is_not_run(tmp_path: Path, monkeypa
 
 _FORK = """
 import os, torch
-from radixmesh.services.model_worker.kernels.native import native
-from radixmesh.services.model_worker.kernels.weights import PackedWeight
+from radixmesh.services.model_worker.devices.cpu.native import native
+from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
 library = native()
 library.set_threads(3)
 packed = PackedWeight(library, [torch.ones(64, 32)])
@@ -283,8 +285,8 @@ def test_a_forked_process_computes_too() -> None:
 
 _STARVED = """
 import resource, torch
-from radixmesh.services.model_worker.kernels.native import native
-from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
+from radixmesh.services.model_worker.devices.cpu.native import native
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
 library = native()
 
 def leave(mebibytes):
@@ -309,7 +311,7 @@ for _ in range(3):
 _NO_MEMORY = (
     _STARVED
     + """
-from radixmesh.services.model_worker.kernels.arena import Arena
+from radixmesh.services.model_worker.devices.cpu.arena import Arena
 library.set_threads(2)
 matrix = torch.zeros(4 * library.panel_width, 1 << 19, dtype=torch.bfloat16)
 room = Arena(4 * matrix.nbytes)
@@ -335,8 +337,8 @@ def test_what_the_system_refuses_ends_no_process(code: str) -> None:
 
 _WIDE = """
 import torch
-from radixmesh.services.model_worker.kernels.native import native
-from radixmesh.services.model_worker.kernels.weights import Format, PackedWeight
+from radixmesh.services.model_worker.devices.cpu.native import native
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
 library = native()
 assert library.panel_width == 32, library.panel_width
 w, x = torch.randn(70, 150), torch.randn(29, 150)

@@ -13,11 +13,11 @@ from kernel_fixtures import THREADS, library, relative
 from paged_driver import PagedDriver, Sequence
 from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, reference
 
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder, supported
-from radixmesh.services.model_worker.kernels.layers import NativeAttention, PackedLinear
-from radixmesh.services.model_worker.kernels.native import check
-from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder, supported
+from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, PackedLinear
+from radixmesh.services.model_worker.devices.cpu.native import check
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 

@@ -14,9 +14,9 @@ from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.executor import TorchExecutor
-from radixmesh.services.model_worker.kernels import onednn
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu import onednn
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.executor import TorchExecutor
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.messages import SamplingParams

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from radixmesh.services.model_worker.attention import create_backend
-from radixmesh.services.model_worker.batch import ForwardBatch
+from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import PlatformError
-from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 
 CPU = torch.device("cpu")
 

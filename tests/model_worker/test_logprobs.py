@@ -14,9 +14,9 @@ from kernel_fixtures import library
 from paged_driver import PagedDriver, Sequence
 from torch import Tensor
 
-from radixmesh.services.model_worker.executor import Executor, TorchExecutor
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.layers import PackedLinear
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
+from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
+from radixmesh.services.model_worker.checkpoint.fields import LARGEST
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.fields import LARGEST
-from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.registry import MODELS, model_class
 from radixmesh.shared import errors
 

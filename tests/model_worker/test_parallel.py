@@ -11,8 +11,8 @@ from parallel_rank import COUNT, PROMPTS
 from ranks import run_ranks
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 from radixmesh.services.model_worker.models import load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

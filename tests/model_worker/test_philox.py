@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from radixmesh.services.model_worker.philox import philox, uniforms
+from radixmesh.services.model_worker.sampling.philox import philox, uniforms
 
 
 def words(*hexes: str) -> tuple[np.ndarray, ...]:

@@ -9,14 +9,14 @@ from checkpoints import make_checkpoint
 from group_rank import jobs, run_group
 from plans import PlanDriver
 
-from radixmesh.services.model_worker import rank_order
-from radixmesh.services.model_worker.engine import Engine
-from radixmesh.services.model_worker.kv_cache import KVCache
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
+from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.runner import ModelRunner
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.group import rank_order
+from radixmesh.services.model_worker.group.rank_order import RankOrder
 from radixmesh.services.model_worker.models import load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
-from radixmesh.services.model_worker.rank_order import RankOrder
-from radixmesh.services.model_worker.runner import ModelRunner
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import StepPlan
 

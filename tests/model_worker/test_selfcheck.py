@@ -8,10 +8,10 @@ from kernel_fixtures import library
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.executor import TorchExecutor
-from radixmesh.services.model_worker.kernels.fused import FusedDecoder
-from radixmesh.services.model_worker.kernels.selfcheck import selfcheck
-from radixmesh.services.model_worker.kernels.weights import PackedWeight
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
+from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
+from radixmesh.services.model_worker.devices.executor import TorchExecutor
 
 
 def test_they_are_right_here() -> None:

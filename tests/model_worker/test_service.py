@@ -15,8 +15,8 @@ from plans import columns
 from support import until
 
 from radixmesh.services.model_worker import service
-from radixmesh.services.model_worker.claims import ClaimDesk
 from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus import Bus
 from radixmesh.shared.config import ServiceSettings

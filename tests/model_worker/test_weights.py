@@ -13,8 +13,8 @@ from paged_driver import PagedDriver
 from safetensors.torch import load_file, save_file
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
 from radixmesh.services.model_worker.models import CausalLM, LoadFormat, load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
 
 PROMPT = list(range(5, 25))

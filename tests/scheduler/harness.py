@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scheduler.simulator import EOS, VOCAB, Row, SimWorker, expected_output
 
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.services.scheduler.effects import Effect, ToDetokenizer, ToGateway
-from radixmesh.services.scheduler.scheduler import SchedulerCore
+from radixmesh.services.scheduler.core import SchedulerCore
+from radixmesh.services.scheduler.outgoing import Effect, ToDetokenizer, ToGateway
 from radixmesh.shared.messages import (
     Admit,
     Cancel,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
-from radixmesh.services.scheduler.attributes import load_attributes
+from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.shared.messages import Choice
 
 # -- memory pressure --

@@ -11,13 +11,13 @@ from scheduler.harness import EPOCH, Harness, admit_message, sizes
 
 from radixmesh.services.scheduler.cancels import CancelLog
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.services.scheduler.kv_events import BlockLog
-from radixmesh.services.scheduler.pages import PageAllocator
-from radixmesh.services.scheduler.pairing import WorkerWatch, claimable, wrong_sizes
-from radixmesh.services.scheduler.radix_tree import RadixTree
-from radixmesh.services.scheduler.scheduler import SchedulerCore
-from radixmesh.services.scheduler.tracing import QueueSpans
-from radixmesh.services.scheduler.waiting import FinishRate
+from radixmesh.services.scheduler.core import SchedulerCore
+from radixmesh.services.scheduler.memory.block_log import BlockLog
+from radixmesh.services.scheduler.memory.pages import PageAllocator
+from radixmesh.services.scheduler.memory.radix_tree import RadixTree
+from radixmesh.services.scheduler.mesh.pairing import WorkerWatch, claimable, wrong_sizes
+from radixmesh.services.scheduler.mesh.spans import QueueSpans
+from radixmesh.services.scheduler.queue.waiting import FinishRate
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Presence, State

@@ -4,8 +4,8 @@ import pytest
 from scheduler.harness import EPOCH, Harness, admit_message, decodes, options, prompt, running, sizes
 from scheduler.simulator import STEP_US
 
-from radixmesh.services.scheduler.reports import WorkerOutOfStep
-from radixmesh.services.scheduler.scheduler import HEAD_START
+from radixmesh.services.scheduler.core import HEAD_START
+from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep
 from radixmesh.shared.messages import StepReport
 
 # -- planning --

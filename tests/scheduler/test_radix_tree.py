@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.radix_node import Node
-from radixmesh.services.scheduler.radix_tree import RadixTree
+from radixmesh.services.scheduler.memory.radix_node import Node
+from radixmesh.services.scheduler.memory.radix_tree import RadixTree
 from radixmesh.shared.prefix_hash import block_hashes
 
 Prefix = tuple[str, tuple[int, ...]]

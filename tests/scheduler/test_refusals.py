@@ -4,7 +4,7 @@ import pytest
 from scheduler.harness import Harness, admit_message, prompt, sizes
 from scheduler.simulator import VOCAB
 
-from radixmesh.services.scheduler.plan_draft import admission_bytes
+from radixmesh.services.scheduler.planning.plan_builder import admission_bytes
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish, SamplingParams, Task, Work, pack
 

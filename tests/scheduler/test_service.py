@@ -7,7 +7,7 @@ import pytest
 from scheduler.harness import sizes
 from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
-from radixmesh.services.scheduler import pairing
+from radixmesh.services.scheduler.mesh import pairing
 from radixmesh.services.scheduler.service import Scheduler
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.config import ServiceSettings

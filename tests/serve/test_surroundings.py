@@ -12,7 +12,7 @@ import openai
 import pytest
 from serving import ServeProcess, wait_for
 
-from radixmesh.services.model_worker.kernels.native import native
+from radixmesh.services.model_worker.devices.cpu.native import native
 
 SMALL = ("--dtype", "float32", "--max-model-len", "256", "--max-slots", "4", "--threads", "1")
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")

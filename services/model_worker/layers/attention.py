@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.attention.interface import AttentionBackend
-from radixmesh.services.model_worker.kv_cache import KVCache
+from radixmesh.services.model_worker.forward.attention import AttentionBackend
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.layers.rotary import CosSin
 
 

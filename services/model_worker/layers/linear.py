@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup, split_evenly
-from radixmesh.services.model_worker.layers.weight_slice import WeightSlice, frozen_parameter, whole
+from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, frozen_parameter, whole
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup, split_evenly
 
 
 class LinearMethod(Protocol):

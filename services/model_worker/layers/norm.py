@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, frozen_parameter, whole
 from radixmesh.services.model_worker.layers.linear import Build
-from radixmesh.services.model_worker.layers.weight_slice import WeightSlice, frozen_parameter, whole
 
 
 class RMSNorm(nn.Module):

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.rope_config import RopeConfig
+from radixmesh.services.model_worker.checkpoint.rope import RopeConfig
 
 # cos and sin, [T, 1, head_dim] each, in the serving dtype. The first half of `sin` is negated: see
 # `apply_rotary`.

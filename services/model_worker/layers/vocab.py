@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, frozen_parameter
 from radixmesh.services.model_worker.layers.linear import Build, Linear
-from radixmesh.services.model_worker.layers.weight_slice import WeightSlice, frozen_parameter
 
 
 class VocabShare:

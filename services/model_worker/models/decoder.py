@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.attention.interface import AttentionBackend
-from radixmesh.services.model_worker.batch import ForwardBatch
-from radixmesh.services.model_worker.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
+from radixmesh.services.model_worker.forward.attention import AttentionBackend
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.attention import Attention, ForwardContext
 from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
 from radixmesh.services.model_worker.layers.mlp import GatedMLP
 from radixmesh.services.model_worker.layers.norm import QKNorm, RMSNorm
 from radixmesh.services.model_worker.layers.rotary import apply_rotary, make_rotary
 from radixmesh.services.model_worker.layers.vocab import LMHead, VocabEmbedding
-from radixmesh.services.model_worker.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

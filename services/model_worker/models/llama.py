@@ -1,6 +1,6 @@
 """Llama 1 to 3.3 and the many models in its shape (arXiv:2407.21783)."""
 
-from radixmesh.services.model_worker.model_config import ModelConfig
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import AttentionOptions, CausalLM
 
 

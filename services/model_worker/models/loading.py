@@ -8,17 +8,17 @@ from typing import Literal
 
 import torch
 
-from radixmesh.services.model_worker.attention import create_backend
-from radixmesh.services.model_worker.checkpoint import Checkpoint
-from radixmesh.services.model_worker.deferred import Deferred
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
+from radixmesh.services.model_worker.checkpoint.mapped import Deferred
+from radixmesh.services.model_worker.checkpoint.reader import Checkpoint
+from radixmesh.services.model_worker.checkpoint.weights import Progress, load_weights, random_weights
+from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.layers.linear import Build, Linear, LinearMethod, PlainLinear
-from radixmesh.services.model_worker.layers.parallel import ParallelGroup
-from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.registry import model_class
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import Platform
-from radixmesh.services.model_worker.weights import Progress, load_weights, random_weights
 
 log = logging.getLogger(__name__)
 

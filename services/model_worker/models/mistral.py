@@ -1,6 +1,6 @@
 """Mistral (arXiv:2310.06825): Llama with a sliding window in every layer and never a bias."""
 
-from radixmesh.services.model_worker.model_config import ModelConfig
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import AttentionOptions, CausalLM
 
 

@@ -1,6 +1,6 @@
 """Qwen3, dense (arXiv:2505.09388): no qkv bias, but an RMSNorm over each head of q and k."""
 
-from radixmesh.services.model_worker.model_config import ModelConfig
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import AttentionOptions, CausalLM
 
 

@@ -1,7 +1,7 @@
 """Models by the class name their Hugging Face config gives."""
 
+from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.model_config import ModelConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.llama import LlamaForCausalLM
 from radixmesh.services.model_worker.models.mistral import MistralForCausalLM

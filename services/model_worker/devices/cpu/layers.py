@@ -1,0 +1,93 @@
+"""The kernels one by one, for models that run layer by layer in torch: several ranks, families that are not fused.
+
+`PackedLinear` goes where a model is built (`load_model(linear_method=...)`), `NativeAttention` where backends are made.
+"""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radixmesh.services.model_worker.devices.cpu.native import KINDS, Batch, Heads, Native, PagedLayer, check, pointer
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
+from radixmesh.services.model_worker.layers.vocab import LMHead
+
+_ATTRIBUTE = "packed"
+
+
+class PackedLinear(PlainLinear):
+    """A `LinearMethod`: weights in panels, in their own dtype or in 8 or 4 bits; sums in float32."""
+
+    def __init__(self, native: Native, quantization: Quantization = "") -> None:
+        self.native = native
+        self.quantization = quantization
+
+    def finish(self, layer: Linear) -> None:
+        """Packs, and frees what was packed, but for a tied head's weight: the embedding still reads that."""
+        head = isinstance(layer, LMHead)
+        biases = None if layer.bias is None else [layer.bias.data]
+        form = Format.of(self.quantization, head, layer.weight.dtype, self.native.prefers_int16)
+        packed = PackedWeight(self.native, [layer.weight.data], biases, form)
+        object.__setattr__(layer, _ATTRIBUTE, packed)  # neither parameter nor module
+        if not (isinstance(layer, LMHead) and layer.tied):
+            layer.weight.data = torch.empty(0, dtype=layer.weight.dtype)
+
+    def apply(self, layer: Linear, x: Tensor) -> Tensor:
+        packed: PackedWeight = getattr(layer, _ATTRIBUTE)
+        return packed.multiply(x.reshape(-1, packed.k).float().contiguous()).to(x.dtype).view(*x.shape[:-1], packed.n)
+
+    def __repr__(self) -> str:
+        return f"PackedLinear({self.quantization!r})"
+
+
+class NativeAttention:
+    """An `AttentionBackend`: decodes and prompt chunks of a step in one call per layer."""
+
+    def __init__(self, native: Native) -> None:
+        self.native = native
+
+    def plan(self, batch: ForwardBatch, kv: KVCache) -> Any:
+        """The batch's arrays as the library takes them; holds the batch alive."""
+        table = batch.block_tables.contiguous()
+        step = Batch(
+            kv_locations=pointer(batch.kv_locations),
+            query_start=pointer(batch.query_start),
+            context_len=pointer(batch.context_len),
+            tables=pointer(table),
+            tokens=len(batch.token_ids),
+            sequences=len(batch.context_len),
+            table_width=table.shape[1],
+        )
+        return step, batch, table
+
+    def forward(
+        self, plan: Any, kv: KVCache, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
+    ) -> Tensor:
+        """See `AttentionBackend.forward`. Raises IndexError for a page that does not exist."""
+        spec = kv.spec
+        pool = PagedLayer(
+            pointer(kv.keys[layer]),
+            pointer(kv.values[layer]),
+            kv.num_pages,
+            KINDS[spec.dtype],
+            q.shape[1],
+            spec.num_kv_heads,
+            spec.head_dim,
+            spec.page_size,
+        )
+        out = torch.empty(q.shape[0], q.shape[1], spec.head_dim)
+        heads = [_heads(x, spec.head_dim) for x in (q, k, v)]
+        arguments = (*(ctypes.byref(view) for view, _ in heads), scale, window or 0, pointer(out))
+        check(self.native.library.rm_attention(ctypes.byref(pool), ctypes.byref(plan[0]), *arguments))
+        return out.to(q.dtype)
+
+
+def _heads(x: Tensor, size: int) -> tuple[Heads, Tensor]:
+    """x [T, heads, size], perhaps a view with gaps between its tokens; the tensor is to be kept alive."""
+    if x.stride(2) != 1 or x.stride(1) != size:
+        x = x.contiguous()
+    return Heads(x.data_ptr(), x.stride(0), KINDS[x.dtype]), x

@@ -1,0 +1,91 @@
+"""What a worker remembers of each running sequence."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radixmesh.services.model_worker.sampling.columns import SamplingRow
+from radixmesh.shared.messages import Admission
+
+
+class Slot:
+    """One sequence: its tokens, its pages, how far its KV is computed, how it is sampled.
+
+        tokens   [ prompt ............ | resumed ... | new ... ]
+                 0            prompt_len      admitted         accepted
+        launched ─────────────────────────────────▶            KV written, or queued to be, for tokens[:launched]
+
+    While a decode is in flight on an accelerator, `launched` is `accepted` or more: the token is still on the device.
+    While drafts are, it counts them too; `settle` takes back those that were not accepted.
+    """
+
+    def __init__(self, index: int, admission: Admission, max_model_len: int) -> None:
+        """Raises ValueError when the admission contradicts itself; the text says how."""
+        prompt = admission.prompt_ids
+        self.index = index
+        self.request_id = admission.request_id
+        self.choice = admission.choice
+        self.attempt = admission.attempt
+        self.detokenizer_id = admission.detokenizer_id
+        self.work = admission.work
+        self.cached_tokens = admission.cached_tokens
+        self.prompt_len = len(prompt) - admission.resumed
+        self.admitted = self.accepted = len(prompt)
+        self.launched = admission.computed_tokens
+        self.undecided = False
+        """Drafts are in flight: where the sequence goes on is not known."""
+        self.ended = False
+        self.sampling: SamplingRow
+        if self.prompt_len < 1 or self.admitted >= max_model_len:
+            raise ValueError(f"a prompt of {self.admitted} tokens does not fit a context of {max_model_len}")
+        if not 0 <= self.launched < self.admitted:
+            raise ValueError(f"{self.launched} computed tokens of a prompt of {self.admitted}")
+        budget = max_model_len - self.prompt_len
+        most = self.work.params.max_tokens
+        self.max_output = budget if most is None else min(most, budget)
+        self.tokens: NDArray[np.int32] = np.empty(self.prompt_len + max(self.max_output, admission.resumed), np.int32)
+        self.tokens[: self.admitted] = prompt
+
+    @property
+    def output_len(self) -> int:
+        """Output tokens known so far, those of earlier attempts counted in."""
+        return self.accepted - self.prompt_len
+
+    @property
+    def output(self) -> NDArray[np.int32]:
+        """Known output tokens, int32 [output_len]."""
+        return self.tokens[self.prompt_len : self.accepted]
+
+    def settle(self) -> None:
+        """The drafts in flight are decided: the next pass begins with the newest token, over what is to be rejected."""
+        self.launched = self.accepted - 1
+        self.undecided = False
+
+    def append(self, token: int) -> None:
+        """Takes a sampled token; there is room up to `max_output`."""
+        self.tokens[self.accepted] = token
+        self.accepted += 1
+
+
+class BlockTables:
+    """Page ids of every slot, int32 [max_slots, pages of the longest sequence]; `counts` says how many are valid."""
+
+    def __init__(self, max_slots: int, page_size: int, max_len: int) -> None:
+        self.page_size = page_size
+        self.pages = np.zeros((max_slots, -(-max_len // page_size)), np.int32)
+        self.counts = np.zeros(max_slots, np.int64)
+
+    def room(self, slot: int) -> int:
+        """Tokens that the slot's pages hold."""
+        return int(self.counts[slot]) * self.page_size
+
+    def clear(self, slot: int) -> None:
+        self.counts[slot] = 0
+
+    def grant(self, slots: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
+        """Appends `pages`, ragged by `counts`, to the tables of `slots`."""
+        start = 0
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            have = self.counts[slot]
+            self.pages[slot, have : have + count] = pages[start : start + count]
+            self.counts[slot] = have + count
+            start += count

@@ -1,0 +1,236 @@
+"""The scheduler's logic: messages in, plans and effects out. It knows no bus and no clock.
+
+admit, cancel, report, tick     take in what happened
+next_plan                       says what the worker group does next, while the pipeline has room
+take_effects                    says what else is to be sent
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from radixmesh.services.scheduler import intake as admitting
+from radixmesh.services.scheduler.cancels import CancelLog
+from radixmesh.services.scheduler.config import SchedulerSettings
+from radixmesh.services.scheduler.memory.radix_node import Listener
+from radixmesh.services.scheduler.outgoing import Effect, already_complete, failed
+from radixmesh.services.scheduler.planning.plan_builder import InFlight
+from radixmesh.services.scheduler.planning.planner import Planner
+from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
+from radixmesh.services.scheduler.queue.room import make_room
+from radixmesh.services.scheduler.replica import QueueWatcher, ReplicaState
+from radixmesh.services.scheduler.sequence import Sequence
+from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.messages import Admit, Cancel, Claimed, StepPlan, StepReport
+
+DEADLINE_GRACE = 1.0
+"""Seconds that a running sequence may go on behind its deadline: the gateway, which gives up then, cancels it."""
+
+HEAD_START = 0.02
+"""Seconds before the worker is through with what it has, at which a plan of several steps is followed by the next."""
+
+_PLAN_MARGIN = 32 << 10
+_ROW_BYTES = 32
+
+
+class SchedulerCore:
+    """One replica, for the time of one claim.
+
+    Args:
+        epoch: the claim's.
+        max_payload: bytes that fit into one message.
+        watcher: told of the queue's comings and goings.
+        listener: told of what the prefix cache stores and removes.
+    """
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        sizes: Claimed,
+        *,
+        replica_id: str,
+        epoch: int,
+        max_payload: int = 1 << 20,
+        watcher: QueueWatcher | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.epoch = epoch
+        self.state = ReplicaState(settings, sizes, watcher, listener)
+        self.in_flight: deque[InFlight] = deque()
+        self._replica_id = replica_id
+        self._depth = settings.pipeline_depth
+        self._starvation = settings.starvation_seconds
+        overhead = _PLAN_MARGIN + _ROW_BYTES * sizes.max_slots
+        self._planner = Planner(self.state, epoch, max(max_payload - overhead, max_payload // 4))
+        self._cancels = CancelLog()
+        self._order = 0
+        self._through_at = 0.0
+        """When the worker will be through with the plans in flight, as far as that is known."""
+
+    # -- what happened --
+
+    def admit(self, admit: Admit, now: float) -> None:
+        """Queues a request's choices. Those of an attempt that is known or cancelled are passed over.
+
+        Raises:
+            RequestError: the request cannot run here; none of its choices was queued, and nothing was displaced.
+        """
+        state = self.state
+        admitting.check_task(admit)
+        choices = [choice for choice in admitting.wanted_choices(admit) if self._wanted(admit, choice.index)]
+        if not choices:
+            return
+        admitting.check_prompt(admit, state)
+        seqs = admitting.new_sequences(admit, choices, state, self._order, now)
+        known = state.live.get(admit.request_id, {})
+        older = [known[seq.choice] for seq in seqs if seq.choice in known]
+        for displaced in make_room(state, [seq for seq in seqs if not seq.complete], len(older)):
+            self._displace(displaced, now)
+        self._order += len(seqs)
+        for seq in older:
+            state.end(seq, now, "superseded")
+        for seq in seqs:
+            if seq.complete:
+                self._complete(seq)
+            else:
+                state.add(seq)
+
+    def cancel(self, cancel: Cancel, now: float) -> None:
+        """Ends choices that nobody waits for; their slots and pages come back with the next plan."""
+        for request_id, choice, attempt in zip(
+            cancel.request_ids, cancel.choices.tolist(), cancel.attempts.tolist(), strict=False
+        ):
+            self._cancels.note(request_id, choice, attempt)
+            for seq in list(self.state.live.get(request_id, {}).values()):
+                if choice in (-1, seq.choice) and seq.attempt <= attempt:
+                    self.state.end(seq, now, "cancelled")
+
+    def report(self, report: StepReport, now: float) -> None:
+        """Takes in what came of the oldest plan in flight. Reports of other epochs, or seen before, are dropped.
+
+        Raises:
+            WorkerOutOfStep: a report is missing or malformed; the caller must give up this epoch.
+        """
+        if report.epoch != self.epoch or report.seq <= self.state.reported_seq:
+            return
+        if not self.in_flight or self.in_flight[0].seq != report.seq:
+            raise WorkerOutOfStep(f"report {report.seq} came after report {self.state.reported_seq}")
+        plan = self.in_flight.popleft()
+        check_report(report, plan)
+        apply_report(self.state, plan, report, now)
+        self._through_at = now + sum(self.state.seconds(plan.steps) for plan in self.in_flight)
+
+    def tick(self, now: float) -> None:
+        """Call about once a second: deadlines, and ageing of what waits."""
+        self.state.queue.promote(now - self._starvation)
+        fail_overruns(self.state, now)
+        text = "the request's deadline passed before it was done"
+        self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
+        if longest := self.state.settings.queue_timeout:
+            text = f"the request waited {longest:g} s in the queue without being begun"
+            self._fail_where(lambda seqs: _unbegun(seqs, now - longest), ErrorCode.DEADLINE_EXCEEDED, text, now)
+
+    def gateway_gone(self, gateway_id: str, now: float) -> None:
+        """Nobody waits any more for what that gateway asked for; if it lives after all, it will ask again."""
+        text = f"{gateway_id} was not heard of any more"
+        self._fail_where(lambda seqs: seqs[0].gateway_id == gateway_id, ErrorCode.REPLICA_LOST, text, now)
+
+    def lost(self, text: str, now: float) -> None:
+        """The epoch is over: every request fails with REPLICA_LOST, and its gateway sends it round again."""
+        self._fail_where(lambda _seqs: True, ErrorCode.REPLICA_LOST, text, now)
+
+    def hand_back_waiting(self, text: str, now: float) -> None:
+        """Requests of which nothing runs fail with REPLICA_LOST, so that another replica can take them."""
+        self._fail_where(lambda seqs: all(seq.slot < 0 for seq in seqs), ErrorCode.REPLICA_LOST, text, now)
+
+    # -- what is to be done --
+
+    def early(self, now: float) -> float:
+        """Seconds by which the next plan would come too early; 0 if it is time.
+
+        A plan of several steps keeps the worker busy for long, and who comes meanwhile waits for all plans that were
+        sent. So the one behind it is made shortly before it is needed, and at once when someone comes.
+        """
+        state, ahead = self.state, len(self.in_flight)
+        if not 0 < ahead < self._depth or self.in_flight[-1].steps < 2 or len(state.queue) or state.prefilling:
+            return 0.0
+        return max(0.0, self._through_at - now - HEAD_START)
+
+    def next_plan(self, now: float) -> StepPlan | None:
+        """The next plan; None if the pipeline is full or there is nothing to do."""
+        if len(self.in_flight) >= self._depth:
+            return None
+        made = self._planner.next(now)
+        if made is None:
+            return None
+        plan, in_flight = made
+        self.in_flight.append(in_flight)
+        self._through_at = max(now, self._through_at) + self.state.seconds(plan.steps)
+        return plan
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be sent, in order; each once."""
+        effects, self.state.effects = self.state.effects, []
+        return effects
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, runs, or is in flight."""
+        return not (self.state.live or self.in_flight or self.state.releases)
+
+    def flush(self) -> tuple[int, int]:
+        """Forgets the prefix cache. Returns pages freed, and pages that running sequences hold."""
+        freed = self.state.kv.flush()
+        return freed, self.state.kv.total - self.state.kv.free
+
+    def check(self) -> list[str]:
+        """What is wrong with the memory's books, one sentence each."""
+        return self.state.check()
+
+    def repair(self) -> None:
+        """Starts the memory's books anew, with an empty cache. Only when `idle`."""
+        self.state.kv.reset()
+
+    # -- inside --
+
+    def _wanted(self, admit: Admit, choice: int) -> bool:
+        known = self.state.live.get(admit.request_id, {}).get(choice)
+        if known is not None and known.attempt >= admit.attempt:
+            return False
+        return not self._cancels.covers(admit.request_id, choice, admit.attempt)
+
+    def _complete(self, seq: Sequence) -> None:
+        effect = already_complete(
+            seq.detokenizer_id, self._replica_id, self.epoch, seq.request_id, seq.choice, seq.attempt, seq.resumed
+        )
+        self.state.effects.append(effect)
+
+    def _fail_where(self, condition: Callable[[list[Sequence]], bool], code: ErrorCode, text: str, now: float) -> None:
+        """Fails the requests whose live choices meet the condition; their gateways are told once for each."""
+        for choices in list(self.state.live.values()):
+            seqs = list(choices.values())
+            if condition(seqs):
+                self._fail(seqs, now, code, text)
+
+    def _fail(
+        self, seqs: list[Sequence], now: float, code: ErrorCode, text: str, retry_after: float | None = None
+    ) -> None:
+        """Ends all live choices of a request, and tells its gateway once."""
+        for seq in seqs:
+            self.state.end(seq, now, code)
+        first = seqs[0]
+        self.state.effects.append(
+            failed(first.gateway_id, first.request_id, first.attempt, code, text, retry_after=retry_after)
+        )
+
+    def _displace(self, seqs: list[Sequence], now: float) -> None:
+        text = "the queue is full, and a request of higher priority took this one's place"
+        self._fail(seqs, now, ErrorCode.QUEUE_FULL, text, self.state.rate.seconds_for(len(self.state.queue)))
+
+
+def _unbegun(seqs: list[Sequence], before: float) -> bool:
+    """Whether none of them ever had a slot, though they came `before` then."""
+    return all(seq.admissions == 0 and seq.arrived_at < before for seq in seqs)
+
+
+def _late(seq: Sequence, now: float) -> bool:
+    return now > seq.deadline + (DEADLINE_GRACE if seq.slot >= 0 else 0.0)
