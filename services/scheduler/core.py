@@ -8,16 +8,14 @@ take_effects                    says what else is to be sent
 from collections import deque
 from collections.abc import Callable
 
-from radixmesh.services.scheduler import intake as admitting
-from radixmesh.services.scheduler.cancels import CancelLog
+from radixmesh.services.scheduler import intake
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.memory.radix_node import Listener
 from radixmesh.services.scheduler.outgoing import Effect, already_complete, failed
 from radixmesh.services.scheduler.planning.plan_builder import InFlight
 from radixmesh.services.scheduler.planning.planner import Planner
 from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
-from radixmesh.services.scheduler.queue.room import make_room
-from radixmesh.services.scheduler.replica import QueueWatcher, ReplicaState
+from radixmesh.services.scheduler.replica import QueueWatcher, Replica
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import Admit, Cancel, Claimed, StepPlan, StepReport
@@ -54,14 +52,14 @@ class SchedulerCore:
         listener: Listener | None = None,
     ) -> None:
         self.epoch = epoch
-        self.state = ReplicaState(settings, sizes, watcher, listener)
+        self.replica = Replica(settings, sizes, watcher, listener)
         self.in_flight: deque[InFlight] = deque()
         self._replica_id = replica_id
         self._depth = settings.pipeline_depth
         self._starvation = settings.starvation_seconds
         overhead = _PLAN_MARGIN + _ROW_BYTES * sizes.max_slots
-        self._planner = Planner(self.state, epoch, max(max_payload - overhead, max_payload // 4))
-        self._cancels = CancelLog()
+        self._planner = Planner(self.replica, epoch, max(max_payload - overhead, max_payload // 4))
+        self._cancels = intake.CancelLog()
         self._order = 0
         self._through_at = 0.0
         """When the worker will be through with the plans in flight, as far as that is known."""
@@ -74,25 +72,25 @@ class SchedulerCore:
         Raises:
             RequestError: the request cannot run here; none of its choices was queued, and nothing was displaced.
         """
-        state = self.state
-        admitting.check_task(admit)
-        choices = [choice for choice in admitting.wanted_choices(admit) if self._wanted(admit, choice.index)]
+        replica = self.replica
+        intake.check_task(admit)
+        choices = [choice for choice in intake.wanted_choices(admit) if self._wanted(admit, choice.index)]
         if not choices:
             return
-        admitting.check_prompt(admit, state)
-        seqs = admitting.new_sequences(admit, choices, state, self._order, now)
-        known = state.live.get(admit.request_id, {})
+        intake.check_prompt(admit, replica)
+        seqs = intake.new_sequences(admit, choices, replica, self._order, now)
+        known = replica.requests.get(admit.request_id, {})
         older = [known[seq.choice] for seq in seqs if seq.choice in known]
-        for displaced in make_room(state, [seq for seq in seqs if not seq.complete], len(older)):
+        for displaced in intake.make_room(replica, [seq for seq in seqs if not seq.complete], len(older)):
             self._displace(displaced, now)
         self._order += len(seqs)
         for seq in older:
-            state.end(seq, now, "superseded")
+            replica.end(seq, now, "superseded")
         for seq in seqs:
             if seq.complete:
                 self._complete(seq)
             else:
-                state.add(seq)
+                replica.add(seq)
 
     def cancel(self, cancel: Cancel, now: float) -> None:
         """Ends choices that nobody waits for; their slots and pages come back with the next plan."""
@@ -100,9 +98,9 @@ class SchedulerCore:
             cancel.request_ids, cancel.choices.tolist(), cancel.attempts.tolist(), strict=False
         ):
             self._cancels.note(request_id, choice, attempt)
-            for seq in list(self.state.live.get(request_id, {}).values()):
+            for seq in list(self.replica.requests.get(request_id, {}).values()):
                 if choice in (-1, seq.choice) and seq.attempt <= attempt:
-                    self.state.end(seq, now, "cancelled")
+                    self.replica.end(seq, now, "cancelled")
 
     def report(self, report: StepReport, now: float) -> None:
         """Takes in what came of the oldest plan in flight. Reports of other epochs, or seen before, are dropped.
@@ -110,22 +108,22 @@ class SchedulerCore:
         Raises:
             WorkerOutOfStep: a report is missing or malformed; the caller must give up this epoch.
         """
-        if report.epoch != self.epoch or report.seq <= self.state.reported_seq:
+        if report.epoch != self.epoch or report.seq <= self.replica.reported_seq:
             return
         if not self.in_flight or self.in_flight[0].seq != report.seq:
-            raise WorkerOutOfStep(f"report {report.seq} came after report {self.state.reported_seq}")
+            raise WorkerOutOfStep(f"report {report.seq} came after report {self.replica.reported_seq}")
         plan = self.in_flight.popleft()
         check_report(report, plan)
-        apply_report(self.state, plan, report, now)
-        self._through_at = now + sum(self.state.seconds(plan.steps) for plan in self.in_flight)
+        apply_report(self.replica, plan, report, now)
+        self._through_at = now + sum(self.replica.seconds(plan.steps) for plan in self.in_flight)
 
     def tick(self, now: float) -> None:
         """Call about once a second: deadlines, and ageing of what waits."""
-        self.state.queue.promote(now - self._starvation)
-        fail_overruns(self.state, now)
+        self.replica.queue.promote(now - self._starvation)
+        fail_overruns(self.replica, now)
         text = "the request's deadline passed before it was done"
         self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
-        if longest := self.state.settings.queue_timeout:
+        if longest := self.replica.settings.queue_timeout:
             text = f"the request waited {longest:g} s in the queue without being begun"
             self._fail_where(lambda seqs: _unbegun(seqs, now - longest), ErrorCode.DEADLINE_EXCEEDED, text, now)
 
@@ -144,14 +142,14 @@ class SchedulerCore:
 
     # -- what is to be done --
 
-    def early(self, now: float) -> float:
-        """Seconds by which the next plan would come too early; 0 if it is time.
+    def plan_delay(self, now: float) -> float:
+        """Seconds for which the next plan should be held back; 0: it is time.
 
         A plan of several steps keeps the worker busy for long, and who comes meanwhile waits for all plans that were
         sent. So the one behind it is made shortly before it is needed, and at once when someone comes.
         """
-        state, ahead = self.state, len(self.in_flight)
-        if not 0 < ahead < self._depth or self.in_flight[-1].steps < 2 or len(state.queue) or state.prefilling:
+        replica, ahead = self.replica, len(self.in_flight)
+        if not 0 < ahead < self._depth or self.in_flight[-1].steps < 2 or len(replica.queue) or replica.prefilling:
             return 0.0
         return max(0.0, self._through_at - now - HEAD_START)
 
@@ -164,36 +162,36 @@ class SchedulerCore:
             return None
         plan, in_flight = made
         self.in_flight.append(in_flight)
-        self._through_at = max(now, self._through_at) + self.state.seconds(plan.steps)
+        self._through_at = max(now, self._through_at) + self.replica.seconds(plan.steps)
         return plan
 
     def take_effects(self) -> list[Effect]:
         """What is to be sent, in order; each once."""
-        effects, self.state.effects = self.state.effects, []
+        effects, self.replica.effects = self.replica.effects, []
         return effects
 
     @property
     def idle(self) -> bool:
         """Nothing waits, runs, or is in flight."""
-        return not (self.state.live or self.in_flight or self.state.releases)
+        return not (self.replica.requests or self.in_flight or self.replica.releases)
 
     def flush(self) -> tuple[int, int]:
         """Forgets the prefix cache. Returns pages freed, and pages that running sequences hold."""
-        freed = self.state.kv.flush()
-        return freed, self.state.kv.total - self.state.kv.free
+        freed = self.replica.kv.flush()
+        return freed, self.replica.kv.total - self.replica.kv.free
 
     def check(self) -> list[str]:
         """What is wrong with the memory's books, one sentence each."""
-        return self.state.check()
+        return self.replica.check()
 
     def repair(self) -> None:
         """Starts the memory's books anew, with an empty cache. Only when `idle`."""
-        self.state.kv.reset()
+        self.replica.kv.reset()
 
     # -- inside --
 
     def _wanted(self, admit: Admit, choice: int) -> bool:
-        known = self.state.live.get(admit.request_id, {}).get(choice)
+        known = self.replica.requests.get(admit.request_id, {}).get(choice)
         if known is not None and known.attempt >= admit.attempt:
             return False
         return not self._cancels.covers(admit.request_id, choice, admit.attempt)
@@ -202,11 +200,11 @@ class SchedulerCore:
         effect = already_complete(
             seq.detokenizer_id, self._replica_id, self.epoch, seq.request_id, seq.choice, seq.attempt, seq.resumed
         )
-        self.state.effects.append(effect)
+        self.replica.effects.append(effect)
 
     def _fail_where(self, condition: Callable[[list[Sequence]], bool], code: ErrorCode, text: str, now: float) -> None:
-        """Fails the requests whose live choices meet the condition; their gateways are told once for each."""
-        for choices in list(self.state.live.values()):
+        """Fails the requests whose choices meet the condition; their gateways are told once for each."""
+        for choices in list(self.replica.requests.values()):
             seqs = list(choices.values())
             if condition(seqs):
                 self._fail(seqs, now, code, text)
@@ -214,17 +212,17 @@ class SchedulerCore:
     def _fail(
         self, seqs: list[Sequence], now: float, code: ErrorCode, text: str, retry_after: float | None = None
     ) -> None:
-        """Ends all live choices of a request, and tells its gateway once."""
+        """Ends all choices of a request that have not ended, and tells its gateway once."""
         for seq in seqs:
-            self.state.end(seq, now, code)
+            self.replica.end(seq, now, code)
         first = seqs[0]
-        self.state.effects.append(
+        self.replica.effects.append(
             failed(first.gateway_id, first.request_id, first.attempt, code, text, retry_after=retry_after)
         )
 
     def _displace(self, seqs: list[Sequence], now: float) -> None:
         text = "the queue is full, and a request of higher priority took this one's place"
-        self._fail(seqs, now, ErrorCode.QUEUE_FULL, text, self.state.rate.seconds_for(len(self.state.queue)))
+        self._fail(seqs, now, ErrorCode.QUEUE_FULL, text, self.replica.rate.seconds_for(len(self.replica.queue)))
 
 
 def _unbegun(seqs: list[Sequence], before: float) -> bool:

@@ -14,7 +14,7 @@ from radixmesh.services.scheduler.memory.kv import KvMemory
 from radixmesh.services.scheduler.memory.radix_node import Listener
 from radixmesh.services.scheduler.outgoing import Effect, failed
 from radixmesh.services.scheduler.queue.policies import Policy
-from radixmesh.services.scheduler.queue.prefix_wait import Warming
+from radixmesh.services.scheduler.queue.prefix_wait import PendingPrefixes
 from radixmesh.services.scheduler.queue.waiting import FinishRate, WaitingQueue
 from radixmesh.services.scheduler.sequence import Phase, Sequence
 from radixmesh.services.scheduler.slots import SlotTable
@@ -64,7 +64,7 @@ class Counters:
     gap_us: int = 0
 
 
-class ReplicaState:
+class Replica:
     """Queue, slots, memory, and who is where.
 
     Args:
@@ -88,12 +88,12 @@ class ReplicaState:
         self.kv = KvMemory(sizes.num_pages, sizes.page_size, settings.eviction, settings.prefix_cache, listener)
         usable = min(sizes.max_slots, settings.max_running_requests or sizes.max_slots)
         self.slots = SlotTable(sizes.max_slots, usable)
-        self.warming = Warming(sizes.page_size, settings.warm_min_tokens)
+        self.pending_prefixes = PendingPrefixes(sizes.page_size, settings.warm_min_tokens)
         self.prefilling: list[Sequence] = []
         """Sequences in `Phase.PREFILL`, in the order of their admission."""
         self.releases: list[int] = []
         """Slots that the next plan gives back on the worker."""
-        self.live: dict[str, dict[int, Sequence]] = {}
+        self.requests: dict[str, dict[int, Sequence]] = {}
         """Every sequence that has not ended, by request and choice."""
         self.effects: list[Effect] = []
         self.rate = FinishRate()
@@ -138,7 +138,7 @@ class ReplicaState:
 
     def add(self, seq: Sequence) -> None:
         """A new sequence waits."""
-        self.live.setdefault(seq.request_id, {})[seq.choice] = seq
+        self.requests.setdefault(seq.request_id, {})[seq.choice] = seq
         self.queue.add(seq)
         self.watcher.queued(seq)
 
@@ -156,7 +156,7 @@ class ReplicaState:
         seq.admissions += 1
         self.prefilling.append(seq)
         if self.kv.prefix_cache:
-            self.warming.begin(seq)
+            self.pending_prefixes.begin(seq)
 
     def retract(self, seq: Sequence, now: float) -> None:
         """A running sequence goes back to the queue. What it has stays: tokens here, KV in the cache while it lasts.
@@ -184,10 +184,10 @@ class ReplicaState:
         else:
             self._leave_slot(seq, keep=keep)
         seq.phase = Phase.ENDED
-        choices = self.live[seq.request_id]
+        choices = self.requests[seq.request_id]
         del choices[seq.choice]
         if not choices:
-            del self.live[seq.request_id]
+            del self.requests[seq.request_id]
         self.counters.finished += 1
         self.rate.ended(now)
 
@@ -205,5 +205,5 @@ class ReplicaState:
             self.prefilling.remove(seq)
         self.releases.append(seq.slot)
         self.slots.give(seq)
-        self.warming.end(seq)
+        self.pending_prefixes.end(seq)
         self.kv.detach(seq, keep=keep)

@@ -73,7 +73,7 @@ class Scheduler(Actor):
     def presence_attributes(self) -> dict[str, Any]:
         if self.core is None:
             return {"max_queued": self.settings.max_queued_requests}
-        return load_attributes(self.core.state)
+        return load_attributes(self.core.replica)
 
     async def setup(self) -> None:
         self.on(Admit, self._on_admit)
@@ -143,14 +143,14 @@ class Scheduler(Actor):
 
     def _on_snapshot(self, _message: KvSnapshotRequest, _envelope: Envelope) -> None:
         if self.core is not None and self._blocks is not None:
-            self._blocks.snapshot(self.core.state.kv.tree)
+            self._blocks.snapshot(self.core.replica.kv.tree)
             self._wake.set()
 
     def _on_presence(self, beat: Presence, _envelope: Envelope) -> None:
         self.members.update(beat)
         core, watch = self.core, self._watch
         if core is not None and watch is not None:
-            reason = watch.heard(beat, core.state.planned_seq, core.state.reported_seq)
+            reason = watch.heard(beat, core.replica.planned_seq, core.replica.reported_seq)
             if reason:
                 self._lose(reason)
 
@@ -257,8 +257,8 @@ class Scheduler(Actor):
     async def _send_plans(self) -> None:
         while self.core is not None and self._sizes is not None:
             now = time.monotonic()
-            if early := self.core.early(now):
-                self._wake_in(early)
+            if delay := self.core.plan_delay(now):
+                self._wake_in(delay)
                 return
             plan = self.core.next_plan(now)
             if plan is None:
@@ -289,9 +289,9 @@ class Scheduler(Actor):
         """Tells of the load before the next heartbeat when it has changed by a quarter of the slots."""
         if self.core is None:
             return
-        state, now = self.core.state, time.monotonic()
-        load = state.slots.running + len(state.queue)
-        if abs(load - self._beat_load) * 4 >= state.slots.usable and now - self._beat_at > _BEAT_PAUSE:
+        replica, now = self.core.replica, time.monotonic()
+        load = replica.slots.running + len(replica.queue)
+        if abs(load - self._beat_load) * 4 >= replica.slots.usable and now - self._beat_at > _BEAT_PAUSE:
             self._beat_load, self._beat_at = load, now
             await self.beat()
 

@@ -196,7 +196,7 @@ class Harness:
                 key = (request_id, choice.index)
                 outcome = self.outcomes.get(key, Outcome())
                 wanted, finish = expected_output(
-                    message.prompt_ids, message.work.params, choice.index, self.core.state.max_len
+                    message.prompt_ids, message.work.params, choice.index, self.core.replica.max_len
                 )
                 wanted = wanted[choice.resumed.size :]
                 if key in self.cancelled or {key, (request_id, -1)} & failed:
@@ -224,4 +224,4 @@ def options(**changes: object) -> SchedulerSettings:
 
 def running(harness: Harness) -> set[str]:
     """Requests that hold a slot."""
-    return {seq.request_id for seq in harness.core.state.slots.sequences()}
+    return {seq.request_id for seq in harness.core.replica.slots.sequences()}

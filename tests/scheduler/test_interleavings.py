@@ -84,7 +84,7 @@ def _admit(harness: Harness, wish: dict[str, Any]) -> None:
     try:
         harness.admit(message)
     except RequestError:
-        assert not 0 < prompt.size < harness.core.state.max_len
+        assert not 0 < prompt.size < harness.core.replica.max_len
 
 
 def _act(harness: Harness, action: tuple[str, Any]) -> None:
@@ -126,8 +126,8 @@ def test_outputs_are_those_of_a_lone_run(
         _act(harness, action)
     harness.run(limit=20_000)
     harness.verify()
-    state = harness.core.state
+    replica = harness.core.replica
     assert not harness.worker.slots, "a slot was not released"
-    assert state.kv.free + state.kv.tree.size == state.kv.total
-    assert state.kv.tree.locked == 0
-    assert not state.warming._counts
+    assert replica.kv.free + replica.kv.tree.size == replica.kv.total
+    assert replica.kv.tree.locked == 0
+    assert not replica.pending_prefixes._counts

@@ -16,7 +16,7 @@ def test_memory_pressure_retracts_the_youngest_and_loses_nothing() -> None:
         harness.admit(admit_message(f"r{i}", prompt(i, 8), max_tokens=60, ignore_eos=True))
     harness.run()
     harness.verify()
-    assert harness.core.state.counters.retracted > 0
+    assert harness.core.replica.counters.retracted > 0
     assert len(set(harness.outcomes["r0", 0].cached)) == 1, "the oldest was retracted"
 
 
@@ -25,18 +25,18 @@ def test_those_that_wait_though_they_have_begun_are_told_apart() -> None:
     harness = Harness(options(), sizes(page_size=4, num_pages=10, max_slots=4))
     for number in range(4):
         harness.admit(admit_message(f"r{number}", prompt(number, 4), max_tokens=30, ignore_eos=True))
-    state = harness.core.state
-    while not state.counters.retracted:
-        assert load_attributes(state)["waiting_begun"] == 0
+    replica = harness.core.replica
+    while not replica.counters.retracted:
+        assert load_attributes(replica)["waiting_begun"] == 0
         harness.pump()
         harness.work()
         harness.deliver()
-    told = load_attributes(state)
+    told = load_attributes(replica)
     assert told["waiting_begun"] == told["waiting"] == 1
     resumed = [Choice(index=0, resumed=np.array([5, 6], "<i4"))]
     harness.admit(admit_message("old", prompt(9, 4), max_tokens=30).model_copy(update={"choices": resumed}))
     harness.admit(admit_message("new", prompt(8, 4), max_tokens=30))
-    told = load_attributes(state)
+    told = load_attributes(replica)
     assert (told["waiting"], told["waiting_begun"]) == (3, 2)
 
 
@@ -44,13 +44,13 @@ def test_a_retracted_sequence_waits_for_the_tokens_that_are_under_way() -> None:
     harness = Harness(claimed=sizes(page_size=4, num_pages=6, max_slots=2))
     harness.admit(admit_message("old", prompt(0, 4), max_tokens=18, ignore_eos=True))
     harness.admit(admit_message("young", prompt(1, 4), max_tokens=18, ignore_eos=True))
-    while not harness.core.state.counters.retracted:
+    while not harness.core.replica.counters.retracted:
         harness.pump()
         harness.work()
         harness.deliver()
-    young = next(iter(harness.core.state.queue))
+    young = next(iter(harness.core.replica.queue))
     assert young.request_id == "young"
-    assert young.ready_after >= harness.core.state.reported_seq
+    assert young.ready_after >= harness.core.replica.reported_seq
     harness.run()
     harness.verify()
 

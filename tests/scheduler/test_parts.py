@@ -9,9 +9,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from scheduler.harness import EPOCH, Harness, admit_message, sizes
 
-from radixmesh.services.scheduler.cancels import CancelLog
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
+from radixmesh.services.scheduler.intake import CancelLog
 from radixmesh.services.scheduler.memory.block_log import BlockLog
 from radixmesh.services.scheduler.memory.pages import PageAllocator
 from radixmesh.services.scheduler.memory.radix_tree import RadixTree
@@ -253,6 +253,6 @@ def test_totals_add_up() -> None:
     for name in "ab":
         harness.admit(admit_message(name, list(range(1, 20)), max_tokens=5, ignore_eos=True))
         harness.run()
-    counters = harness.core.state.counters
+    counters = harness.core.replica.counters
     assert (counters.admitted, counters.finished, counters.output_tokens) == (2, 2, 10)
     assert (counters.prompt_tokens, counters.cached_tokens) == (38, 16)

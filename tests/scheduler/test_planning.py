@@ -90,13 +90,13 @@ def test_a_long_plan_is_followed_late_but_not_too_late() -> None:
     while len(core.in_flight) > 1:
         harness.work()
         harness.deliver()
-    assert core.early(harness.now) == pytest.approx(8 * STEP_US / 1e6 - HEAD_START, abs=0.003)
-    assert core.early(harness.now + 0.03) == 0.0
+    assert core.plan_delay(harness.now) == pytest.approx(8 * STEP_US / 1e6 - HEAD_START, abs=0.003)
+    assert core.plan_delay(harness.now + 0.03) == 0.0
     harness.admit(admit_message("b", prompt(1, 6), max_tokens=4))
-    assert core.early(harness.now) == 0.0
+    assert core.plan_delay(harness.now) == 0.0
     harness.run()
     harness.verify()
-    assert core.early(harness.now) == 0.0
+    assert core.plan_delay(harness.now) == 0.0
 
 
 # -- drafts --
@@ -152,7 +152,7 @@ def test_drafts_are_given_up_before_a_sequence_is() -> None:
     harness.pump()
     assert [span.drafts for span in harness.plans[0].spans()] == [0, 0]
     assert running(harness) == {"c", "d"}
-    assert harness.core.state.counters.retracted == 0
+    assert harness.core.replica.counters.retracted == 0
     harness.run()
     harness.verify()
 
@@ -272,11 +272,11 @@ def test_repair_starts_with_empty_books() -> None:
     harness = Harness()
     harness.admit(admit_message("a", prompt(0, 18)))
     harness.run()
-    harness.core.state.kv._pages.take(2)
+    harness.core.replica.kv._pages.take(2)
     assert "2 pages belong to nobody" in harness.core.check()[0]
     harness.core.repair()
     assert harness.core.check() == []
-    assert harness.core.state.kv.free == 64
+    assert harness.core.replica.kv.free == 64
     harness.admit(admit_message("b", prompt(0, 18)))
     harness.run()
     harness.verify()

@@ -37,7 +37,7 @@ def test_waiting_prompts_let_one_warm_their_common_prefix() -> None:
         harness.admit(admit_message(f"r{i}", np.concatenate([shared, prompt(i + 1, 5)])))
     harness.run()
     harness.verify()
-    assert harness.core.state.counters.cached_tokens == 5 * 64
+    assert harness.core.replica.counters.cached_tokens == 5 * 64
 
 
 def test_a_warmer_that_goes_away_holds_nobody_up() -> None:
@@ -59,8 +59,8 @@ def test_without_the_cache_nothing_is_kept() -> None:
         harness.admit(admit_message(name, prompt(0, 30), n=2))
         harness.run()
     harness.verify()
-    assert harness.core.state.counters.cached_tokens == 0
-    assert harness.core.state.kv.free == 64
+    assert harness.core.replica.counters.cached_tokens == 0
+    assert harness.core.replica.kv.free == 64
 
 
 def test_flush_frees_what_nobody_uses() -> None:
@@ -72,7 +72,7 @@ def test_flush_frees_what_nobody_uses() -> None:
         harness.pump()
         harness.work()
         harness.deliver()
-    cached = harness.core.state.kv.tree.evictable
+    cached = harness.core.replica.kv.tree.evictable
     freed, used = harness.core.flush()
     assert freed == cached > 0
     assert used > 0
@@ -94,7 +94,7 @@ def test_what_a_retracted_prompt_finds_again_is_its_own_and_not_told_as_cached()
     harness.admit(admit_message("a", prompt(0, 8), max_tokens=40, ignore_eos=True))
     harness.admit(admit_message("b", prompt(1, 60), max_tokens=5, ignore_eos=True))
     harness.run()
-    assert harness.core.state.counters.retracted == 1
+    assert harness.core.replica.counters.retracted == 1
     assert set(harness.outcomes["b", 0].cached) == {0}
     harness.verify()
 
@@ -103,7 +103,7 @@ def test_a_lock_that_nobody_holds_is_found_and_repaired() -> None:
     harness = Harness()
     harness.admit(admit_message("a", prompt(0, 20)))
     harness.run()
-    kv = harness.core.state.kv
+    kv = harness.core.replica.kv
     kv.tree.lock(kv.tree.match(prompt(0, 20)[:16], "").node)
     problems = harness.core.check()
     assert problems

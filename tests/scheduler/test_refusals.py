@@ -76,7 +76,7 @@ def test_an_admission_takes_no_more_than_was_reckoned_for_it(work: Work) -> None
     harness = Harness()
     message = admit_message("r" * 32, prompt(0, 20))
     harness.admit(message.model_copy(update={"work": work, "detokenizer_id": "detokenizer-" * 5}))
-    (seq,) = harness.core.state.queue
+    (seq,) = harness.core.replica.queue
     harness.pump()
     plan = harness.plans[0]
     assert len(pack(plan)) - len(pack(plan.model_copy(update={"admissions": []}))) <= admission_bytes(seq)

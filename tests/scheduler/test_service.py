@@ -233,7 +233,7 @@ async def test_a_cancel_brings_slots_and_pages_back(settings: ServiceSettings) -
         await until(lambda: not group.worker.slots)
         await at_rest(scheduler)
         assert scheduler.core is not None
-        assert scheduler.core.state.kv.free == 64
+        assert scheduler.core.replica.kv.free == 64
         await held.ask(scheduler, "b", max_tokens=200, n=2, ignore_eos=True)
         await until(lambda: len(group.worker.slots) == 2)
         one = Cancel(request_ids=["b"], choices=np.array([1]), attempts=np.array([0]))
@@ -377,10 +377,10 @@ async def test_wrong_books_are_repaired_when_idle(settings: ServiceSettings, cap
         scheduler, group = held.scheduler(), held.group()
         await held.claimed(scheduler)
         assert scheduler.core is not None
-        scheduler.core.state.kv._pages.take(3)
+        scheduler.core.replica.kv._pages.take(3)
         await held.ask(scheduler, "a")
         await ended(group, "a")
-        await until(lambda: scheduler.core is not None and scheduler.core.state.kv.free == 64)
+        await until(lambda: scheduler.core is not None and scheduler.core.replica.kv.free == 64)
         assert "3 pages belong to nobody" in caplog.text
         await until(lambda: len(held.events) > 1 and held.events[-1].cleared)
         await held.ask(scheduler, "b")

@@ -32,8 +32,8 @@ def test_ten_thousand_requests() -> None:
         harness.core.tick(harness.now)
     harness.run()
     harness.verify()
-    state = harness.core.state
-    assert state.check() == []
+    replica = harness.core.replica
+    assert replica.check() == []
     assert not harness.worker.slots
-    assert state.counters.finished == 10_000
-    assert state.counters.cached_tokens > 0.4 * state.counters.prompt_tokens
+    assert replica.counters.finished == 10_000
+    assert replica.counters.cached_tokens > 0.4 * replica.counters.prompt_tokens

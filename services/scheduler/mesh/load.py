@@ -3,24 +3,24 @@
 from dataclasses import asdict
 from typing import Any
 
-from radixmesh.services.scheduler.replica import ReplicaState
+from radixmesh.services.scheduler.replica import Replica
 
 
-def load_attributes(state: ReplicaState) -> dict[str, Any]:
+def load_attributes(replica: Replica) -> dict[str, Any]:
     """Plain values: sizes, what is used of them now, and totals since the claim."""
     return {
-        "group_id": state.sizes.group_id,
-        "max_model_len": state.max_len,
-        "vocab_size": state.sizes.vocab_size,
-        "page_size": state.sizes.page_size,
-        "num_pages": state.sizes.num_pages,
-        "free_pages": state.kv.free,
-        "cached_pages": state.kv.tree.size,
-        "evicted_pages": state.kv.evicted,
-        "max_slots": state.slots.usable,
-        "running": state.slots.running,
-        "waiting": len(state.queue),
-        "waiting_begun": sum(seq.length > seq.prompt_tokens for seq in state.queue),
-        "max_queued": state.settings.max_queued_requests,
-        **asdict(state.counters),
+        "group_id": replica.sizes.group_id,
+        "max_model_len": replica.max_len,
+        "vocab_size": replica.sizes.vocab_size,
+        "page_size": replica.sizes.page_size,
+        "num_pages": replica.sizes.num_pages,
+        "free_pages": replica.kv.free,
+        "cached_pages": replica.kv.tree.size,
+        "evicted_pages": replica.kv.evicted,
+        "max_slots": replica.slots.usable,
+        "running": replica.slots.running,
+        "waiting": len(replica.queue),
+        "waiting_begun": sum(seq.length > seq.prompt_tokens for seq in replica.queue),
+        "max_queued": replica.settings.max_queued_requests,
+        **asdict(replica.counters),
     }

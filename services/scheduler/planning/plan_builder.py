@@ -63,7 +63,7 @@ def admission_bytes(seq: Sequence) -> int:
 
 
 @dataclass(slots=True)
-class PlanDraft:
+class PlanBuilder:
     """Collects one plan. Sequences that are in it already must not be retracted any more."""
 
     admissions: list[Admission] = field(default_factory=list)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.memory.radix_node import Peek
-from radixmesh.services.scheduler.planning.plan_builder import Chunk, InFlight, PlanDraft, admission_bytes
-from radixmesh.services.scheduler.replica import ReplicaState
+from radixmesh.services.scheduler.planning.plan_builder import Chunk, InFlight, PlanBuilder, admission_bytes
+from radixmesh.services.scheduler.replica import Replica
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import StepPlan
@@ -25,45 +25,45 @@ SCAN = 128
 
 
 class Planner:
-    """Turns a `ReplicaState` into plans, and moves its sequences accordingly.
+    """Turns a `Replica` into plans, and moves its sequences accordingly.
 
     Args:
         max_bytes: size of admissions and their pages in one plan, at most.
     """
 
-    def __init__(self, state: ReplicaState, epoch: int, max_bytes: int) -> None:
-        self._state = state
+    def __init__(self, replica: Replica, epoch: int, max_bytes: int) -> None:
+        self._replica = replica
         self._epoch = epoch
         self._max_bytes = max_bytes
-        self._headroom = state.kv.pages_for(state.settings.decode_headroom)
+        self._headroom = replica.kv.pages_for(replica.settings.decode_headroom)
 
     def next(self, now: float) -> tuple[StepPlan, InFlight] | None:
         """The next plan and what to remember of it; None if there is nothing to do now."""
-        state = self._state
-        plan = PlanDraft()
-        if state.policy.by_priority and len(state.queue):
+        replica = self._replica
+        plan = PlanBuilder()
+        if replica.policy.by_priority and len(replica.queue):
             self._preempt(now)
         self._decodes(plan, now)
         budget = self._budget(plan)
         budget -= self._prefills(plan, budget)
-        if len(state.queue):
+        if len(replica.queue):
             self._admissions(plan, budget, now)
-        message = plan.build(self._epoch, state.planned_seq + 1, state.releases)
+        message = plan.build(self._epoch, replica.planned_seq + 1, replica.releases)
         if message is None:
             return None
-        state.releases = []
-        state.planned_seq += 1
-        return message, plan.in_flight(message.seq, state.slots.seqs)
+        replica.releases = []
+        replica.planned_seq += 1
+        return message, plan.in_flight(message.seq, replica.slots.seqs)
 
     # -- decodes --
 
-    def _decodes(self, plan: PlanDraft, now: float) -> None:
+    def _decodes(self, plan: PlanBuilder, now: float) -> None:
         """Every running slot goes on, by one token at least.
 
         When memory is short, first for less, then without the last in rank, which goes back to the queue.
         """
-        slots, kv = self._state.slots, self._state.kv
-        steps, drafts = self._steps(), self._state.sizes.max_drafts
+        slots, kv = self._replica.slots, self._replica.kv
+        steps, drafts = self._steps(), self._replica.sizes.max_drafts
         while True:
             rows = self._going_on()
             if not rows.size:
@@ -77,7 +77,7 @@ class Planner:
             if advance > 1:
                 steps, drafts = 1, drafts if steps > 1 else 0
             else:
-                self._state.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
+                self._replica.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
         for i, count in zip(short, wanted, strict=True):
             self._extend(plan, int(rows[i]), count)
         plan.decode_slots, plan.decode_starts, plan.steps, plan.drafts = rows, length, steps, drafts
@@ -85,40 +85,40 @@ class Planner:
 
     def _going_on(self) -> NDArray[np.intp]:
         """Decoding slots, but for those that are at their end if they come as far as they may."""
-        slots = self._state.slots
+        slots = self._replica.slots
         rows = slots.decode_slots()
         going_on = slots.kv_len[rows] < slots.kv_end[rows]
         return rows if going_on.all() else rows[going_on]
 
     def _steps(self) -> int:
         """Several decode steps in one plan only while nobody waits, and only as many as a newcomer would not feel."""
-        state = self._state
-        most = min(state.settings.max_multi_step, state.quick_steps())
-        if most == 1 or len(state.queue) or state.prefilling:
+        replica = self._replica
+        most = min(replica.settings.max_multi_step, replica.quick_steps())
+        if most == 1 or len(replica.queue) or replica.prefilling:
             return 1
-        rows = state.slots.decode_slots()
-        left = state.slots.kv_end[rows] - state.slots.kv_len[rows]
+        rows = replica.slots.decode_slots()
+        left = replica.slots.kv_end[rows] - replica.slots.kv_len[rows]
         return max(1, min(most, int(left.max(initial=1))))
 
-    def _extend(self, plan: PlanDraft, slot: int, count: int) -> None:
-        seq = self._state.slots.seqs[slot]
+    def _extend(self, plan: PlanBuilder, slot: int, count: int) -> None:
+        seq = self._replica.slots.seqs[slot]
         assert seq is not None  # noqa: S101  decode slots are taken
-        self._state.kv.extend(seq, count)
-        self._state.slots.room[slot] += count * self._state.kv.page_size
+        self._replica.kv.extend(seq, count)
+        self._replica.slots.room[slot] += count * self._replica.kv.page_size
         plan.grant(seq, len(seq.pages))
 
     # -- prompts --
 
-    def _budget(self, plan: PlanDraft) -> int:
+    def _budget(self, plan: PlanBuilder) -> int:
         """Prompt tokens for this plan; at least a page, so that prompts always get on."""
-        settings, decodes = self._state.settings, plan.decode_slots.size
+        settings, decodes = self._replica.settings, plan.decode_slots.size
         budget = settings.prefill_chunk - decodes if decodes else settings.max_prefill_tokens
-        return max(budget, self._state.kv.page_size)
+        return max(budget, self._replica.kv.page_size)
 
-    def _prefills(self, plan: PlanDraft, budget: int) -> int:
+    def _prefills(self, plan: PlanBuilder, budget: int) -> int:
         """Goes on with prompts that have begun. Returns the tokens used."""
         used = 0
-        for seq in list(self._state.prefilling):
+        for seq in list(self._replica.prefilling):
             count = self._chunk_size(seq, budget - used)
             if count == 0:
                 break
@@ -129,34 +129,34 @@ class Planner:
     def _chunk_size(self, seq: Sequence, budget: int) -> int:
         """Tokens of the prompt's next chunk: the rest of it, or whole pages, so that they can be shared at once."""
         left = len(seq.prompt) - seq.planned
-        return left if left <= budget else budget // self._state.kv.page_size * self._state.kv.page_size
+        return left if left <= budget else budget // self._replica.kv.page_size * self._replica.kv.page_size
 
-    def _chunk(self, plan: PlanDraft, seq: Sequence, count: int) -> None:
-        state = self._state
+    def _chunk(self, plan: PlanBuilder, seq: Sequence, count: int) -> None:
+        replica = self._replica
         last = seq.planned + count == len(seq.prompt)
         plan.chunks.append(Chunk(seq, seq.slot, seq.planned, count, last))
         seq.planned += count
-        plan.grant(seq, state.kv.pages_for(seq.planned))
+        plan.grant(seq, replica.kv.pages_for(seq.planned))
         if last:
-            state.prefilling.remove(seq)
-            state.slots.start_decoding(seq, len(seq.pages) * state.kv.page_size)
+            replica.prefilling.remove(seq)
+            replica.slots.start_decoding(seq, len(seq.pages) * replica.kv.page_size)
 
     # -- admissions --
 
-    def _admissions(self, plan: PlanDraft, budget: int, now: float) -> None:
+    def _admissions(self, plan: PlanBuilder, budget: int, now: float) -> None:
         """Takes sequences from the queue until a slot, a page or the budget is missing."""
-        state = self._state
-        if budget < 1 or not state.slots.free:
+        replica = self._replica
+        if budget < 1 or not replica.slots.free:
             return
-        for seq in state.policy.arrange(state.queue.ready(state.reported_seq, SCAN), state.kv.tree):
-            if budget < 1 or not state.slots.free:
+        for seq in replica.policy.arrange(replica.queue.ready(replica.reported_seq, SCAN), replica.kv.tree):
+            if budget < 1 or not replica.slots.free:
                 break
             size = admission_bytes(seq)
             if size > self._max_bytes:
                 text = f"a prompt of {len(seq.prompt)} tokens is too long for the bus: {self._max_bytes} bytes a plan"
-                state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
+                replica.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
                 continue
-            cached = state.kv.peek(seq)
+            cached = replica.kv.peek(seq)
             if self._waits_for_prefix(seq, cached):
                 continue
             if plan.bytes + size > self._max_bytes or not self._fits(seq, cached):
@@ -168,49 +168,49 @@ class Planner:
 
     def _waits_for_prefix(self, seq: Sequence, cached: Peek) -> bool:
         """Whether another sequence is computing what it lacks, and it has time to wait for that."""
-        return not seq.promoted and self._state.warming.shared_soon(seq, cached.pages)
+        return not seq.promoted and self._replica.pending_prefixes.shared_soon(seq, cached.pages)
 
     def _fits(self, seq: Sequence, cached: Peek) -> bool:
         """Whether its whole prompt has pages now, and those who run keep room to go on."""
-        state = self._state
-        headroom = self._headroom * (state.slots.running + 1) if state.slots.running else 0
-        fresh = state.kv.pages_for(len(seq.prompt)) - cached.pages
-        return fresh + cached.unlocked + headroom <= state.kv.available
+        replica = self._replica
+        headroom = self._headroom * (replica.slots.running + 1) if replica.slots.running else 0
+        fresh = replica.kv.pages_for(len(seq.prompt)) - cached.pages
+        return fresh + cached.unlocked + headroom <= replica.kv.available
 
-    def _admit(self, plan: PlanDraft, seq: Sequence, budget: int, room: int, now: float) -> int:
+    def _admit(self, plan: PlanBuilder, seq: Sequence, budget: int, room: int, now: float) -> int:
         """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
 
         Args:
             room: bytes that its cached pages' ids may take in the plan.
         """
-        state = self._state
-        state.kv.attach(seq, room // 4)
+        replica = self._replica
+        replica.kv.attach(seq, room // 4)
         count = self._chunk_size(seq, budget)
-        fresh = state.kv.pages_for(len(seq.prompt)) - len(seq.pages)
-        if count == 0 or fresh > state.kv.available:
-            state.kv.detach(seq, keep=False)
+        fresh = replica.kv.pages_for(len(seq.prompt)) - len(seq.pages)
+        if count == 0 or fresh > replica.kv.available:
+            replica.kv.detach(seq, keep=False)
             return 0
-        state.place(seq, now)
-        state.kv.extend(seq, fresh)
+        replica.place(seq, now)
+        replica.kv.extend(seq, fresh)
         plan.admit(seq)
         self._chunk(plan, seq, count)
         return count
 
     def _preempt(self, now: float) -> None:
         """Makes room for the first in the queue by sending much lower priorities back to it, if that is enough."""
-        state = self._state
-        head = next(iter(state.queue.ready(state.reported_seq, 1)), None)
+        replica = self._replica
+        head = next(iter(replica.queue.ready(replica.reported_seq, 1)), None)
         if head is None:
             return
-        cached = state.kv.peek(head)
-        if state.slots.free and self._fits(head, cached):
+        cached = replica.kv.peek(head)
+        if replica.slots.free and self._fits(head, cached):
             return
         if self._waits_for_prefix(head, cached):
             return  # room made now would go to others
-        victims = [seq for seq in state.slots.sequences() if state.policy.preempts(head, seq)]
+        victims = [seq for seq in replica.slots.sequences() if replica.policy.preempts(head, seq)]
         gain = sum(len(seq.pages) for seq in victims)
-        if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:
+        if not victims or replica.kv.pages_for(len(head.prompt)) > replica.kv.available + gain:
             return
         victims.sort(key=lambda seq: seq.rank)
-        while victims and not (state.slots.free and self._fits(head, state.kv.peek(head))):
-            state.retract(victims.pop(), now)
+        while victims and not (replica.slots.free and self._fits(head, replica.kv.peek(head))):
+            replica.retract(victims.pop(), now)

@@ -1,7 +1,7 @@
 """What a report changes."""
 
 from radixmesh.services.scheduler.planning.plan_builder import InFlight
-from radixmesh.services.scheduler.replica import ReplicaState
+from radixmesh.services.scheduler.replica import Replica
 from radixmesh.services.scheduler.sequence import Phase
 from radixmesh.shared.errors import ErrorCode, RadixMeshError
 from radixmesh.shared.messages import Finish, StepReport
@@ -31,52 +31,52 @@ def check_report(report: StepReport, plan: InFlight) -> None:
             raise WorkerOutOfStep(f"report {report.seq} tells of slot {slot}, which was free")
 
 
-def apply_report(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
+def apply_report(replica: Replica, plan: InFlight, report: StepReport, now: float) -> None:
     """Takes in the report of `plan`, which fits it.
 
     Rows belong to whoever had the slot in that plan. A sequence that was retracted since still gets its tokens, as
     they are on their way to the client; one that was cancelled does not.
     """
-    state.reported_seq = report.seq
+    replica.reported_seq = report.seq
     failures = dict(zip(report.failed_slots.tolist(), report.failures, strict=True))
     for slot, text in failures.items():
         seq = plan.seqs[slot]
         if seq is not None and seq.phase is not Phase.ENDED:
-            state.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
-    _chunks_done(state, plan)
+            replica.fail(seq, now, ErrorCode.INTERNAL, f"the model worker could not go on: {text}")
+    _chunks_done(replica, plan)
     if report.tokens.size < sum(plan.most):
-        _correct_lengths(state, plan, report)
-    _rows(state, plan, report, now)
-    counters = state.counters
+        _correct_lengths(replica, plan, report)
+    _rows(replica, plan, report, now)
+    counters = replica.counters
     counters.steps += max(plan.steps, 1)
     counters.step_us += report.step_us
     counters.gap_us += report.gap_us
     counters.output_tokens += report.tokens.size
     if not plan.chunks and report.tokens.size:
-        state.time_decodes(plan.steps, report.step_us)
+        replica.time_decodes(plan.steps, report.step_us)
 
 
-def _chunks_done(state: ReplicaState, plan: InFlight) -> None:
+def _chunks_done(replica: Replica, plan: InFlight) -> None:
     for chunk in plan.chunks:
         seq = chunk.seq
         if seq.slot != chunk.slot:
             continue  # it has left the slot, and gets no other before all plans of its time there are reported
         seq.computed = chunk.end
-        state.kv.store(seq)
-        state.warming.advance(seq)
+        replica.kv.store(seq)
+        replica.pending_prefixes.advance(seq)
 
 
-def _correct_lengths(state: ReplicaState, plan: InFlight, report: StepReport) -> None:
+def _correct_lengths(replica: Replica, plan: InFlight, report: StepReport) -> None:
     """Decodes that were accepted for less than they might have been go on from where they are."""
     less = plan.advance - report.accepted[: plan.decode_slots.size]
     for i in less.nonzero()[0].tolist():
         slot = int(plan.decode_slots[i])
-        seq = state.slots.seqs[slot]
+        seq = replica.slots.seqs[slot]
         if seq is not None and seq is plan.seqs[slot] and seq.phase is Phase.DECODE:
-            state.slots.kv_len[slot] -= int(less[i])
+            replica.slots.kv_len[slot] -= int(less[i])
 
 
-def _rows(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -> None:
+def _rows(replica: Replica, plan: InFlight, report: StepReport, now: float) -> None:
     tokens, seqs, start = report.tokens.tolist(), plan.seqs, 0
     for slot, count, finish in zip(plan.slots, report.accepted.tolist(), report.finish.tolist(), strict=True):
         seq = seqs[slot]
@@ -88,14 +88,14 @@ def _rows(state: ReplicaState, plan: InFlight, report: StepReport, now: float) -
             seq.output += tokens[start : start + count]
         start += count
         if finish != _RUNNING:
-            state.end(seq, now, "done")
+            replica.end(seq, now, "done")
         elif seq.phase is Phase.WAITING:
             seq.fold()
 
 
-def fail_overruns(state: ReplicaState, now: float) -> None:
+def fail_overruns(replica: Replica, now: float) -> None:
     """The worker ends sequences at their limit. If it did not, nothing would ever be planned for them again."""
-    for seq in state.slots.sequences():
+    for seq in replica.slots.sequences():
         if seq.length >= seq.limit:
             text = f"the model worker did not end the sequence at its limit of {seq.limit} tokens"
-            state.fail(seq, now, ErrorCode.INTERNAL, text)
+            replica.fail(seq, now, ErrorCode.INTERNAL, text)

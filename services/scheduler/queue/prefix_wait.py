@@ -7,7 +7,7 @@ from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.prefix_hash import block_hashes
 
 
-class Warming:
+class PendingPrefixes:
     """Counts, per block hash, the running prompts that will have it cached once their chunks are reported."""
 
     def __init__(self, page_size: int, min_tokens: int) -> None:

@@ -32,7 +32,7 @@ def _displaced(harness: Harness) -> list[str]:
 
 
 def _waiting(harness: Harness) -> list[str]:
-    return [seq.request_id for seq in harness.core.state.queue]
+    return [seq.request_id for seq in harness.core.replica.queue]
 
 
 def _step(harness: Harness) -> None:
@@ -55,7 +55,7 @@ def test_idle_slots_are_no_queue(slots: int, limit: int) -> None:
     assert (refused.code, refused.retry_after) == (ErrorCode.QUEUE_FULL, 1.0)
     assert f"{slots + limit} sequences wait" in refused.message
     harness.pump()
-    assert (harness.core.state.slots.running, len(_waiting(harness))) == (slots, limit)
+    assert (harness.core.replica.slots.running, len(_waiting(harness))) == (slots, limit)
     assert _offer(harness, "later") is not None
     harness.run()
     harness.verify()
@@ -73,7 +73,7 @@ def test_who_waits_for_memory_beside_free_slots_counts_as_if_it_had_one() -> Non
     _step(harness)
     assert [_offer(harness, f"r{i}", tokens=20) is None for i in range(6)] == [True] * 5 + [False]
     harness.pump()
-    assert harness.core.state.slots.free
+    assert harness.core.replica.slots.free
     harness.run()
     harness.verify()
 
@@ -82,7 +82,7 @@ def test_one_that_goes_back_to_the_queue_has_its_place_there() -> None:
     harness = Harness(options(max_queued_requests=1), sizes(page_size=4, num_pages=10, max_slots=4))
     for number in range(4):
         assert _offer(harness, f"r{number}", tokens=4) is None
-    while not harness.core.state.counters.retracted:
+    while not harness.core.replica.counters.retracted:
         _step(harness)
     assert _offer(harness, "r4", tokens=4) is None
     assert _offer(harness, "r5", tokens=4) is not None
@@ -121,7 +121,7 @@ def test_a_newer_attempt_needs_no_second_place() -> None:
     assert _offer(harness, "a") is None
     assert _offer(harness, "b") is None
     harness.admit(admit_message("b", prompt(1, 6), attempt=1))
-    assert [seq.attempt for seq in harness.core.state.queue] == [0, 1]
+    assert [seq.attempt for seq in harness.core.replica.queue] == [0, 1]
     harness.core.check()
 
 
@@ -275,38 +275,38 @@ _actions = st.lists(
 
 
 def _last_of(seqs: list[Sequence], harness: Harness) -> tuple[int, int]:
-    return max((harness.core.state.policy.level(seq), seq.order) for seq in seqs)
+    return max((harness.core.replica.policy.level(seq), seq.order) for seq in seqs)
 
 
 def _offer_and_judge(harness: Harness, n: int, priority: int) -> None:
     """Admits, and compares what became of everyone with what the rule says, whichever way it was found."""
-    state, name = harness.core.state, f"r{len(harness.admits)}"
-    before = {request: list(choices.values()) for request, choices in state.live.items()}
+    replica, name = harness.core.replica, f"r{len(harness.admits)}"
+    before = {request: list(choices.values()) for request, choices in replica.requests.items()}
     waiting = {
         request: _last_of(seqs, harness) for request, seqs in before.items() if all(seq.slot < 0 for seq in seqs)
     }
-    taken, told = state.taken, len(_displaced(harness))
+    taken, told = replica.taken, len(_displaced(harness))
     refused = _offer(harness, name, n=n, priority=priority)
     displaced = _displaced(harness)[told:]
-    if taken + n <= state.capacity:
+    if taken + n <= replica.capacity:
         assert refused is None
         assert not displaced
     elif refused is not None:
         assert refused.code is ErrorCode.QUEUE_FULL
         assert not displaced
-        assert set(state.live) == set(before)
-        lower = [before[r] for r in waiting if all(state.policy.level(seq) > -priority for seq in before[r])]
-        assert not state.policy.by_priority or taken + n - sum(map(len, lower)) > state.capacity
+        assert set(replica.requests) == set(before)
+        lower = [before[r] for r in waiting if all(replica.policy.level(seq) > -priority for seq in before[r])]
+        assert not replica.policy.by_priority or taken + n - sum(map(len, lower)) > replica.capacity
     else:
         assert displaced
-        assert state.policy.by_priority
+        assert replica.policy.by_priority
         assert len(set(displaced)) == len(displaced)
         for request in displaced:
             assert all(seq.work.priority < priority and not seq.promoted for seq in before[request])
-        worst_left = [last for request, last in waiting.items() if request in state.live]
+        worst_left = [last for request, last in waiting.items() if request in replica.requests]
         first_gone = min((waiting[request] for request in displaced if request in waiting), default=None)
         assert first_gone is None or not worst_left or max(worst_left) < first_gone
-        assert taken + n - sum(len(before[request]) for request in displaced[:-1]) > state.capacity
+        assert taken + n - sum(len(before[request]) for request in displaced[:-1]) > replica.capacity
 
 
 @given(
@@ -325,7 +325,7 @@ def test_the_bound_holds_and_each_request_ends_once(
         policy=policy, preemption_threshold=threshold, max_queued_requests=limit, starvation_seconds=starvation
     )
     harness = Harness(settings, sizes(page_size=4, num_pages=pages, max_slots=slots))
-    state = harness.core.state
+    replica = harness.core.replica
     for what, first, second in actions:
         if what == "offer":
             _offer_and_judge(harness, first, second)
@@ -340,8 +340,8 @@ def test_the_bound_holds_and_each_request_ends_once(
         elif what == "tick":
             harness.now += first / 100
             harness.core.tick(harness.now)
-        assert state.taken <= slots + limit
-        assert state.slots.free or len(state.queue) <= limit
+        assert replica.taken <= slots + limit
+        assert replica.slots.free or len(replica.queue) <= limit
     harness.run(limit=20_000)
     harness.verify()
     ends = [(e.message.request_id, e.message.choice) for e in harness.failures()]
@@ -353,4 +353,4 @@ def test_the_bound_holds_and_each_request_ends_once(
             finished = outcome is not None and outcome.finish is not Finish.RUNNING
             if (name, choice) not in harness.cancelled:
                 assert finished or name in told
-    assert np.all([seq is None for seq in state.slots.seqs])
+    assert np.all([seq is None for seq in replica.slots.seqs])
