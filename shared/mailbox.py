@@ -5,11 +5,12 @@
                (claims, presence), and mostly makes work less; so it goes first, and has room of its own. `OpenText`
                is among it because its request's tokens come behind it.
 
-How much control traffic there can be is bounded by what it is about: reports by the plans in flight, tokens by the
-running sequences, claims by the schedulers, heartbeats by the members. A process would have to stand still for long
-for `CONTROL_BYTES` of it to come. Then what comes is dropped, and found missing by those who need it: plans, reports
-and cache events by `seq`, tokens and text by `first_index`, a claim by its timeout, a heartbeat by the next one,
-`Routed` and `RequestFailed` by the gateway's timeouts. Only a cancel is not missed: its sequence runs on to its end.
+How much control traffic there can be is bounded by what it is about: reports by the plans in flight, answers to
+`Prepare` by the places for results, tokens by the running sequences, claims by the schedulers, heartbeats by the
+members. A process would have to stand still for long for `CONTROL_BYTES` of it to come. Then what comes is dropped, and
+found missing by those who need it: plans, reports and cache events by `seq`, tokens and text by `first_index`, a
+`Prepare` and its answer by the next one of its number, a claim by its timeout, a heartbeat by the next one, `Routed`
+and `RequestFailed` by the gateway's timeouts. Only a cancel is not missed: its sequence runs on to its end.
 """
 
 import asyncio

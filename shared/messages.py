@@ -20,11 +20,12 @@ Words used throughout:
                  from the message's arrival on its own monotonic clock: wall clocks jump, and hosts disagree.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from itertools import starmap
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgpack
 import numpy as np
@@ -207,8 +208,20 @@ class SamplingParams(Part):
     """None: none wanted. k: the chosen token's log-probability and those of the k likeliest."""
 
 
+class Need(NamedTuple):
+    """What must be prepared before a sequence is admitted."""
+
+    kind: str
+    """The field of `Work` that asks for it."""
+    key: str
+    """Equal for equal values of the field: what is prepared for one serves all."""
+
+
 class Work(Part):
     """What a request asks for. It goes round the ring as one piece; a replica may only lower `params.max_tokens`."""
+
+    PREPARED: ClassVar[tuple[str, ...]] = ("lora",)
+    """Fields whose value, unless it is empty, must be prepared by the workers: the kinds of preparation."""
 
     task: Task = Task.GENERATE
     params: SamplingParams = SamplingParams()
@@ -217,6 +230,24 @@ class Work(Part):
     """Requests share cached prefixes only with the same salt."""
     priority: Int64 = 0
     """Higher goes first, under a priority policy."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """One for each kind of which there is a value."""
+        return tuple(Need(kind, _key_of(value)) for kind in self.PREPARED if (value := getattr(self, kind)))
+
+    def only(self, kind: str) -> "Work":
+        """Nothing but that field: all that a preparation may depend on."""
+        return Work().model_copy(update={kind: getattr(self, kind)})
+
+
+_DIGEST = 64
+"""Characters of a digest in hexadecimal. What is shorter cannot be taken for one."""
+
+
+def _key_of(value: object) -> str:
+    if isinstance(value, str) and len(value) < _DIGEST:
+        return value
+    return hashlib.sha256(msgpack.packb(value, default=_plain)).hexdigest()
 
 
 class Choice(Part):
@@ -340,6 +371,10 @@ class Claimed(Message):
     eos_token_ids: list[Int64] = []
     max_drafts: Int64 = Field(default=0, ge=0)
     """Draft tokens that the group proposes for one pass over a sequence, at most."""
+    ranks: Int64 = Field(default=1, ge=1)
+    """Processes of the group, each of which answers a `Prepare`."""
+    prepares: dict[str, Int64] = {}
+    """What the group can prepare, by kind: how many results of it each rank keeps."""
     length_keyed_above: Int64 = 0
     """Prompts of more tokens than this share cached pages only with prompts of the very same length (dynamic NTK
     rotary embeddings depend on it); 0: no such bound."""
@@ -351,6 +386,40 @@ class Refused(Message):
     reason: str
     epoch: Int64 = -1
     """A claim with an epoch above this one might be granted; -1: the epoch is not the reason."""
+
+
+class Prepare(Message):
+    """Asks every rank of a group for what sequences need that are to be admitted. Each answers with `Prepared`.
+
+    It is sent again when no answer has come: a rank that is at it does nothing, one that is done answers once more.
+    """
+
+    epoch: Int64
+    number: Int64
+    """0, 1, 2, ... within an epoch. The first one that a rank sees of a newer epoch ends all that it had before."""
+    replica_id: str
+    """To whom the answers go."""
+    kind: str
+    work: Work
+    """Nothing but the field `kind`: see `Work.only`."""
+    replaces: Int64 = -1
+    """Number of an earlier one, of whose result no plan makes use any more; -1: of none."""
+
+
+class Prepared(Message):
+    """What has come of a `Prepare` on one rank."""
+
+    epoch: Int64
+    number: Int64
+    rank: Int64 = 0
+    seconds: float = 0.0
+    """What it took."""
+    code: ErrorCode | None = None
+    """Why those who need it cannot be served; None: it is there."""
+    message: str = ""
+    param: str | None = None
+    retry_after: float | None = None
+    """Seconds."""
 
 
 class Admission(Part):

@@ -1,17 +1,17 @@
 """Every NATS subject and queue group of the mesh. Nothing else spells one.
 
-{ns}.submit.{model}            Submit         gateway -> one tokenizer of the model (queue group)
-{ns}.replica.{id}.inbox        Admit, Cancel  tokenizer, detokenizer -> scheduler
-{ns}.group.{id}.claim          Claim          scheduler -> worker group's rank 0 (request / reply)
-{ns}.group.{id}.plan           StepPlan       scheduler -> every rank
-{ns}.replica.{id}.report       StepReport     rank 0 -> scheduler
+{ns}.submit.{model}            Submit                gateway -> one tokenizer of the model (queue group)
+{ns}.replica.{id}.inbox        Admit, Cancel         tokenizer, detokenizer -> scheduler
+{ns}.group.{id}.claim          Claim                 scheduler -> worker group's rank 0 (request / reply)
+{ns}.group.{id}.plan           StepPlan, Prepare     scheduler -> every rank
+{ns}.replica.{id}.report       StepReport, Prepared  rank 0, every rank -> scheduler
 {ns}.detokenizer.{id}.inbox    OpenText, TokenBatch
 {ns}.gateway.{id}.inbox        Routed, TextBatch, RequestFailed
-{ns}.cancel                    Cancel         gateway -> every scheduler and detokenizer
-{ns}.presence.{service}        Presence       everyone -> everyone
-{ns}.instance.{id}.outdated    Outdated       whoever heard an outdated Presence -> its sender
+{ns}.cancel                    Cancel                gateway -> every scheduler and detokenizer
+{ns}.presence.{service}        Presence              everyone -> everyone
+{ns}.instance.{id}.outdated    Outdated              whoever heard an outdated Presence -> its sender
 {ns}.who                       WhoIsThere
-{ns}.kv_events                 KvEvents       scheduler -> every tokenizer
+{ns}.kv_events                 KvEvents              scheduler -> every tokenizer
 {ns}.replica.{id}.control      FlushCache, KvSnapshotRequest
 """
 

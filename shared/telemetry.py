@@ -65,6 +65,7 @@ class Attr:
     ROUTE_REASON = "radixmesh.route_reason"
     MATCHED_TOKENS = "radixmesh.route_matched_tokens"
     QUEUE_SECONDS = "radixmesh.queue_seconds"
+    PREPARE_SECONDS = "radixmesh.prepare_seconds"
     CHUNKS = "radixmesh.prefill_chunks"
 
 

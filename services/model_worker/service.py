@@ -12,6 +12,7 @@ import torch
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.outputs import token_batches
+from radixmesh.services.model_worker.engine.preparation import PreparationThreads
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
 from radixmesh.services.model_worker.errors import is_out_of_memory
 from radixmesh.services.model_worker.group.claim import ClaimDesk
@@ -20,7 +21,7 @@ from radixmesh.services.model_worker.tracing import SequenceSpans
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
-from radixmesh.shared.messages import Claim, Claimed, Presence, StepPlan
+from radixmesh.shared.messages import Claim, Claimed, Prepare, Prepared, Presence, StepPlan
 from radixmesh.shared.model_source import default_name
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class ModelWorker(Actor):
         self._spans = SequenceSpans()
         self._outbox: asyncio.Queue[StepOutput] = asyncio.Queue()
         self._loop_thread: StepLoop | None = None
+        self._preparing: PreparationThreads | None = None
         self._loaded: Loaded | None = None
 
     def model(self) -> str:
@@ -76,6 +78,9 @@ class ModelWorker(Actor):
         def emit(output: StepOutput) -> None:
             loop.call_soon_threadsafe(self._outbox.put_nowait, output)
 
+        def prepared(asked: Prepare, answer: Prepared) -> None:
+            loop.call_soon_threadsafe(self._answer, asked, answer)
+
         def failed(error: Exception) -> None:
             loop.call_soon_threadsafe(self.stop, error)
 
@@ -89,7 +94,9 @@ class ModelWorker(Actor):
             stream_interval=self.settings.stream_interval_ms / 1000,
         )
         self._loop_thread.start()
+        self._preparing = PreparationThreads(prepared)
         self.on(StepPlan, self._plan)
+        self.on(Prepare, self._prepare)
         await self.listen(self.subjects.group_plan(self.group_id))
         await self._wait_for_ranks(self._loaded)
         self._loading = ""
@@ -116,6 +123,8 @@ class ModelWorker(Actor):
             await asyncio.to_thread(loaded.group.all_gather, torch.zeros(1))
 
     async def teardown(self) -> None:
+        if self._preparing is not None:
+            self._preparing.stop()
         if self._loop_thread is not None:
             await asyncio.to_thread(self._loop_thread.stop)
         if self._loaded is not None:
@@ -148,15 +157,22 @@ class ModelWorker(Actor):
             self.spawn(self.beat())
 
     def _reset(self, epoch: int) -> None:
-        if self._loop_thread is not None:
+        if self._loop_thread is not None and self._loaded is not None:
             self._loop_thread.reset(epoch)
+            self._loaded.engine.prepared.begin(epoch)
 
     # -- plans and what comes of them --
 
     def _plan(self, plan: StepPlan, _envelope: Envelope) -> None:
-        # Ranks above 0 hear of no claims: they follow rank 0's order of plans.
-        if self._loop_thread is not None and (self.settings.rank > 0 or plan.epoch == self._desk.epoch):
+        if self._loop_thread is not None and self._heeds(plan.epoch):
             self._loop_thread.submit(plan)
+
+    def _heeds(self, epoch: int) -> bool:
+        """Whether what comes with this epoch is for us; ranks above 0 hear of no claims, and must see for themselves.
+
+        They run plans in rank 0's order, and prepare nothing for an epoch below the highest one.
+        """
+        return self.settings.rank > 0 or epoch == self._desk.epoch
 
     async def _send(self) -> None:
         while True:
@@ -181,3 +197,15 @@ class ModelWorker(Actor):
             begun |= self._spans.advanced(result)
         for detokenizer, batch in token_batches(output.results, replica, output.epoch, begun):
             await self.bus.publish(self.subjects.detokenizer_inbox(detokenizer), batch)
+
+    # -- preparations and what comes of them --
+
+    def _prepare(self, asked: Prepare, _envelope: Envelope) -> None:
+        if self._loaded is None or self._preparing is None or not self._heeds(asked.epoch):
+            return
+        job = self._loaded.engine.prepared.ask(asked)
+        if job is not None:
+            self._preparing.run(asked, job)
+
+    def _answer(self, asked: Prepare, answer: Prepared) -> None:
+        self.spawn(self.bus.publish(self.subjects.replica_report(asked.replica_id), answer))

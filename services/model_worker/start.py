@@ -17,6 +17,7 @@ from radixmesh.services.model_worker.devices.cpu.onednn import OneDnnLinear, one
 from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
 from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor, make_executor
 from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.group.rank_order import RankOrder
@@ -97,6 +98,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         max_model_len=max_model_len,
         page_size=settings.page_size,
         eos_token_ids=model.config.eos_token_ids,
+        prepared=PreparedResults((), settings.rank),
     )
     sizes = Claimed(
         group_id="",
@@ -107,6 +109,8 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         vocab_size=model.config.vocab_size,
         eos_token_ids=list(model.config.eos_token_ids),
         max_drafts=engine.drafts.most,
+        ranks=settings.tp,
+        prepares=engine.prepared.kinds,
         length_keyed_above=model.config.rope.original_length if model.config.rope.length_dependent else 0,
     )
     log.info(

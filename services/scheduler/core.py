@@ -1,8 +1,9 @@
 """The scheduler's logic: messages in, plans and effects out. It knows no bus and no clock.
 
-admit, cancel, report, tick     take in what happened
-next_plan                       says what the worker group does next, while the pipeline has room
-take_effects                    says what else is to be sent
+admit, cancel, report, prepared, tick   take in what happened
+next_prepare                            says what the worker group is to prepare; to be asked before
+next_plan                               says what the worker group does next, while the pipeline has room
+take_effects                            says what else is to be sent
 """
 
 from collections import deque
@@ -15,10 +16,11 @@ from radixmesh.services.scheduler.outgoing import Effect, already_complete, fail
 from radixmesh.services.scheduler.planning.plan_builder import InFlight
 from radixmesh.services.scheduler.planning.planner import Planner
 from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
+from radixmesh.services.scheduler.queue.preparation import Preparation
 from radixmesh.services.scheduler.replica import QueueWatcher, Replica
 from radixmesh.services.scheduler.sequence import Sequence
-from radixmesh.shared.errors import ErrorCode
-from radixmesh.shared.messages import Admit, Cancel, Claimed, StepPlan, StepReport
+from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.messages import Admit, Cancel, Claimed, Prepare, Prepared, StepPlan, StepReport
 
 DEADLINE_GRACE = 1.0
 """Seconds that a running sequence may go on behind its deadline: the gateway, which gives up then, cancels it."""
@@ -52,7 +54,7 @@ class SchedulerCore:
         listener: Listener | None = None,
     ) -> None:
         self.epoch = epoch
-        self.replica = Replica(settings, sizes, watcher, listener)
+        self.replica = Replica(settings, sizes, replica_id, epoch, watcher, listener)
         self.in_flight: deque[InFlight] = deque()
         self._replica_id = replica_id
         self._depth = settings.pipeline_depth
@@ -78,6 +80,7 @@ class SchedulerCore:
         if not choices:
             return
         intake.check_prompt(admit, replica)
+        intake.check_needs(admit, replica)
         seqs = intake.new_sequences(admit, choices, replica, self._order, now)
         known = replica.requests.get(admit.request_id, {})
         older = [known[seq.choice] for seq in seqs if seq.choice in known]
@@ -117,9 +120,20 @@ class SchedulerCore:
         apply_report(self.replica, plan, report, now)
         self._through_at = now + sum(self.replica.seconds(plan.steps) for plan in self.in_flight)
 
+    def prepared(self, message: Prepared, now: float) -> None:
+        """Takes in what came of a preparation on one rank. Those of other epochs, or settled before, are dropped."""
+        if message.epoch != self.epoch:
+            return
+        ready, failed = self.replica.preparations.answered(message)
+        for seq in ready:
+            self.replica.prepared(seq, now)
+        if failed is not None:
+            self._fail_users(failed, now)
+
     def tick(self, now: float) -> None:
-        """Call about once a second: deadlines, and ageing of what waits."""
+        """Call about once a second: deadlines, ageing of what waits, and what must be asked for again."""
         self.replica.queue.promote(now - self._starvation)
+        self.replica.preparations.tick(now)
         fail_overruns(self.replica, now)
         text = "the request's deadline passed before it was done"
         self._fail_where(lambda seqs: any(_late(seq, now) for seq in seqs), ErrorCode.DEADLINE_EXCEEDED, text, now)
@@ -142,6 +156,13 @@ class SchedulerCore:
 
     # -- what is to be done --
 
+    def next_prepare(self, now: float) -> Prepare | None:
+        """What every rank of the group is to be asked for; None if there is nothing more."""
+        message, ready = self.replica.preparations.next(self.replica.reported_seq, now)
+        for seq in ready:
+            self.replica.prepared(seq, now)
+        return message
+
     def plan_delay(self, now: float) -> float:
         """Seconds for which the next plan should be held back; 0: it is time.
 
@@ -149,7 +170,12 @@ class SchedulerCore:
         sent. So the one behind it is made shortly before it is needed, and at once when someone comes.
         """
         replica, ahead = self.replica, len(self.in_flight)
-        if not 0 < ahead < self._depth or self.in_flight[-1].steps < 2 or len(replica.queue) or replica.prefilling:
+        if (
+            not 0 < ahead < self._depth
+            or self.in_flight[-1].steps < 2
+            or replica.queue.admissible
+            or replica.prefilling
+        ):
             return 0.0
         return max(0.0, self._through_at - now - HEAD_START)
 
@@ -207,22 +233,28 @@ class SchedulerCore:
         for choices in list(self.replica.requests.values()):
             seqs = list(choices.values())
             if condition(seqs):
-                self._fail(seqs, now, code, text)
+                self._fail(seqs, now, RequestError(code, text))
 
-    def _fail(
-        self, seqs: list[Sequence], now: float, code: ErrorCode, text: str, retry_after: float | None = None
-    ) -> None:
+    def _fail(self, seqs: list[Sequence], now: float, error: RequestError) -> None:
         """Ends all choices of a request that have not ended, and tells its gateway once."""
         for seq in seqs:
-            self.replica.end(seq, now, code)
+            self.replica.end(seq, now, error.code)
         first = seqs[0]
-        self.replica.effects.append(
-            failed(first.gateway_id, first.request_id, first.attempt, code, text, retry_after=retry_after)
-        )
+        self.replica.effects.append(failed(first.gateway_id, first.request_id, first.attempt, error))
+
+    def _fail_users(self, preparation: Preparation, now: float) -> None:
+        """Ends the requests that need what could not be prepared."""
+        why = preparation.failure
+        assert why is not None  # noqa: S101
+        assert why.code is not None  # noqa: S101
+        error = RequestError(why.code, why.message, param=why.param, retry_after=why.retry_after)
+        for request_id in dict.fromkeys(seq.request_id for seq in preparation.users):
+            self._fail(list(self.replica.requests[request_id].values()), now, error)
 
     def _displace(self, seqs: list[Sequence], now: float) -> None:
         text = "the queue is full, and a request of higher priority took this one's place"
-        self._fail(seqs, now, ErrorCode.QUEUE_FULL, text, self.replica.rate.seconds_for(len(self.replica.queue)))
+        retry_after = self.replica.rate.seconds_for(len(self.replica.queue))
+        self._fail(seqs, now, RequestError(ErrorCode.QUEUE_FULL, text, retry_after=retry_after))
 
 
 def _unbegun(seqs: list[Sequence], before: float) -> bool:

@@ -5,8 +5,8 @@ How many sequences a replica takes in:
     running + waiting <= slots + max_queued_requests
 
 So the limit on the queue counts what waits while no slot is free: nobody is refused for whom there is a slot or a place
-behind the slots, and one that goes from its slot back to the queue has its place there. Who waits for pages, or for a
-prefix that another one computes, while slots are free counts as if it had one of them.
+behind the slots, and one that goes from its slot back to the queue has its place there. Who waits for pages, for a
+prefix that another one computes, or for what is prepared for it, while slots are free counts as if it had one of them.
 
 The choices of a request come in together or not at all. Where the policy knows priorities, a request without room
 displaces the last ones in the queue, each with all its choices, if they are of lower priority and enough; one of which
@@ -73,6 +73,14 @@ def check_task(admit: Admit) -> None:
         )
 
 
+def check_needs(admit: Admit, replica: Replica) -> None:
+    """Raises RequestError if the work needs what the worker group does not prepare."""
+    lacking = replica.preparations.lacks(admit.work.needs())
+    if lacking is not None:
+        text = f"this replica prepares no {lacking.kind}, which the request needs"
+        raise RequestError(ErrorCode.INVALID_REQUEST, text, param=lacking.kind)
+
+
 def wanted_choices(admit: Admit) -> list[Choice]:
     """The choices to run, one per index; an empty list in the message means all of them, from their start."""
     if admit.choices:
@@ -91,7 +99,7 @@ def new_sequences(admit: Admit, choices: list[Choice], replica: Replica, order: 
     namespace = cache_namespace(work.cache_salt, work.lora)
     if 0 < replica.sizes.length_keyed_above < size:
         namespace += f"\x1f{size}"  # the KV of such a prompt depends on its length
-    work_bytes = packed_size(work)
+    work_bytes, needs = packed_size(work), work.needs()
     return [
         Sequence(
             request_id=admit.request_id,
@@ -101,6 +109,8 @@ def new_sequences(admit: Admit, choices: list[Choice], replica: Replica, order: 
             detokenizer_id=admit.detokenizer_id,
             work=work,
             work_bytes=work_bytes,
+            needs=needs,
+            prepared=not needs,
             namespace=namespace,
             order=number,
             prompt=_prompt(admit, choice),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.errors import RequestError
 from radixmesh.shared.messages import Finish, RequestFailed, TokenBatch
 
 
@@ -27,24 +27,16 @@ class ToDetokenizer:
 Effect = ToGateway | ToDetokenizer
 
 
-def failed(
-    gateway_id: str,
-    request_id: str,
-    attempt: int,
-    code: ErrorCode,
-    text: str,
-    *,
-    choice: int = -1,
-    retry_after: float | None = None,
-) -> ToGateway:
+def failed(gateway_id: str, request_id: str, attempt: int, error: RequestError, *, choice: int = -1) -> ToGateway:
     """`RequestFailed` for a gateway."""
     message = RequestFailed(
         request_id=request_id,
         attempt=attempt,
         choice=choice,
-        code=code,
-        message=text,
-        retry_after=retry_after,
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        retry_after=error.retry_after,
         service="scheduler",
     )
     return ToGateway(gateway_id, message)

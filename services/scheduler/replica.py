@@ -15,10 +15,11 @@ from radixmesh.services.scheduler.memory.radix_node import Listener
 from radixmesh.services.scheduler.outgoing import Effect, failed
 from radixmesh.services.scheduler.queue.policies import Policy
 from radixmesh.services.scheduler.queue.prefix_wait import PendingPrefixes
+from radixmesh.services.scheduler.queue.preparation import Preparations
 from radixmesh.services.scheduler.queue.waiting import FinishRate, WaitingQueue
 from radixmesh.services.scheduler.sequence import Phase, Sequence
 from radixmesh.services.scheduler.slots import SlotTable
-from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Claimed
 
 
@@ -69,6 +70,7 @@ class Replica:
 
     Args:
         sizes: what the worker group said when it was claimed.
+        replica_id, epoch: whose claim it was.
         watcher: told of the queue's comings and goings.
         listener: told of what the prefix cache stores and removes.
     """
@@ -77,6 +79,8 @@ class Replica:
         self,
         settings: SchedulerSettings,
         sizes: Claimed,
+        replica_id: str,
+        epoch: int,
         watcher: QueueWatcher | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -85,6 +89,7 @@ class Replica:
         self.watcher: QueueWatcher = watcher or NoWatcher()
         self.policy = Policy(settings.policy, settings.preemption_threshold)
         self.queue = WaitingQueue(self.policy)
+        self.preparations = Preparations(sizes, replica_id, epoch, self.policy.level)
         self.kv = KvMemory(sizes.num_pages, sizes.page_size, settings.eviction, settings.prefix_cache, listener)
         usable = min(sizes.max_slots, settings.max_running_requests or sizes.max_slots)
         self.slots = SlotTable(sizes.max_slots, usable)
@@ -140,7 +145,14 @@ class Replica:
         """A new sequence waits."""
         self.requests.setdefault(seq.request_id, {})[seq.choice] = seq
         self.queue.add(seq)
+        if seq.needs:
+            self.preparations.add(seq)
         self.watcher.queued(seq)
+
+    def prepared(self, seq: Sequence, now: float) -> None:
+        """All that a waiting sequence needs is there."""
+        self.queue.prepared(seq)
+        seq.prepare_seconds = max(0.0, now - seq.arrived_at)
 
     def place(self, seq: Sequence, now: float) -> None:
         """A waiting sequence, whose cached pages are attached, takes a slot."""
@@ -183,6 +195,8 @@ class Replica:
                 self.watcher.dropped(seq, reason)
         else:
             self._leave_slot(seq, keep=keep)
+        if seq.needs:
+            self.preparations.remove(seq, self.planned_seq)
         seq.phase = Phase.ENDED
         choices = self.requests[seq.request_id]
         del choices[seq.choice]
@@ -194,7 +208,8 @@ class Replica:
     def fail(self, seq: Sequence, now: float, code: ErrorCode, text: str) -> None:
         """A sequence is over, and its gateway is told why."""
         self.end(seq, now, code, keep=False)
-        self.effects.append(failed(seq.gateway_id, seq.request_id, seq.attempt, code, text, choice=seq.choice))
+        error = RequestError(code, text)
+        self.effects.append(failed(seq.gateway_id, seq.request_id, seq.attempt, error, choice=seq.choice))
 
     def check(self) -> list[str]:
         """What is wrong with the memory's books, one sentence each."""

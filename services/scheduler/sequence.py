@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.memory.radix_node import Node, Peek
-from radixmesh.shared.messages import Work
+from radixmesh.shared.messages import Need, Work
 
 
 class Phase(Enum):
@@ -41,6 +41,8 @@ class Sequence:
     work: Work
     work_bytes: int
     """What `work` takes in a plan."""
+    needs: tuple[Need, ...]
+    """What must be prepared before it can be admitted."""
     namespace: str
     order: int
     """Number of arrival, unique in a scheduler's life."""
@@ -54,7 +56,11 @@ class Sequence:
     deadline: float
     waited: float = 0.0
     """Seconds from its arrival to its first slot."""
+    prepare_seconds: float = 0.0
+    """From its arrival until all that it needs was there."""
     phase: Phase = Phase.WAITING
+    prepared: bool = True
+    """All that it needs is there."""
     promoted: bool = False
     """It has waited so long that it goes first, and is not preempted."""
     ready_after: int = -1

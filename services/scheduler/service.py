@@ -25,6 +25,7 @@ from radixmesh.shared.messages import (
     Claimed,
     FlushCache,
     KvSnapshotRequest,
+    Prepared,
     Presence,
     Refused,
     StepReport,
@@ -79,6 +80,7 @@ class Scheduler(Actor):
         self.on(Admit, self._on_admit)
         self.on(Cancel, self._on_cancel)
         self.on(StepReport, self._on_report)
+        self.on(Prepared, self._on_prepared)
         self.on(FlushCache, self._on_flush)
         self.on(KvSnapshotRequest, self._on_snapshot)
         self.on(Presence, self._on_presence)
@@ -135,6 +137,11 @@ class Scheduler(Actor):
             log.exception("report %d could not be taken in", report.seq)
             self._lose("the scheduler failed on a report")
         self._wake.set()
+
+    def _on_prepared(self, message: Prepared, _envelope: Envelope) -> None:
+        if self.core is not None:
+            self.core.prepared(message, time.monotonic())
+            self._wake.set()
 
     async def _on_flush(self, _message: FlushCache, envelope: Envelope) -> None:
         freed, used = self.core.flush() if self.core is not None else (0, 0)
@@ -242,6 +249,7 @@ class Scheduler(Actor):
             await self._wake.wait()
             self._wake.clear()
             try:
+                await self._send_prepares()
                 await self._send_plans()
                 await self._send_effects()
                 await self._send_blocks()
@@ -253,6 +261,14 @@ class Scheduler(Actor):
             except Exception:
                 log.exception("planning failed")
                 self._lose("the scheduler failed to plan")
+
+    async def _send_prepares(self) -> None:
+        """On the plans' subject, so that each rank has them in one order with the plans."""
+        while self.core is not None and self._sizes is not None:
+            message = self.core.next_prepare(time.monotonic())
+            if message is None:
+                return
+            await self.bus.publish(self.subjects.group_plan(self._sizes.group_id), message)
 
     async def _send_plans(self) -> None:
         while self.core is not None and self._sizes is not None:

@@ -56,13 +56,16 @@ class Replica:
         self.plans: deque[StepPlan] = deque()
 
     def step(self, arrived: Iterable[Admit], now: float) -> list[StepResult]:
-        """Admits, plans, launches, collects, reports. Returns what the oldest plan gave, by forward pass.
+        """Admits, prepares, plans, launches, collects, reports. Returns what the oldest plan gave, by forward pass.
 
         Raises:
             RequestError: a request cannot run here; neither it nor those behind it were admitted.
         """
         for admit in arrived:
             self.core.admit(admit, now)
+        while (wanted := self.core.next_prepare(now)) is not None:
+            if (job := self.engine.prepared.ask(wanted)) is not None:
+                self.core.prepared(job(), now)
         while (plan := self.core.next_plan(now)) is not None:  # ahead of the reports: it needs no token values
             self.plans.append(plan)
         if not self.plans:

@@ -54,7 +54,10 @@ EXAMPLES: list[m.Message] = [
         work=WORK, choices=CHOICES, time_left=2.5,
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
-    m.Claimed(group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
+    m.Claimed(
+        group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2],
+        ranks=2, prepares={"lora": 4},
+    ),
     m.Refused(reason="busy"),
     m.StepPlan(
         epoch=9, seq=1, releases=i32(3),
@@ -66,6 +69,8 @@ EXAMPLES: list[m.Message] = [
         grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
         span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0), span_drafts=i32(3, 0),
     ),
+    m.Prepare(epoch=9, number=7, replica_id="r0", kind="lora", work=WORK.only("lora"), replaces=2),
+    m.Prepared(epoch=9, number=7, rank=1, seconds=0.5, code=ErrorCode.INVALID_REQUEST, message="no", param="lora"),
     m.StepReport(
         epoch=9, seq=1, accepted=i32(2, 0), tokens=i32(42, 43), finish=u8(1, 0), failed_slots=i32(2), failures=["no"],
         step_us=10, gap_us=1,
@@ -156,3 +161,16 @@ def test_spans_are_read_from_their_columns() -> None:
     assert list(plan.spans()) == [m.Span(1, 7, 1, True, 3), m.Span(0, 0, 2, False, 0)]
     with pytest.raises(ValueError, match="zip"):
         list(m.StepPlan(epoch=1, seq=0, span_slots=i32(1)).spans())
+
+
+def test_what_must_be_prepared_has_one_key_for_equal_values() -> None:
+    assert m.Work().needs() == ()
+    assert m.Work(lora="a", priority=1).needs() == m.Work(lora="a", cache_salt="s").needs() == (m.Need("lora", "a"),)
+    ((_, long),) = m.Work(lora="a" * 5000).needs()
+    assert len(long) == 64
+    assert m.Work(lora=long).needs() != m.Work(lora="a" * 5000).needs()  # nobody can name another's digest
+
+
+def test_a_preparation_gets_the_field_that_it_is_about_and_no_other() -> None:
+    assert WORK.only("lora") == m.Work(lora="l")
+    assert WORK.only("lora").needs() == WORK.needs()

@@ -22,6 +22,7 @@ import torch
 from radixmesh.services.model_worker.engine.drafts import DraftSource, NoDrafts
 from radixmesh.services.model_worker.engine.ends import finish_of
 from radixmesh.services.model_worker.engine.outputs import Row, StepResult
+from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import BlockTables, Slot
 from radixmesh.services.model_worker.engine.spans import Stretch, step_input
@@ -54,9 +55,11 @@ class Engine:
         page_size: int,
         eos_token_ids: Iterable[int],
         drafts: DraftSource | None = None,
+        prepared: PreparedResults | None = None,
     ) -> None:
         self.runner = runner
         self.drafts = drafts or NoDrafts()
+        self.prepared = prepared or PreparedResults()
         self.max_model_len = max_model_len
         self.eos_token_ids = frozenset(eos_token_ids)
         self.slots: list[Slot | None] = [None] * max_slots
@@ -94,6 +97,7 @@ class Engine:
         try:
             slot = Slot(admission.slot, admission, self.max_model_len)
             prompt, output = slot.tokens[: slot.prompt_len], slot.output
+            slot.prepared = self.prepared.of(slot.work)
             slot.sampling = self.runner.sampling_row(slot.work.params, slot.choice, prompt, output, self.eos_token_ids)
             self.slots[admission.slot] = slot
         except ValueError as error:

@@ -1,5 +1,7 @@
 """What a worker remembers of each running sequence."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,8 @@ class Slot:
         """Drafts are in flight: where the sequence goes on is not known."""
         self.ended = False
         self.sampling: SamplingRow
+        self.prepared: Mapping[str, object] = {}
+        """What its work needed, by kind: see `Preparer`."""
         if self.prompt_len < 1 or self.admitted >= max_model_len:
             raise ValueError(f"a prompt of {self.admitted} tokens does not fit a context of {max_model_len}")
         if not 0 <= self.launched < self.admitted:

@@ -20,7 +20,10 @@ def load_attributes(replica: Replica) -> dict[str, Any]:
         "max_slots": replica.slots.usable,
         "running": replica.slots.running,
         "waiting": len(replica.queue),
+        "preparing": replica.queue.preparing,
         "waiting_begun": sum(seq.length > seq.prompt_tokens for seq in replica.queue),
         "max_queued": replica.settings.max_queued_requests,
+        "prepared": replica.preparations.prepared,
+        "prepare_failures": replica.preparations.failures,
         **asdict(replica.counters),
     }

@@ -38,6 +38,9 @@ def wrong_sizes(sizes: Claimed) -> str:
     for name in ("page_size", "num_pages", "max_slots", "max_model_len", "vocab_size"):
         if getattr(sizes, name) < 1:
             return f"its {name} is {getattr(sizes, name)}"
+    for kind, most in sizes.prepares.items():
+        if most < 1:
+            return f"it prepares {most} results of {kind}"
     return ""
 
 

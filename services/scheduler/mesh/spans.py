@@ -34,6 +34,8 @@ class QueueSpans:
             return ""
         span.set_attribute(Attr.CACHED_TOKENS, seq.cached)
         span.set_attribute(Attr.QUEUE_SECONDS, seq.waited)
+        if seq.needs:
+            span.set_attribute(Attr.PREPARE_SECONDS, seq.prepare_seconds)
         span.end()
         return telemetry.traceparent_of(span)
 

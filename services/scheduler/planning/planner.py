@@ -41,12 +41,12 @@ class Planner:
         """The next plan and what to remember of it; None if there is nothing to do now."""
         replica = self._replica
         plan = PlanBuilder()
-        if replica.policy.by_priority and len(replica.queue):
+        if replica.policy.by_priority and replica.queue.admissible:
             self._preempt(now)
         self._decodes(plan, now)
         budget = self._budget(plan)
         budget -= self._prefills(plan, budget)
-        if len(replica.queue):
+        if replica.queue.admissible:
             self._admissions(plan, budget, now)
         message = plan.build(self._epoch, replica.planned_seq + 1, replica.releases)
         if message is None:
@@ -94,7 +94,7 @@ class Planner:
         """Several decode steps in one plan only while nobody waits, and only as many as a newcomer would not feel."""
         replica = self._replica
         most = min(replica.settings.max_multi_step, replica.quick_steps())
-        if most == 1 or len(replica.queue) or replica.prefilling:
+        if most == 1 or replica.queue.admissible or replica.prefilling:
             return 1
         rows = replica.slots.decode_slots()
         left = replica.slots.kv_end[rows] - replica.slots.kv_len[rows]

@@ -18,6 +18,13 @@ class WaitingQueue:
         self._policy = policy
         self._keys: list[tuple[int, int]] = []
         self._by_key: dict[tuple[int, int], Sequence] = {}
+        self.preparing = 0
+        """Sequences that cannot be admitted because not all that they need is there."""
+
+    @property
+    def admissible(self) -> int:
+        """Sequences for which nothing needs to be prepared."""
+        return len(self._keys) - self.preparing
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -34,23 +41,30 @@ class WaitingQueue:
         key = self._key(seq)
         bisect.insort(self._keys, key)
         self._by_key[key] = seq
+        self.preparing += not seq.prepared
 
     def remove(self, seq: Sequence) -> None:
         """Raises KeyError if it does not wait."""
         key = self._key(seq)
         del self._by_key[key]
+        self.preparing -= not seq.prepared
         del self._keys[bisect.bisect_left(self._keys, key)]
 
     def ready(self, reported_seq: int, count: int) -> list[Sequence]:
-        """The first `count` sequences that could be admitted: whose plans in flight have all been reported."""
+        """The first `count` sequences that could be admitted: prepared, and all plans in flight for them reported."""
         found: list[Sequence] = []
         for key in self._keys:
             seq = self._by_key[key]
-            if seq.ready_after <= reported_seq:
+            if seq.prepared and seq.ready_after <= reported_seq:
                 found.append(seq)
                 if len(found) == count:
                     break
         return found
+
+    def prepared(self, seq: Sequence) -> None:
+        """All that a waiting sequence needs is there."""
+        seq.prepared = True
+        self.preparing -= 1
 
     def promote(self, waiting_since: float) -> None:
         """Lets those queued before that time go first."""
