@@ -13,7 +13,7 @@ from typing import Any
 
 from compose.compose_file import ROOT
 
-from radixmesh.cli.serve.machine import free_port
+from radixmesh.cli.serve.host.machine import free_port
 
 PORTS = ("4222", "8222", "8000", "50051")
 

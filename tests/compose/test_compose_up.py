@@ -12,7 +12,7 @@ from compose.compose_file import ROOT, load
 from compose.containers import Containers
 from serving import wait_for
 
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
 
 SERVICES = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")
 

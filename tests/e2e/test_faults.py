@@ -14,7 +14,7 @@ from checkpoints import make_checkpoint, make_tokenizer
 from serving import ServeProcess, wait_for
 from support import NatsServer
 
-from radixmesh.shared.presence import MISSED_BEATS
+from radixmesh.shared.presence.view import MISSED_BEATS
 
 HEARTBEAT = 0.5
 """Seconds. The dead are missed sooner than by default."""

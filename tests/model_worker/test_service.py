@@ -18,7 +18,7 @@ from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import (
@@ -37,7 +37,7 @@ from radixmesh.shared.messages import (
     TokenBatch,
     Work,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 
 
 def scheduler(epoch: int, state: State = State.READY, name: str = "r0") -> Presence:

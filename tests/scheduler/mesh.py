@@ -12,8 +12,9 @@ from scheduler.simulator import SimWorker
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.messages import (
     Admit,
@@ -26,7 +27,7 @@ from radixmesh.shared.messages import (
     RequestFailed,
     StepPlan,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 

@@ -9,7 +9,7 @@ from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
 from radixmesh.services.scheduler.mesh import pairing
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (

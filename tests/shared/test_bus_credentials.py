@@ -7,8 +7,8 @@ import nkeys
 import pytest
 from support import NatsServer, until
 
-from radixmesh.shared.bus import Bus
-from radixmesh.shared.bus_credentials import credentials
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.credentials import credentials
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError
 

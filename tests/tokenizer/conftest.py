@@ -10,7 +10,7 @@ from tokenizer.small_tokenizers import save_chat_model
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.service import Tokenizer
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 
 Start = Callable[..., Awaitable[Tokenizer]]
