@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import NatsServer, until
 
 from radixmesh.cli.serve import mesh as mesh_module
 from radixmesh.cli.serve.backoff import Backoff
@@ -16,6 +15,7 @@ from radixmesh.shared.epochs import now_epoch
 from radixmesh.shared.messages import Outdated, Presence, State
 from radixmesh.shared.presence import PresenceView
 from radixmesh.shared.subjects import Subjects
+from tests.support import NatsServer, until
 
 SPEC = ProcessSpec("gateway", "gateway-1", ("true",))
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from support import until
-
 from radixmesh.shared.bus import Bus, Envelope
 from radixmesh.shared.messages import Message, Presence, RequestFailed, State, Submit
 from radixmesh.shared.subjects import Subjects
+from tests.support import until
 
 SIZES = {"max_model_len": 200, "vocab_size": 401}
 
