@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.services.scheduler.outgoing import Effect, ToDetokenizer, ToGateway
+from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (
     Admit,
     Cancel,
@@ -27,7 +28,14 @@ EPOCH = 7
 
 
 def sizes(
-    *, page_size: int = 4, num_pages: int = 64, max_slots: int = 8, max_model_len: int = 256, max_drafts: int = 0
+    *,
+    page_size: int = 4,
+    num_pages: int = 64,
+    max_slots: int = 8,
+    max_model_len: int = 256,
+    max_drafts: int = 0,
+    ranks: int = 1,
+    loras: int = 0,
 ) -> Claimed:
     return Claimed(
         group_id="g",
@@ -38,6 +46,8 @@ def sizes(
         vocab_size=VOCAB,
         eos_token_ids=[EOS],
         max_drafts=max_drafts,
+        ranks=ranks,
+        prepares={"lora": loras} if loras else {},
     )
 
 
@@ -57,6 +67,7 @@ def admit_message(
     epoch: int = EPOCH,
     gateway: str = "gw",
     task: Task = Task.GENERATE,
+    lora: str = "",
 ) -> Admit:
     return Admit(
         request_id=request_id,
@@ -67,6 +78,7 @@ def admit_message(
         work=Work(
             task=task,
             params=SamplingParams(n=n, max_tokens=max_tokens, seed=seed, ignore_eos=ignore_eos),
+            lora=lora,
             cache_salt=salt,
             priority=priority,
         ),
@@ -123,8 +135,11 @@ class Harness:
         self.cancelled |= {(request_id, c) for c in range(n) if choice in (-1, c)}
 
     def pump(self) -> int:
-        """Takes all plans that the core would send now."""
+        """Takes everything that the core would send now. Returns how many plans there were."""
         made = 0
+        while (message := self.core.next_prepare(self.now)) is not None:
+            self.worker.preparations.ask(message)
+            self.check()
         while (plan := self.core.next_plan(self.now)) is not None:
             self.plans.append(plan)
             self.check()
@@ -154,11 +169,26 @@ class Harness:
         self.check()
         return True
 
+    def prepare(self, which: int = 0, rank: int = 0, code: ErrorCode | None = None) -> bool:
+        """A rank answers one of the preparations that are asked for, and the answer reaches the core."""
+        asked = list(self.worker.preparations.asked)
+        if not asked:
+            return False
+        answer = self.worker.preparations.answer(asked[which % len(asked)], rank, code, EPOCH)
+        self.core.prepared(answer, self.now)
+        self.effects += self.core.take_effects()
+        self.check()
+        return True
+
+    def prepare_all(self) -> bool:
+        """Every rank answers the oldest one."""
+        return all(self.prepare(rank=rank) for rank in range(self.sizes.ranks))
+
     def run(self, limit: int = 100_000) -> None:
         """Until nothing is left to do."""
         for _ in range(limit):
             self.pump()
-            if not (self.work() or self.deliver()):
+            if not (self.work() or self.deliver() or self.prepare_all()):
                 break
             self.now += 0.001
         self.effects += self.core.take_effects()
@@ -168,6 +198,7 @@ class Harness:
     def check(self) -> None:
         if self._check:
             assert self.core.check() == []
+            assert self.core.replica.preparations.check() == []
 
     # -- what came of it --
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams, Span, StepPlan, StepReport
+from tests.scheduler.sim_preparation import SimPreparations
 
 VOCAB = 997
 EOS = 0
@@ -126,6 +127,7 @@ class SimWorker:
         """With `partial`, plans of several steps stop after a random number of them."""
         self.sizes = sizes
         self.slots: dict[int, SimSlot] = {}
+        self.preparations = SimPreparations(sizes)
         self.memory = np.zeros(sizes.num_pages * sizes.page_size, np.uint64)
         self.rows: list[Row] = []
         self.seq = -1
@@ -171,6 +173,7 @@ class SimWorker:
 
     def _span(self, span: Span, steps: int, report: "_Report") -> None:
         state = self.slots[span.slot]
+        self.preparations.check(state.admission.work)
         made: list[int] = []
         finish = Finish.RUNNING
         if state.ended:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radixmesh.services.scheduler.config import SchedulerSettings
-from radixmesh.shared.errors import RequestError
+from radixmesh.shared.errors import ErrorCode, RequestError
 from tests.scheduler.harness import Harness, admit_message, sizes
 from tests.scheduler.simulator import VOCAB
 
@@ -37,6 +37,8 @@ _sizes = st.builds(
     max_slots=st.integers(1, 6),
     max_model_len=st.integers(20, 200),
     max_drafts=st.sampled_from([0, 0, 1, 4]),
+    ranks=st.integers(1, 2),
+    loras=st.integers(1, 2),
 )
 _admits = st.fixed_dictionaries(
     {
@@ -48,6 +50,7 @@ _admits = st.fixed_dictionaries(
         "priority": st.integers(0, 2),
         "salt": st.sampled_from(["", "", "s"]),
         "ignore_eos": st.booleans(),
+        "lora": st.sampled_from(["", "", "a", "b", "c"]),
     }
 )
 _actions = st.lists(
@@ -62,6 +65,8 @@ _actions = st.lists(
         st.tuples(st.just("fail"), st.integers(0, 5)),
         st.tuples(st.just("flush"), st.none()),
         st.tuples(st.just("tick"), st.integers(1, 100)),
+        st.tuples(st.just("prepared"), st.tuples(st.integers(0, 3), st.integers(0, 1), st.booleans())),
+        st.tuples(st.just("prepared"), st.tuples(st.integers(0, 3), st.integers(0, 1), st.just(True))),
     ),
     max_size=30,
 )
@@ -80,6 +85,7 @@ def _admit(harness: Harness, wish: dict[str, Any]) -> None:
         priority=wish["priority"],
         salt=wish["salt"],
         ignore_eos=wish["ignore_eos"],
+        lora=wish["lora"],
     )
     try:
         harness.admit(message)
@@ -107,6 +113,8 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
             harness.cancel(f"r{index % len(harness.admits)}", index % 4 - 1)
         case "fail", slot if slot in harness.worker.slots and not harness.worker.slots[slot].ended:
             harness.worker.fail_slots.add(slot)
+        case "prepared", (which, rank, well):
+            harness.prepare(which, rank % harness.sizes.ranks, None if well else ErrorCode.INVALID_REQUEST)
         case "flush", _:
             harness.core.flush()
             harness.check()

@@ -73,10 +73,12 @@ def test_a_prompt_too_long_for_one_plan_fails_and_others_go_on() -> None:
     ],
 )
 def test_an_admission_takes_no_more_than_was_reckoned_for_it(work: Work) -> None:
-    harness = Harness()
+    harness = Harness(claimed=sizes(loras=1))
     message = admit_message("r" * 32, prompt(0, 20))
     harness.admit(message.model_copy(update={"work": work, "detokenizer_id": "detokenizer-" * 5}))
     (seq,) = harness.core.replica.queue
+    harness.pump()
+    harness.prepare_all()
     harness.pump()
     plan = harness.plans[0]
     assert len(pack(plan)) - len(pack(plan.model_copy(update={"admissions": []}))) <= admission_bytes(seq)
