@@ -14,12 +14,15 @@ from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
+from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (
     Admit,
     Claim,
     Claimed,
+    Finish,
     KvEvents,
     Message,
+    Prepare,
     Presence,
     Refused,
     RequestFailed,
@@ -28,6 +31,7 @@ from radixmesh.shared.messages import (
 from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
 from tests.scheduler.harness import admit_message, sizes
+from tests.scheduler.sim_preparation import SimPreparations
 from tests.scheduler.simulator import SimWorker
 
 
@@ -56,6 +60,13 @@ class FakeGroup(Actor):
         """Whether a step is held up by `paused`."""
         self.drop_plan = self.drop_report = -1
         """Number of a plan or report that the bus loses."""
+        self.preparations = SimPreparations(self.sizes)
+        """Of the epoch that was claimed last."""
+        self.answering = asyncio.Event()
+        """Whether what is asked for is there at once; else the test says when, by `answer`."""
+        self.answering.set()
+        self.drop_prepare = self.drop_prepared = False
+        """Whether the bus loses the next preparation that is asked for, or the next answer."""
         self.beats = 0
         """Heartbeats so far."""
         self._pin = pin
@@ -85,6 +96,7 @@ class FakeGroup(Actor):
     async def setup(self) -> None:
         self.on(Claim, self._claim)
         self.on(StepPlan, self._plan)
+        self.on(Prepare, self._prepare)
         self.members.on_change.append(self._changed)
         await self.listen(self.subjects.group_claim(self.instance))
         await self.listen(self.subjects.group_plan(self.instance))
@@ -96,12 +108,14 @@ class FakeGroup(Actor):
             return
         self.claims.append(claim)
         self._claimed_by, self._epoch = claim.replica_id, claim.epoch
+        self.preparations = SimPreparations(self.sizes)
         self._queue.put_nowait(claim.epoch)
         await self.reply(envelope, self.sizes)
         await self.beat()
 
     def _begin(self, epoch: int) -> None:
         self.worker = SimWorker(self.sizes)
+        self.worker.preparations = self.preparations
         self._seq_epoch, self._received, self._reported = epoch, -1, -1
 
     def _changed(self, before: Presence | None, now: Presence | None) -> None:
@@ -118,6 +132,25 @@ class FakeGroup(Actor):
             return
         self.plans.append(plan)
         self._queue.put_nowait(plan)
+
+    async def _prepare(self, message: Prepare, _envelope: Envelope) -> None:
+        if message.epoch != self._epoch:
+            return
+        if self.drop_prepare:
+            self.drop_prepare = False
+            return
+        self.preparations.ask(message)
+        if self.answering.is_set():
+            for rank in range(self.sizes.ranks):
+                await self.answer(message.number, rank)
+
+    async def answer(self, number: int, rank: int = 0, code: ErrorCode | None = None) -> None:
+        """A rank tells what has come of a preparation."""
+        answer = self.preparations.answer(number, rank, code, self._epoch)
+        if self.drop_prepared:
+            self.drop_prepared = False
+            return
+        await self.bus.publish(self.subjects.replica_report(self._claimed_by), answer)
 
     async def _work(self) -> None:
         while True:
@@ -224,3 +257,25 @@ async def mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
         for actor in list(held.tasks):
             await held.stop(actor)
         await bus.close()
+
+
+async def ended(group: FakeGroup, request_id: str, choices: int = 1) -> None:
+    """Waits until a request has run to its end."""
+
+    def done() -> bool:
+        rows = [row for row in group.worker.rows if row.request_id == request_id]
+        return sum(row.finish is not Finish.RUNNING for row in rows) == choices
+
+    await until(done)
+
+
+async def at_rest(scheduler: Scheduler) -> None:
+    """Waits until nothing runs, and looks at the books."""
+    await until(lambda: scheduler.core is not None and scheduler.core.idle)
+    assert scheduler.core is not None
+    assert scheduler.core.check() == []
+
+
+async def failure(held: Mesh, request_id: str) -> RequestFailed:
+    found: RequestFailed = await until(lambda: next((m for m in held.failed if m.request_id == request_id), None))
+    return found

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from radixmesh.services.scheduler.mesh import pairing
-from radixmesh.services.scheduler.service import Scheduler
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
@@ -19,34 +18,11 @@ from radixmesh.shared.messages import (
     KvSnapshotRequest,
     Outdated,
     Presence,
-    RequestFailed,
     State,
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from tests.scheduler.harness import sizes
-from tests.scheduler.mesh import FakeGroup, Mesh, mesh, until
-
-
-async def ended(group: FakeGroup, request_id: str, choices: int = 1) -> None:
-    """Waits until a request has run to its end."""
-
-    def done() -> bool:
-        rows = [row for row in group.worker.rows if row.request_id == request_id]
-        return sum(row.finish is not Finish.RUNNING for row in rows) == choices
-
-    await until(done)
-
-
-async def at_rest(scheduler: Scheduler) -> None:
-    """Waits until nothing runs, and looks at the books."""
-    await until(lambda: scheduler.core is not None and scheduler.core.idle)
-    assert scheduler.core is not None
-    assert scheduler.core.check() == []
-
-
-async def failure(held: Mesh, request_id: str) -> RequestFailed:
-    found: RequestFailed = await until(lambda: next((m for m in held.failed if m.request_id == request_id), None))
-    return found
+from tests.scheduler.mesh import FakeGroup, at_rest, ended, failure, mesh, until
 
 
 @pytest.mark.parametrize("first", ["scheduler", "group"])
