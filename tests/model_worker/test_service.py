@@ -17,13 +17,15 @@ from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import RadixMeshError
+from radixmesh.shared.errors import ErrorCode, RadixMeshError
 from radixmesh.shared.messages import (
     Admission,
     Claim,
     Claimed,
     Finish,
     Message,
+    Prepare,
+    Prepared,
     Presence,
     Refused,
     SamplingParams,
@@ -37,6 +39,7 @@ from radixmesh.shared.messages import (
 from radixmesh.shared.presence.view import PresenceView
 from tests.checkpoints import make_checkpoint
 from tests.model_worker.plans import columns
+from tests.model_worker.preparers import SleepingPreparer, loading
 from tests.support import until
 
 
@@ -89,6 +92,12 @@ class Mesh:
     async def ask(self, message: Message) -> Message:
         return await self.bus.request(self.worker.subjects.group_claim(self.worker.group_id), message, timeout=10)
 
+    async def prepare(self, epoch: int, number: int, lora: str, replaces: int = -1) -> None:
+        fields = {"epoch": epoch, "number": number, "replica_id": "r0", "kind": "lora", "replaces": replaces}
+        await self.bus.publish(
+            self.worker.subjects.group_plan(self.worker.group_id), Prepare(work=Work(lora=lora), **fields)
+        )
+
     async def plan(self, **fields: object) -> None:
         await self.bus.publish(self.worker.subjects.group_plan(self.worker.group_id), StepPlan(**fields))
 
@@ -125,10 +134,10 @@ async def mesh(settings: ServiceSettings, checkpoint: Path) -> AsyncIterator[Mes
         await bus.close()
 
 
-def admission(prompt: list[int]) -> Admission:
+def admission(prompt: list[int], lora: str = "") -> Admission:
     return Admission(
         slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=prompt,
-        work=Work(params=SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)),
+        work=Work(params=SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True), lora=lora),
     )  # fmt: skip
 
 
@@ -215,6 +224,56 @@ async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, check
         engine = m.worker._loaded.engine
         await until(lambda: not engine.running())
         assert isinstance(await m.ask(claim(20, "r1")), Claimed)
+
+
+async def test_steps_go_on_while_something_is_prepared(
+    settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparer = SleepingPreparer()
+    monkeypatch.setattr(service, "load", loading(preparer))
+    async with mesh(settings, checkpoint) as m:
+        await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
+        answer = await m.ask(claim(10))
+        assert isinstance(answer, Claimed)
+        assert (answer.prepares, answer.ranks) == ({"lora": 2}, 1)
+        await m.prepare(10, 0, "slow")
+        await m.prepare(10, 1, "bad")
+        grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
+        await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7])], **grant, **columns(Span(0, 0, 3, True, 0)))
+        await until(lambda: m.of(StepReport) and m.of(Prepared))
+        (refused,) = m.of(Prepared)
+        assert (refused.number, refused.code, refused.param) == (1, ErrorCode.INVALID_REQUEST, "lora")
+        await m.plan(epoch=10, seq=1, releases=[0], admissions=[admission([5, 6, 7], "slow")])
+        await until(lambda: len(m.of(StepReport)) == 2)
+        assert m.of(StepReport)[1].failures == ["lora 'slow' has not been prepared"]
+        preparer.wake.set()
+        await until(lambda: len(m.of(Prepared)) == 2)
+        assert (m.of(Prepared)[1].number, m.of(Prepared)[1].code) == (0, None)
+        await m.plan(epoch=10, seq=2, releases=[0], admissions=[admission([5, 6, 7], "slow")])
+        await until(lambda: len(m.of(StepReport)) == 3)
+        assert m.of(StepReport)[2].failures == []
+        assert m.worker._loaded.engine.slots[0].prepared == {"lora": "adapter slow"}
+        assert "step-loop" not in preparer.threads
+
+        await m.prepare(9, 2, "of an ended epoch")
+        await m.ask(claim(11))
+        assert preparer.forgotten == ["adapter slow"]
+        await m.prepare(11, 0, "new")
+        await until(lambda: len(m.of(Prepared)) == 3)
+        assert preparer.begun == ["slow", "bad", "new"]
+
+
+async def test_a_worker_ends_in_the_middle_of_a_preparation(
+    settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preparer = SleepingPreparer()
+    monkeypatch.setattr(service, "load", loading(preparer))
+    async with mesh(settings, checkpoint) as m:
+        await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
+        await m.ask(claim(10))
+        await m.prepare(10, 0, "slow")
+        await until(lambda: preparer.begun)
+    preparer.wake.set()
 
 
 @pytest.mark.parametrize(
