@@ -74,14 +74,20 @@ class LocalMesh:
         self._start(unit)
         return unit
 
+    def work(self, replica: str, **options: Any) -> ModelWorker:
+        """Starts a worker for that scheduler."""
+        own = {"instance": f"w-{replica}", "replica": replica, "model": self._checkpoint}
+        small = {"dtype": "float32", "threads": 1, "num_pages": 512, "max_slots": 8}
+        unit = ModelWorker(ModelWorkerSettings(**self._common, **own, **small | options))
+        self._start(unit)
+        return unit
+
     async def start(self, *replicas: str, **worker: Any) -> list[Scheduler]:
         """Starts everything, and waits until the tokenizer sees it ready. Gives the replicas' schedulers."""
         self.tokenizer = self.tokenize("t0")
         self._start(Detokenizer(DetokenizerSettings(**self._common, model=self._checkpoint, instance="d0")))
-        options = {"dtype": "float32", "threads": 1, "num_pages": 512, "max_slots": 8, **worker}
         for name in replicas:
-            own = {"instance": f"w-{name}", "replica": name, "model": self._checkpoint}
-            self._start(ModelWorker(ModelWorkerSettings(**self._common, **own, **options)))
+            self.work(name, **worker)
         schedulers = [self.schedule(name) for name in replicas]
         await self.follows(self.tokenizer, *schedulers)
         return schedulers
@@ -117,8 +123,8 @@ class LocalMesh:
             self.answers[message.request_id].failed = message
             self.answers[message.request_id].ended.set()
 
-    async def ask(self, prompt: list[int], max_tokens: int = 2) -> Answer:
-        """Sends a prompt round the ring and waits for its end."""
+    async def submit(self, prompt: list[int], max_tokens: int = 2, lora: str = "") -> Answer:
+        """Sends a prompt round the ring."""
         request_id = f"{len(self.answers):032x}"
         answer = self.answers[request_id] = Answer()
         submit = Submit(
@@ -126,10 +132,15 @@ class LocalMesh:
             gateway_id="gw",
             model=self.model,
             token_ids=np.array(prompt, np.int32),
-            work=Work(params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)),
+            work=Work(params=SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True), lora=lora),
             time_left=120,
         )
         await self.bus.publish(self.subjects.submit(self.model), submit)
+        return answer
+
+    async def ask(self, prompt: list[int], max_tokens: int = 2) -> Answer:
+        """Sends a prompt round the ring and waits for its end."""
+        answer = await self.submit(prompt, max_tokens)
         async with asyncio.timeout(60):
             await answer.ended.wait()
         assert answer.failed is None, answer.failed
