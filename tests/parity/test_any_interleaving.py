@@ -1,9 +1,9 @@
 """Whatever the scheduler decides, a request's tokens are those of the model run alone.
 
 The real scheduler core plans, the real engine runs: random arrivals, chunk sizes, pages too few for all (evictions and
-retractions), priorities, shared prefixes, cancels, flushes, several plans ahead, several steps a plan, drafts that are
-right, wrong and partly right. The reference is the same model with no cache, no company and the prompt in one piece, in
-float32 and in torch; both torch and the fused kernels are held against it.
+retractions), priorities, shared prefixes, preparations with one place, cancels, flushes, several plans ahead, several
+steps a plan, drafts that are right, wrong and partly right. The reference is the same model with no cache, no company
+and the prompt in one piece, in float32 and in torch; both torch and the fused kernels are held against it.
 """
 
 import atexit
@@ -26,6 +26,7 @@ from radixmesh.services.model_worker.devices.executor import TorchExecutor, make
 from radixmesh.services.model_worker.engine.drafts import DraftSource
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.outputs import Row
+from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
@@ -38,6 +39,7 @@ from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, Sa
 from tests.checkpoints import make_checkpoint
 from tests.model_worker.guesses import GivenDrafts
 from tests.model_worker.paged_driver import PagedDriver
+from tests.model_worker.preparers import SleepingPreparer
 
 CONTEXT = 96
 MAX_NEW = 10
@@ -55,6 +57,8 @@ class Ask:
     leaves: int | None
     """Step at which the client goes away."""
     priority: int
+    lora: str
+    """Names what is to be prepared, and changes nothing else."""
     tokens: list[int] = field(default_factory=list)
     finish: Finish = Finish.RUNNING
 
@@ -72,6 +76,7 @@ asks = st.lists(
         arrives=st.integers(0, 20),
         leaves=st.one_of(st.none(), st.integers(1, 40)),
         priority=st.integers(0, 2),
+        lora=st.sampled_from(["", "", "a", "b", "c"]),
     ),
     min_size=1,
     max_size=8,
@@ -119,6 +124,7 @@ class Crowded(Replica):
             page_size=page_size,
             eos_token_ids=[],
             drafts=drafts,
+            prepared=PreparedResults([SleepingPreparer(most=1)]),
         )
         sizes = Claimed(
             group_id="g",
@@ -128,6 +134,7 @@ class Crowded(Replica):
             max_model_len=CONTEXT,
             vocab_size=512,
             max_drafts=engine.drafts.most,
+            prepares=engine.prepared.kinds,
         )
         super().__init__(SchedulerCore(SchedulerSettings(**fields), sizes, replica_id="r", epoch=1), engine)
 
@@ -151,6 +158,7 @@ class Crowded(Replica):
             assert step < 2000, "it does not come to an end"
 
     def _take(self, row: Row, ask: Ask) -> None:
+        assert row.slot.prepared == ({"lora": f"adapter {ask.lora}"} if ask.lora else {})
         # A retracted sequence may make a token again that was under way: the detokenizer drops such.
         if row.index == len(ask.tokens):
             ask.tokens.append(row.token)
@@ -167,7 +175,11 @@ class Crowded(Replica):
             detokenizer_id="d",
             replica_epoch=1,
             prompt_ids=np.array(ask.prompt, np.int32),
-            work=Work(params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens), priority=ask.priority),
+            work=Work(
+                params=SamplingParams(temperature=0.0, max_tokens=ask.max_tokens),
+                lora=ask.lora,
+                priority=ask.priority,
+            ),
             choices=[Choice(index=0)],
             time_left=1e12,
         )
