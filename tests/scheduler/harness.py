@@ -181,8 +181,12 @@ class Harness:
         return True
 
     def prepare_all(self) -> bool:
-        """Every rank answers the oldest one."""
-        return all(self.prepare(rank=rank) for rank in range(self.sizes.ranks))
+        """Every rank answers what is asked for."""
+        before = len(self.worker.preparations.asked)
+        for which in range(before):
+            for rank in range(self.sizes.ranks):
+                self.prepare(before - 1 - which, rank)
+        return before > 0
 
     def run(self, limit: int = 100_000) -> None:
         """Until nothing is left to do."""

@@ -301,6 +301,22 @@ def test_a_failed_one_takes_no_place_once_all_ranks_have_answered() -> None:
     harness.verify()
 
 
+def test_what_fails_on_several_ranks_fails_once() -> None:
+    harness = needy(loras=2, ranks=3)
+    ask(harness, "bad", "x")
+    harness.pump()
+    harness.prepare(rank=1, code=ErrorCode.INVALID_REQUEST)
+    ask(harness, "again", "x", max_tokens=2)
+    harness.pump()
+    assert asked(harness) == ["x", "x"]
+    harness.prepare(rank=2, code=ErrorCode.INTERNAL)
+    harness.prepare(rank=0, code=ErrorCode.INTERNAL)
+    harness.run()
+    harness.verify()
+    assert failures(harness) == {"bad": ErrorCode.INVALID_REQUEST}
+    assert len(harness.failures()) == 1
+
+
 def test_a_cancel_while_preparing_leaves_the_result_to_the_next() -> None:
     harness = needy(loras=1)
     ask(harness, "gone", "a")
@@ -411,6 +427,27 @@ def test_nobody_holds_one_kind_while_waiting_for_another() -> None:
         assert books.check() == []
         books.remove(done[-1], 0)
     assert set(done) == set(seqs)
+
+
+@pytest.mark.usefixtures("two_kinds")
+def test_who_goes_first_and_needs_two_kinds_is_passed_in_neither() -> None:
+    """Else others could take from it what is there of the one, whenever there is room for the other."""
+    claimed = sizes().model_copy(update={"prepares": {"lora": 1, "cache_salt": 1}})
+    books = Preparations(claimed, "r", EPOCH, Policy("fcfs", 1).level)
+    holder, before = _sequence(0, (Need("lora", "a"),)), _sequence(0, (Need("cache_salt", "x"),))
+    first = _sequence(1, (Need("lora", "b"), Need("cache_salt", "x")))
+    behind = _sequence(2, (Need("cache_salt", "y"),))
+    first.promoted = True
+    for seq in (holder, before):
+        books.add(seq)
+        (message,) = iter(lambda: books.next(0, 0.0)[0], None)
+        books.answered(Prepared(epoch=EPOCH, number=message.number))
+    books.remove(before, 0)
+    books.add(first)
+    books.add(behind)
+    assert books.next(0, 0.0) == (None, [])
+    books.remove(holder, 0)
+    assert [message.kind for message in iter(lambda: books.next(0, 0.0)[0], None)] == ["lora"]
 
 
 @given(st.data())

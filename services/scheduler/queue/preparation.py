@@ -50,21 +50,19 @@ class _Places:
         self.failed: list[int] = []
         """Numbers of those whose places may be had."""
 
-    def take(self, reported_seq: int) -> int | None:
-        """A place: the number of the result that has it now, or -1; None: there is none."""
+    def take(self) -> int:
+        """A place, where there is room: the number of the result that has it now, or -1."""
         if self.failed:
             return self.failed.pop()
         if self.used < self.most:
             self.used += 1
             return -1
-        oldest = next(iter(self.idle), None)
-        if oldest is None or oldest.last_plan > reported_seq:
-            return None
+        oldest = next(iter(self.idle))
         del self.idle[oldest], self.by_key[oldest.need.key]
         return oldest.message.number
 
     def has_room(self, reported_seq: int) -> bool:
-        """Whether `take` would find a place."""
+        """Whether there is a place, or a result that nobody needs, nor any plan behind `reported_seq`."""
         return bool(self.failed) or self.used < self.most or self.next_at <= reported_seq
 
     @property
@@ -185,7 +183,7 @@ class Preparations:
                 continue
             lacking = [need for need in seq.needs if need.key not in self._places[need.kind].by_key]
             if all(self._places[need.kind].has_room(reported_seq) for need in lacking):
-                self._use(seq, lacking, reported_seq, now)
+                self._use(seq, lacking, now)
                 if self._is_prepared(seq):
                     ready.append(seq)
             else:
@@ -199,20 +197,18 @@ class Preparations:
         """Whether `seq` must leave what it needs to `first`, which stands before it."""
         return first is not None and (first.promoted or self._level(seq) > self._level(first))
 
-    def _use(self, seq: Sequence, lacking: list[Need], reported_seq: int, now: float) -> None:
+    def _use(self, seq: Sequence, lacking: list[Need], now: float) -> None:
         for need in lacking:
-            self._ask(need, seq, reported_seq, now)
+            self._ask(need, seq, now)
         del self._unplaced[seq]
         self._uses[seq] = [self._places[need.kind].by_key[need.key] for need in seq.needs]
         for preparation in self._uses[seq]:
             preparation.users[seq] = None
             self._places[preparation.need.kind].idle.pop(preparation, None)
 
-    def _ask(self, need: Need, seq: Sequence, reported_seq: int, now: float) -> None:
+    def _ask(self, need: Need, seq: Sequence, now: float) -> None:
         """Begins what `seq` needs, in a place that there is."""
         places = self._places[need.kind]
-        replaces = places.take(reported_seq)
-        assert replaces is not None  # noqa: S101  it was looked for
         self._number += 1
         message = Prepare(
             epoch=self._epoch,
@@ -220,7 +216,7 @@ class Preparations:
             replica_id=self._replica_id,
             kind=need.kind,
             work=seq.work.only(need.kind),
-            replaces=replaces,
+            replaces=places.take(),
         )
         places.by_key[need.key] = self._unsettled[self._number] = Preparation(need, message, now)
         self._asks.append(message)
