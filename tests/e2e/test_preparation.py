@@ -10,9 +10,13 @@ from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
+from radixmesh.shared.messages import Finish, Prepared, TokenBatch
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.e2e.local_mesh import LocalMesh, local_mesh
 from tests.model_worker.preparers import SleepingPreparer, loading
+from tests.model_worker.ranks import run_ranks
+from tests.scheduler.harness import admit_message
+from tests.scheduler.mesh import Mesh, mesh
 from tests.support import until
 
 PROMPT = [7, 8, 9]
@@ -104,3 +108,46 @@ async def test_what_was_being_prepared_when_its_worker_died_is_prepared_by_the_n
             await again.ended.wait()
         assert again.failed is None
         assert preparer.begun == ["slow", "slow"]
+
+
+async def test_a_request_waits_until_every_rank_has_what_it_needs(
+    settings: ServiceSettings, checkpoint: Path, tmp_path: Path
+) -> None:
+    async with mesh(settings) as held:
+        scheduler, answers = held.scheduler(), []
+        report = held.subjects.replica_report(scheduler.instance)
+        await held.bus.subscribe(report, lambda envelope: answers.append(envelope.unpack()))
+        words = (settings.nats_url, settings.namespace, str(checkpoint))
+        ranks = asyncio.create_task(asyncio.to_thread(run_ranks, "tests.e2e.preparing_rank", 2, tmp_path, *words))
+        inbox = held.subjects.replica_inbox(scheduler.instance)
+
+        def prepared() -> list[int]:
+            return [answer.rank for answer in answers if isinstance(answer, Prepared)]
+
+        try:
+            await until(lambda: scheduler.core is not None, 90)
+            await held.bus.publish(inbox, admit_message("needy", PROMPT, lora="slow", epoch=scheduler.epoch))
+            await until(lambda: prepared() == [0])
+            await held.bus.publish(inbox, admit_message("other", [*PROMPT, 5], epoch=scheduler.epoch))
+            await until(lambda: "other" in finished(held))
+            assert prepared() == [0]
+            assert finished(held) == ["other"]
+            await held.bus.client.publish(f"{settings.namespace}.wake")
+            await until(lambda: "needy" in finished(held))
+            assert prepared() == [0, 1]
+        finally:
+            await held.bus.client.publish(f"{settings.namespace}.end")
+            outs = await ranks
+        assert [out["begun"] for out in outs] == [["slow"], ["slow"]]
+        assert not held.failed
+
+
+def finished(held: Mesh) -> list[str]:
+    """Requests whose last tokens have come, in that order."""
+    return [
+        name
+        for batch in held.other
+        if isinstance(batch, TokenBatch)
+        for name, finish in zip(batch.request_ids, batch.finish.tolist(), strict=True)
+        if finish != Finish.RUNNING
+    ]
