@@ -27,6 +27,7 @@ _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 32
 _REPLICA_GAUGES = (
     "running",
     "waiting",
+    "preparing",
     "num_pages",
     "free_pages",
     "cached_pages",

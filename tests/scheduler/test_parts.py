@@ -14,12 +14,13 @@ from radixmesh.services.scheduler.intake import CancelLog
 from radixmesh.services.scheduler.memory.block_log import BlockLog
 from radixmesh.services.scheduler.memory.pages import PageAllocator
 from radixmesh.services.scheduler.memory.radix_tree import RadixTree
+from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.services.scheduler.mesh.pairing import WorkerWatch, claimable, wrong_sizes
 from radixmesh.services.scheduler.mesh.spans import QueueSpans
 from radixmesh.services.scheduler.queue.waiting import FinishRate
 from radixmesh.shared import telemetry
-from radixmesh.shared.errors import ConfigError
-from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.errors import ConfigError, ErrorCode
+from radixmesh.shared.messages import Prepared, Presence, State
 from radixmesh.shared.telemetry import Attr
 from tests.scheduler.harness import EPOCH, Harness, admit_message, sizes
 
@@ -202,11 +203,17 @@ def test_a_worker_gone_or_restarted_is_lost() -> None:
 # -- tracing --
 
 
-def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Gets every span that ends."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "enabled", True)
     monkeypatch.setattr(telemetry.trace, "get_tracer", lambda name: provider.get_tracer(name))
+    return exporter
+
+
+def test_each_choice_has_a_span_from_arrival_to_its_slot(exporter: InMemorySpanExporter) -> None:
     spans = QueueSpans("r")
     core = SchedulerCore(SchedulerSettings(), sizes(), replica_id="r", epoch=EPOCH, watcher=spans)
     spans.parent = telemetry.context_from_traceparent("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01")
@@ -215,7 +222,7 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     core.tick(101.5)
     plan = core.next_plan(102.0)
     assert plan is not None
-    (admission,) = plan.admissions  # the other choice waits for the prompt to be warm
+    (admission,) = plan.admissions  # the other choice waits for the prompt to be cached
     gone, queued = exporter.get_finished_spans()
     assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"  # type: ignore[union-attr]
     assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]
@@ -225,6 +232,24 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     assert (told[Attr.QUEUE_SECONDS], told[Attr.CACHED_TOKENS], told[Attr.INPUT_TOKENS]) == (2.0, 0, 19)
     assert gone.attributes is not None
     assert (gone.attributes[Attr.REQUEST_ID], gone.attributes[Attr.ERROR]) == ("b", "deadline_exceeded")
+
+
+def test_the_span_tells_how_long_preparing_took(exporter: InMemorySpanExporter) -> None:
+    spans = QueueSpans("r")
+    core = SchedulerCore(SchedulerSettings(), sizes(loras=2), replica_id="r", epoch=EPOCH, watcher=spans)
+    for name, lora in (("plain", ""), ("needy", "a"), ("bad", "b")):
+        core.admit(admit_message(name, [1, 2, 3], lora=lora), 100.0)
+    while core.next_prepare(100.0) is not None:
+        pass
+    core.next_plan(101.0)
+    core.prepared(Prepared(epoch=EPOCH, number=1, code=ErrorCode.INTERNAL, seconds=0.5), 102.0)
+    core.prepared(Prepared(epoch=EPOCH, number=0, seconds=2.5), 103.0)
+    core.next_plan(104.0)
+    plain, bad, needy = (span.attributes or {} for span in exporter.get_finished_spans())
+    assert Attr.PREPARE_SECONDS not in plain
+    assert bad[Attr.ERROR] == "internal_error"
+    assert (needy[Attr.PREPARE_SECONDS], needy[Attr.QUEUE_SECONDS]) == (3.0, 4.0)
+    assert load_attributes(core.replica)["prepare_seconds"] == 3.0
 
 
 def test_without_tracing_there_are_no_spans() -> None:

@@ -1,4 +1,4 @@
-"""Prefixes that requests share: exact counts, warming, flushing."""
+"""Prefixes that requests share: exact counts, waiting for one that computes them, flushing."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def test_choices_of_one_request_share_its_prompt() -> None:
     assert [harness.outcomes["a", choice].cached[0] for choice in range(4)] == [0, 28, 28, 28]
 
 
-def test_waiting_prompts_let_one_warm_their_common_prefix() -> None:
+def test_waiting_prompts_let_one_compute_their_common_prefix() -> None:
     harness = Harness(options(prefill_chunk=16, max_prefill_tokens=16), sizes(num_pages=256))
     shared = prompt(0, 64)
     for i in range(6):
@@ -40,7 +40,7 @@ def test_waiting_prompts_let_one_warm_their_common_prefix() -> None:
     assert harness.core.replica.counters.cached_tokens == 5 * 64
 
 
-def test_a_warmer_that_goes_away_holds_nobody_up() -> None:
+def test_one_that_goes_away_in_the_middle_holds_nobody_up() -> None:
     harness = Harness(options(prefill_chunk=8, max_prefill_tokens=8), sizes(num_pages=256))
     shared = prompt(0, 64)
     harness.admit(admit_message("first", shared))

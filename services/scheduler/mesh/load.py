@@ -25,5 +25,6 @@ def load_attributes(replica: Replica) -> dict[str, Any]:
         "max_queued": replica.settings.max_queued_requests,
         "prepared": replica.preparations.prepared,
         "prepare_failures": replica.preparations.failures,
+        "prepare_seconds": round(replica.preparations.seconds, 3),
         **asdict(replica.counters),
     }

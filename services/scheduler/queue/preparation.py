@@ -100,6 +100,8 @@ class Preparations:
         """Results so far."""
         self.failures = 0
         """Results so far that could not be made."""
+        self.seconds = 0.0
+        """What all these took, each on its slowest rank."""
 
     def lacks(self, needs: tuple[Need, ...]) -> Need | None:
         """One that the group does not prepare."""
@@ -149,6 +151,7 @@ class Preparations:
         if len(preparation.answers) < self._ranks:
             return [], failed
         preparation.settled = self._changed = True
+        self.seconds += max(answer.seconds for answer in preparation.answers.values())
         del self._unsettled[message.number]
         if preparation.failure is not None:
             places.failed.append(message.number)
