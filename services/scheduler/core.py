@@ -1,8 +1,7 @@
 """The scheduler's logic: messages in, plans and effects out. It knows no bus and no clock.
 
 admit, cancel, report, prepared, tick   take in what happened
-next_prepare                            says what the worker group is to prepare; to be asked before
-next_plan                               says what the worker group does next, while the pipeline has room
+next_prepare, and then next_plan        say what the worker group prepares and does, while the pipeline has room
 take_effects                            says what else is to be sent
 """
 
@@ -158,7 +157,8 @@ class SchedulerCore:
 
     def next_prepare(self, now: float) -> Prepare | None:
         """What every rank of the group is to be asked for; None if there is nothing more."""
-        message, ready = self.replica.preparations.next(self.replica.reported_seq, now)
+        replica = self.replica
+        message, ready = replica.preparations.next(replica.queue, replica.reported_seq, now)
         for seq in ready:
             self.replica.prepared(seq, now)
         return message

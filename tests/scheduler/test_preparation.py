@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.services.scheduler.mesh.pairing import wrong_sizes
 from radixmesh.services.scheduler.queue.policies import Policy
-from radixmesh.services.scheduler.queue.preparation import ASK_AGAIN, Preparations
+from radixmesh.services.scheduler.queue.preparation import ASK_AGAIN, SCAN, Preparations
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Need, Prepare, Prepared, Work
@@ -210,6 +210,23 @@ def test_a_retracted_sequence_keeps_what_was_prepared() -> None:
     harness.verify()
     assert harness.core.replica.counters.retracted > 0
     assert harness.worker.preparations.counts == {"a": 1, "b": 1}
+
+
+def test_any_number_of_sequences_is_prepared_by_one_answer() -> None:
+    harness = needy()
+    for number in range(2 * SCAN + 10):
+        ask(harness, f"r{number}", "a", max_tokens=1)
+    assert harness.core.next_prepare(0.0) is not None
+    harness.core.prepared(Prepared(epoch=EPOCH, number=0), 0.0)
+    assert harness.core.replica.queue.preparing == 0
+
+
+def test_those_far_behind_in_the_queue_get_their_turn() -> None:
+    harness = needy(loras=2, max_slots=2)
+    for number in range(SCAN + 10):
+        ask(harness, f"r{number}", f"l{number}", max_tokens=1)
+    harness.run()
+    harness.verify()
 
 
 # -- ranks, losses --
@@ -416,7 +433,7 @@ def test_nobody_holds_one_kind_while_waiting_for_another() -> None:
     while len(done) < 3:
         messages = []
         while True:
-            message, ready = books.next(0, 0.0)
+            message, ready = books.next(seqs, 0, 0.0)
             done += ready
             if message is None:
                 break
@@ -438,16 +455,17 @@ def test_who_goes_first_and_needs_two_kinds_is_passed_in_neither() -> None:
     first = _sequence(1, (Need("lora", "b"), Need("cache_salt", "x")))
     behind = _sequence(2, (Need("cache_salt", "y"),))
     first.promoted = True
-    for seq in (holder, before):
+    seqs = [holder, before, first, behind]
+    for seq in seqs[:2]:
         books.add(seq)
-        (message,) = iter(lambda: books.next(0, 0.0)[0], None)
+        (message,) = iter(lambda: books.next(seqs, 0, 0.0)[0], None)
         books.answered(Prepared(epoch=EPOCH, number=message.number))
     books.remove(before, 0)
     books.add(first)
     books.add(behind)
-    assert books.next(0, 0.0) == (None, [])
+    assert books.next(seqs, 0, 0.0) == (None, [])
     books.remove(holder, 0)
-    assert [message.kind for message in iter(lambda: books.next(0, 0.0)[0], None)] == ["lora"]
+    assert [message.kind for message in iter(lambda: books.next(seqs, 0, 0.0)[0], None)] == ["lora"]
 
 
 @given(st.data())
@@ -462,7 +480,7 @@ def test_the_books_are_right_and_everyone_is_served_whatever_the_order(data: st.
 
     def look() -> None:
         while True:
-            message, ready = books.next(reported, 0.0)
+            message, ready = books.next(waiting, reported, 0.0)
             prepared.extend(ready)
             if message is None:
                 return

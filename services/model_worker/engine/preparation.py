@@ -46,7 +46,7 @@ class Preparer(Protocol):
         ...
 
     def forget(self, result: object) -> None:
-        """No step makes use of it any more."""
+        """No step makes use of it any more. Must be quick."""
         ...
 
 

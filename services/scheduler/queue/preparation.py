@@ -6,14 +6,18 @@
 The group keeps so many results of a kind as it said (`Claimed.prepares`); whose place another one takes is said here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.messages import Claimed, Need, Prepare, Prepared
 
 ASK_AGAIN = 5.0
 """Seconds without all ranks' answers, after which a `Prepare` is sent once more: it, or an answer, may be lost."""
+
+SCAN = 128
+"""Sequences for which places are looked for at once, at most."""
 
 _NEVER = 1 << 62
 
@@ -129,11 +133,15 @@ class Preparations:
                 preparation.asked_at = now
                 self._asks.append(preparation.message)
 
-    def next(self, reported_seq: int, now: float) -> tuple[Prepare | None, list[Sequence]]:
-        """What the group is to be asked for now, and who needs to wait no longer as the results are there."""
+    def next(self, queue: Iterable[Sequence], reported_seq: int, now: float) -> tuple[Prepare | None, list[Sequence]]:
+        """What the group is to be asked for now, and who needs to wait no longer as the results are there.
+
+        Args:
+            queue: all that wait, in the order in which they get places.
+        """
         ready: list[Sequence] = []
-        if self._unplaced and (self._changed or reported_seq >= self._look_at):
-            ready = self._place(reported_seq, now)
+        while self._unplaced and (self._changed or reported_seq >= self._look_at):
+            ready += self._place(self._first_unplaced(queue), reported_seq, now)
         return (self._asks.pop(0) if self._asks else None), ready
 
     def answered(self, message: Prepared) -> tuple[list[Sequence], Preparation | None]:
@@ -175,13 +183,16 @@ class Preparations:
 
     # -- inside --
 
-    def _place(self, reported_seq: int, now: float) -> list[Sequence]:
-        """Gives places to all who can have them, in the queue's order. Returns those who have all they need at once."""
+    def _first_unplaced(self, queue: Iterable[Sequence]) -> list[Sequence]:
+        return list(islice((seq for seq in queue if seq in self._unplaced), min(SCAN, len(self._unplaced))))
+
+    def _place(self, seqs: list[Sequence], reported_seq: int, now: float) -> list[Sequence]:
+        """Gives places to those who can have them, in this order. Returns those who have all they need at once."""
         self._changed = False
         ready = []
         barred: dict[str, Sequence] = {}
         """By kind: the first that found no place. Those behind it must not take what comes free."""
-        for seq in sorted(self._unplaced, key=lambda seq: (self._level(seq), seq.order)):
+        for seq in seqs:
             if any(self._gives_way(seq, barred.get(need.kind)) for need in seq.needs):
                 continue
             lacking = [need for need in seq.needs if need.key not in self._places[need.kind].by_key]
@@ -192,6 +203,7 @@ class Preparations:
             else:
                 for need in seq.needs:
                     barred.setdefault(need.kind, seq)
+        self._changed = len(seqs) == SCAN and any(seq in self._uses for seq in seqs)  # those behind may find some too
         full = (self._places[kind] for kind in barred if not self._places[kind].has_room(reported_seq))
         self._look_at = min((places.next_at for places in full), default=_NEVER)
         return ready
