@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -28,7 +29,6 @@ def main(rank: int, size: int, rendezvous: str, out: Path, nats_url: str, namesp
     preparer = SleepingPreparer()
     if rank == 0:
         preparer.wake.set()
-    service.load = loading(preparer)
     settings = ModelWorkerSettings(
         nats_url=nats_url,
         namespace=namespace,
@@ -44,7 +44,8 @@ def main(rank: int, size: int, rendezvous: str, out: Path, nats_url: str, namesp
         num_pages=64,
         threads=1,
     )
-    asyncio.run(run(settings, preparer))
+    with patch.object(service, "load", loading(preparer)):
+        asyncio.run(run(settings, preparer))
     out.write_text(json.dumps({"begun": preparer.begun, "threads": sorted(preparer.threads)}))
 
 

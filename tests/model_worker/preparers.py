@@ -4,10 +4,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.preparation import PreparedResults, Preparer
-from radixmesh.services.model_worker.start import Loaded, Progress
+from radixmesh.services.model_worker.start import Loaded, Progress, load
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Work
 
@@ -44,7 +43,6 @@ class SleepingPreparer:
 
 def loading(*preparers: Preparer) -> Callable[[ModelWorkerSettings, Progress], Loaded]:
     """A `load` for the service, to a worker that has these preparers."""
-    load = service.load
 
     def loaded(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         worker = load(settings, progress)

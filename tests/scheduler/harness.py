@@ -110,10 +110,8 @@ class Harness:
     ) -> None:
         self.sizes = claimed or sizes()
         self.settings = settings or SchedulerSettings(warm_min_tokens=1, decode_headroom=0)
-        self.core = SchedulerCore(self.settings, self.sizes, replica_id="r", epoch=EPOCH)
-        self.worker = SimWorker(self.sizes, partial)
-        self.plans: deque[StepPlan] = deque()
-        self.reports: deque[StepReport] = deque()
+        self._partial = partial
+        self._claim()
         self.effects: list[Effect] = []
         self.admits: dict[str, Admit] = {}
         self.outcomes: dict[tuple[str, int], Outcome] = {}
@@ -121,6 +119,12 @@ class Harness:
         self.now = 0.0
         self.steps = 0
         self._check = check
+
+    def _claim(self) -> None:
+        self.core = SchedulerCore(self.settings, self.sizes, replica_id="r", epoch=EPOCH)
+        self.worker = SimWorker(self.sizes, self._partial)
+        self.plans: deque[StepPlan] = deque()
+        self.reports: deque[StepReport] = deque()
 
     # -- moves --
 
@@ -133,6 +137,29 @@ class Harness:
         self.core.cancel(cancel, self.now)
         n = self.admits[request_id].work.params.n
         self.cancelled |= {(request_id, c) for c in range(n) if choice in (-1, c)}
+
+    def die(self) -> None:
+        """The worker is lost with all that is under way. What has not ended comes again, to the claim of the next."""
+        running = {name: set(choices) for name, choices in self.core.replica.requests.items()}
+        self.core.lost("the worker is gone", self.now)
+        assert {effect.message.code for effect in self.core.take_effects()} <= {ErrorCode.REPLICA_LOST}
+        self._claim()
+        for request_id, choices in running.items():
+            again = self._again(self.admits[request_id], choices)
+            if again.choices:
+                self.admit(again)
+
+    def _again(self, message: Admit, running: set[int]) -> Admit:
+        """The next attempt, as a gateway makes it, with the tokens that it has passed on."""
+        choices = []
+        for choice in message.choices:
+            self._verify(message, choice, whole=choice.index not in running)
+            outcome = self.outcomes.get((message.request_id, choice.index), Outcome())
+            if choice.index in running and outcome.finish is Finish.RUNNING:
+                tokens = np.array(outcome.tokens, np.int32)
+                choices.append(Choice(index=choice.index, resumed=np.concatenate([choice.resumed, tokens])))
+                outcome.tokens = []
+        return message.model_copy(update={"attempt": message.attempt + 1, "choices": choices})
 
     def pump(self) -> int:
         """Takes everything that the core would send now. Returns how many plans there were."""
@@ -215,7 +242,7 @@ class Harness:
         outcome.cached.append(row.cached)
 
     def _resumed(self, row: Row) -> int:
-        return self.admits[row.request_id].choices[row.choice].resumed.size
+        return next(c.resumed.size for c in self.admits[row.request_id].choices if c.index == row.choice)
 
     def failures(self) -> list[ToGateway]:
         return [effect for effect in self.effects if isinstance(effect, ToGateway)]
@@ -225,20 +252,24 @@ class Harness:
 
     def verify(self) -> None:
         """Every choice gave what it gives alone, or the beginning of that if it was cancelled or failed."""
-        failed = {(e.message.request_id, e.message.choice) for e in self.failures()}
-        for request_id, message in self.admits.items():
+        for message in self.admits.values():
             for choice in message.choices:
-                key = (request_id, choice.index)
-                outcome = self.outcomes.get(key, Outcome())
-                wanted, finish = expected_output(
-                    message.prompt_ids, message.work.params, choice.index, self.core.replica.max_len
-                )
-                wanted = wanted[choice.resumed.size :]
-                if key in self.cancelled or {key, (request_id, -1)} & failed:
-                    assert outcome.tokens == wanted[: len(outcome.tokens)]
-                else:
-                    assert outcome.tokens == wanted
-                    assert outcome.finish is finish
+                self._verify(message, choice, whole=True)
+
+    def _verify(self, message: Admit, choice: Choice, *, whole: bool) -> None:
+        """One choice; unless `whole`, it may still be running."""
+        key = (message.request_id, choice.index)
+        failed = {(effect.message.request_id, effect.message.choice) for effect in self.failures()}
+        outcome = self.outcomes.get(key, Outcome())
+        wanted, finish = expected_output(
+            message.prompt_ids, message.work.params, choice.index, self.core.replica.max_len
+        )
+        wanted = wanted[choice.resumed.size :]
+        if not whole or key in self.cancelled or {key, (message.request_id, -1)} & failed:
+            assert outcome.tokens == wanted[: len(outcome.tokens)]
+        else:
+            assert outcome.tokens == wanted
+            assert outcome.finish is finish
 
 
 def decodes(plan: StepPlan) -> list[int]:

@@ -67,6 +67,7 @@ _actions = st.lists(
         st.tuples(st.just("tick"), st.integers(1, 100)),
         st.tuples(st.just("prepared"), st.tuples(st.integers(0, 3), st.integers(0, 1), st.booleans())),
         st.tuples(st.just("prepared"), st.tuples(st.integers(0, 3), st.integers(0, 1), st.just(True))),
+        st.tuples(st.just("die"), st.none()),
     ),
     max_size=30,
 )
@@ -110,11 +111,14 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
         case "deliver", _:
             harness.deliver()
         case "cancel", index if harness.admits:
-            harness.cancel(f"r{index % len(harness.admits)}", index % 4 - 1)
+            name = f"r{index % len(harness.admits)}"
+            harness.cancel(name, index % 4 - 1, harness.admits[name].attempt)
         case "fail", slot if slot in harness.worker.slots and not harness.worker.slots[slot].ended:
             harness.worker.fail_slots.add(slot)
         case "prepared", (which, rank, well):
             harness.prepare(which, rank % harness.sizes.ranks, None if well else ErrorCode.INVALID_REQUEST)
+        case "die", _:
+            harness.die()
         case "flush", _:
             harness.core.flush()
             harness.check()
