@@ -8,7 +8,7 @@ from typing import Any
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.config import DetokenizerSettings
-from radixmesh.services.detokenizer.effects import Effects
+from radixmesh.services.detokenizer.outgoing import Effects
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.shared import model_source
 from radixmesh.shared.actor import Actor

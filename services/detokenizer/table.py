@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from opentelemetry.trace import Span, SpanKind
 
 from radixmesh.services.detokenizer.choice import ChoiceText
-from radixmesh.services.detokenizer.effects import Effects
-from radixmesh.services.detokenizer.holding import AttemptMemory, HeldRows
+from radixmesh.services.detokenizer.outgoing import Effects
+from radixmesh.services.detokenizer.pending import AttemptMemory, HeldRows
 from radixmesh.services.detokenizer.rows import Row, split
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared import telemetry

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from radixmesh.services.gateway.cors import origins
+from radixmesh.services.gateway.faces.http.cors import origins
 from radixmesh.shared.config import ApiKey, ServiceSettings
 
 

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, cast
 
 from aiohttp import web
 
-from radixmesh.services.gateway.caches import flush_caches
 from radixmesh.services.gateway.config import GatewaySettings
-from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.grpc.server import GrpcFace
-from radixmesh.services.gateway.http import SERVER_LOG, HttpFace
-from radixmesh.services.gateway.mesh import MeshView
-from radixmesh.services.gateway.metrics import Metrics
-from radixmesh.services.gateway.ports import Limits
-from radixmesh.services.gateway.watch import Watch
+from radixmesh.services.gateway.faces.grpc.server import GrpcFace
+from radixmesh.services.gateway.faces.http.application import SERVER_LOG, HttpFace
+from radixmesh.services.gateway.faces.http.connection import Connection
+from radixmesh.services.gateway.faces.operators.caches import flush_caches
+from radixmesh.services.gateway.requests.mesh import MeshView
+from radixmesh.services.gateway.requests.metrics import Metrics
+from radixmesh.services.gateway.requests.observer import Watch
+from radixmesh.services.gateway.requests.ports import Limits
+from radixmesh.services.gateway.requests.submission import Desk
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope
 from radixmesh.shared.errors import ErrorCode, RadixMeshError, RequestError

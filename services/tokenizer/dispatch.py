@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from radixmesh.services.tokenizer.encode import Encoded
-from radixmesh.services.tokenizer.routing import Route
+from radixmesh.services.tokenizer.routing.router import Route
 from radixmesh.shared.messages import Admit, Cancel, Choice, OpenText, Presence, Routed, Submit
 
 TAIL = 16

@@ -15,7 +15,7 @@ from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import Dispatch, choices_of, close_text, dispatch
 from radixmesh.services.tokenizer.generation import sampling_defaults
 from radixmesh.services.tokenizer.limits import Limits
-from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
+from radixmesh.services.tokenizer.routing.router import Route, Router, choose_detokenizer
 from radixmesh.shared import model_source, telemetry
 from radixmesh.shared.actor import Actor
 from radixmesh.shared.bus import Envelope

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer.small_tokenizers import byte_level
 
-from radixmesh.services.detokenizer.effects import Effects
+from radixmesh.services.detokenizer.outgoing import Effects
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared.errors import ErrorCode, MessageError

@@ -19,8 +19,8 @@ from serving import ServeProcess, wait_for
 from support import NatsServer, free_port
 from wall_clock import WallClock
 
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
-from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
+from radixmesh.services.gateway.faces.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.model_worker.devices.cpu.native import native
 
 HOURS = 3600

@@ -15,7 +15,7 @@ from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.errors import FACES
-from radixmesh.services.gateway.grpc.statuses import STATUSES
+from radixmesh.services.gateway.faces.grpc.statuses import STATUSES
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.errors import ErrorCode
 
@@ -49,7 +49,8 @@ def test_every_code_has_a_face() -> None:
 
 
 def test_the_http_face_does_not_need_grpc() -> None:
-    loaded = "import sys, radixmesh.services.gateway.http; print([name for name in sys.modules if 'grpc' in name])"
+    face = "radixmesh.services.gateway.faces.http.application"
+    loaded = f"import sys, {face}; print([name for name in sys.modules if 'grpc' in name])"
     done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -13,9 +13,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from radixmesh.services.gateway.grpc import generate
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
-from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
+from radixmesh.services.gateway.faces.grpc import generate
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
+from radixmesh.services.gateway.faces.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.messages import State
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gateway.ring import MODEL, Ring, words
 
-from radixmesh.services.gateway import connection
+from radixmesh.services.gateway.faces.http import connection
 from radixmesh.services.gateway.service import Gateway
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -12,7 +12,7 @@ from gateway.conftest import StartGateway
 from gateway.ring import MODEL, Ring, words
 from support import NatsServer, until
 
-from radixmesh.services.gateway.mesh import BUS_AWAY
+from radixmesh.services.gateway.requests.mesh import BUS_AWAY
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.bus import PENDING_BYTES, Bus
 from radixmesh.shared.config import ServiceSettings

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.ports import Limits, Load, Observer
-from radixmesh.services.gateway.requests import Outgoing, RequestTable
+from radixmesh.services.gateway.requests.ports import Limits, Load, Observer
+from radixmesh.services.gateway.requests.request import LiveRequest
+from radixmesh.services.gateway.requests.table import Outgoing, RequestTable
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import (
     Cancel,

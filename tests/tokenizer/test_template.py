@@ -7,8 +7,8 @@ import pytest
 from tokenizer.small_tokenizers import CHAT_TEMPLATE, TOOL_TEMPLATE, byte_level
 from transformers import PreTrainedTokenizerFast
 
-from radixmesh.services.tokenizer.chat import ChatRenderer
-from radixmesh.services.tokenizer.template import ChatTemplate
+from radixmesh.services.tokenizer.chat.renderer import ChatRenderer
+from radixmesh.services.tokenizer.chat.template import ChatTemplate
 from radixmesh.shared.errors import RequestError
 
 CHATML = """{%- if tools %}

@@ -12,7 +12,7 @@ from training.data import Encoder, collate
 from training.tokenizer import CONTROL, END, MARKUP, PAD, START, VOCAB, render
 from transformers import AutoTokenizer
 
-from radixmesh.services.tokenizer.chat import ChatRenderer
+from radixmesh.services.tokenizer.chat.renderer import ChatRenderer
 
 WEATHER = {
     "type": "function",

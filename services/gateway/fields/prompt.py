@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from radixmesh.services.gateway.errors import from_validation, invalid
-from radixmesh.services.gateway.fields import refuse
-from radixmesh.services.gateway.openai_schemas import ALIASES, Sampling
+from radixmesh.services.gateway.faces.openai.schemas import ALIASES, Sampling
+from radixmesh.services.gateway.fields.known import refuse
 from radixmesh.shared.messages import SamplingParams, Work
 
 MAX_DEPTH = 64

@@ -8,17 +8,17 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
-from radixmesh.services.gateway.chat import template_messages
-from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import invalid, retry_after, unknown_model
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
-from radixmesh.services.gateway.grpc import radixmesh_pb2_grpc
-from radixmesh.services.gateway.grpc.statuses import STATUSES
-from radixmesh.services.gateway.intake import Prompt, make_prompt, validate
-from radixmesh.services.gateway.keys import key_matches
-from radixmesh.services.gateway.live import Delta, LiveRequest
-from radixmesh.services.gateway.metrics import Metrics
-from radixmesh.services.gateway.openai_schemas import MAX_TOKEN_ID, ChatMessage, Sampling
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2_grpc
+from radixmesh.services.gateway.faces.grpc.statuses import STATUSES
+from radixmesh.services.gateway.faces.keys import key_matches
+from radixmesh.services.gateway.faces.openai.chat import template_messages
+from radixmesh.services.gateway.faces.openai.schemas import MAX_TOKEN_ID, ChatMessage, Sampling
+from radixmesh.services.gateway.fields.prompt import Prompt, make_prompt, validate
+from radixmesh.services.gateway.requests.metrics import Metrics
+from radixmesh.services.gateway.requests.request import Delta, LiveRequest
+from radixmesh.services.gateway.requests.submission import Desk
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish
 from radixmesh.shared.names import MODEL_NAME_CHARS

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from aiohttp import HttpVersion11, web
 
-from radixmesh.services.gateway.answer import DONE, Answer, Job, on_the_wire
-from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import error_body
-from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.services.gateway.faces.http.connection import Connection
+from radixmesh.services.gateway.faces.openai.answer import DONE, Answer, Job, on_the_wire
+from radixmesh.services.gateway.requests.request import LiveRequest
+from radixmesh.services.gateway.requests.submission import Desk
 from radixmesh.shared.errors import RequestError
 
 STREAM_HEADERS = {

@@ -14,8 +14,8 @@ from typing import Any
 
 import jinja2
 
-from radixmesh.services.tokenizer.reasoning import AUTO, ReasoningTags, reasoning_tags
-from radixmesh.services.tokenizer.template import REASONING_FIELDS, ChatTemplate
+from radixmesh.services.tokenizer.chat.reasoning import AUTO, ReasoningTags, reasoning_tags
+from radixmesh.services.tokenizer.chat.template import REASONING_FIELDS, ChatTemplate
 from radixmesh.shared.errors import ErrorCode, RequestError
 
 _RESERVED = frozenset(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from radixmesh.services.gateway.live import LiveRequest
+from radixmesh.services.gateway.requests.request import LiveRequest
 from radixmesh.shared.messages import Routed
 
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from radixmesh.services.gateway.errors import invalid, unknown_model
-from radixmesh.services.gateway.live import LiveRequest, Phase, Row, rows_of
-from radixmesh.services.gateway.ports import Limits, Load, Mesh, Observer
+from radixmesh.services.gateway.requests.ports import Limits, Load, Mesh, Observer
+from radixmesh.services.gateway.requests.request import LiveRequest, Phase, Row, rows_of
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Finish, RequestFailed, Routed, Submit, TextBatch
 

@@ -12,19 +12,19 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from radixmesh import __version__
-from radixmesh.services.gateway.answer import Job
-from radixmesh.services.gateway.caches import Replicas, when_idle
-from radixmesh.services.gateway.chat import chat_job
-from radixmesh.services.gateway.completions import completion_job
 from radixmesh.services.gateway.config import GatewaySettings
-from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.cors import Cors, origins
-from radixmesh.services.gateway.desk import Desk
 from radixmesh.services.gateway.errors import FACES, error_body, error_object, invalid, retry_after, unknown_model
-from radixmesh.services.gateway.intake import parse_object
-from radixmesh.services.gateway.keys import key_matches
-from radixmesh.services.gateway.metrics import CONTENT_TYPE, Metrics
-from radixmesh.services.gateway.streams import answer
+from radixmesh.services.gateway.faces.http.connection import Connection
+from radixmesh.services.gateway.faces.http.cors import Cors, origins
+from radixmesh.services.gateway.faces.http.streams import answer
+from radixmesh.services.gateway.faces.keys import key_matches
+from radixmesh.services.gateway.faces.openai.answer import Job
+from radixmesh.services.gateway.faces.openai.chat import chat_job
+from radixmesh.services.gateway.faces.openai.completions import completion_job
+from radixmesh.services.gateway.faces.operators.caches import Replicas, when_idle
+from radixmesh.services.gateway.fields.prompt import parse_object
+from radixmesh.services.gateway.requests.metrics import CONTENT_TYPE, Metrics
+from radixmesh.services.gateway.requests.submission import Desk
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import ErrorCode, RequestError
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.errors import invalid
-from radixmesh.services.gateway.intake import make_prompt, read_fields
-from radixmesh.services.gateway.openai_schemas import ChatMessage, ChatRequest, StreamOptions
+from radixmesh.services.gateway.faces.openai.answer import Job
+from radixmesh.services.gateway.faces.openai.schemas import ChatMessage, ChatRequest, StreamOptions
+from radixmesh.services.gateway.fields.prompt import make_prompt, read_fields
 
 
 class ChatStyle:

@@ -9,10 +9,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from radixmesh.services.gateway.config import GatewaySettings
-from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.grpc import radixmesh_pb2
-from radixmesh.services.gateway.grpc.servicer import MALFORMED, Servicer
-from radixmesh.services.gateway.metrics import Metrics
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2
+from radixmesh.services.gateway.faces.grpc.servicer import MALFORMED, Servicer
+from radixmesh.services.gateway.requests.metrics import Metrics
+from radixmesh.services.gateway.requests.submission import Desk
 from radixmesh.shared.errors import RadixMeshError
 
 _SERVICE = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"]

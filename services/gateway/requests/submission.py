@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import numpy as np
 from opentelemetry.trace import SpanKind
 
-from radixmesh.services.gateway.intake import Prompt
-from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.mesh import BUS_AWAY, MeshView
-from radixmesh.services.gateway.ports import Limits, Observer
-from radixmesh.services.gateway.requests import Outgoing, RequestTable
+from radixmesh.services.gateway.fields.prompt import Prompt
+from radixmesh.services.gateway.requests.mesh import BUS_AWAY, MeshView
+from radixmesh.services.gateway.requests.ports import Limits, Observer
+from radixmesh.services.gateway.requests.request import LiveRequest
+from radixmesh.services.gateway.requests.table import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
 from radixmesh.shared.messages import Cancel, RequestFailed, Submit

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from radixmesh.services.gateway.answer import Job
 from radixmesh.services.gateway.errors import invalid
-from radixmesh.services.gateway.intake import make_prompt, read_fields
-from radixmesh.services.gateway.openai_schemas import CompletionRequest, StreamOptions
+from radixmesh.services.gateway.faces.openai.answer import Job
+from radixmesh.services.gateway.faces.openai.schemas import CompletionRequest, StreamOptions
+from radixmesh.services.gateway.fields.prompt import make_prompt, read_fields
 
 
 class CompletionStyle:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, Protocol
 
-from radixmesh.services.gateway.intake import Prompt
-from radixmesh.services.gateway.live import Delta, LiveRequest
-from radixmesh.services.gateway.openai_schemas import StreamOptions
+from radixmesh.services.gateway.faces.openai.schemas import StreamOptions
+from radixmesh.services.gateway.fields.prompt import Prompt
+from radixmesh.services.gateway.requests.request import Delta, LiveRequest
 from radixmesh.shared.messages import Finish
 
 FINISH_REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.CANCELLED: "abort"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from radixmesh.services.gateway.ports import Load
+from radixmesh.services.gateway.requests.ports import Load
 from radixmesh.shared.messages import Presence, State
 from radixmesh.shared.presence import PresenceView
 

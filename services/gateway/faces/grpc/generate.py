@@ -1,8 +1,8 @@
 """Writes `radixmesh_pb2.py`, its `.pyi` and `radixmesh_pb2_grpc.py` anew from `radixmesh.proto`.
 
-Run it as ``python services/gateway/grpc/generate.py`` with ``grpcio-tools==1.72.*`` installed: generated code refuses
-runtimes older than its generator, so the generator is one that writes for protobuf 6.30, the oldest release that
-pyproject.toml allows.
+Run it as ``python services/gateway/faces/grpc/generate.py`` with ``grpcio-tools==1.72.*`` installed: generated code
+refuses runtimes older than its generator, so the generator is one that writes for protobuf 6.30, the oldest release
+that pyproject.toml allows.
 """
 
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-SOURCES = Path(__file__).resolve().parents[3] / "src"
-PROTO = "radixmesh/services/gateway/grpc/radixmesh.proto"
+SOURCES = Path(__file__).resolve().parents[4] / "src"
+PROTO = "radixmesh/services/gateway/faces/grpc/radixmesh.proto"
 """Relative to SOURCES: imports in the generated code follow this path."""
 
 

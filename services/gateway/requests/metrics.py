@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from radixmesh.services.gateway.mesh import MeshView
+from radixmesh.services.gateway.requests.mesh import MeshView
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each one, which nobody reads
 

@@ -4,10 +4,10 @@ import logging
 
 from opentelemetry.trace import Status, StatusCode
 
-from radixmesh.services.gateway.answer import FINISH_REASONS
-from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.metrics import Metrics
-from radixmesh.services.gateway.ports import Observer
+from radixmesh.services.gateway.faces.openai.answer import FINISH_REASONS
+from radixmesh.services.gateway.requests.metrics import Metrics
+from radixmesh.services.gateway.requests.ports import Observer
+from radixmesh.services.gateway.requests.request import LiveRequest
 from radixmesh.shared import telemetry
 from radixmesh.shared.messages import Finish, Routed
 from radixmesh.shared.telemetry import Attr

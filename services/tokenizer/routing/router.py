@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.tokenizer.prefix_index import PrefixIndex
+from radixmesh.services.tokenizer.routing.prefix_index import PrefixIndex
 from radixmesh.shared.messages import KvEvents, Presence, State
 from radixmesh.shared.prefix_hash import block_hashes
 

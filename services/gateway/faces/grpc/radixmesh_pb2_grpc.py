@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2
 
 GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + f' but the generated code in radixmesh/services/gateway/grpc/radixmesh_pb2_grpc.py depends on'
+        + f' but the generated code in radixmesh/services/gateway/faces/grpc/radixmesh_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,18 +37,18 @@ class RadixMeshStub(object):
         """
         self.Generate = channel.unary_stream(
                 '/radixmesh.v1.RadixMesh/Generate',
-                request_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateResponse.FromString,
+                request_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateResponse.FromString,
                 _registered_method=True)
         self.Abort = channel.unary_unary(
                 '/radixmesh.v1.RadixMesh/Abort',
-                request_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortRequest.SerializeToString,
-                response_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortResponse.FromString,
+                request_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortRequest.SerializeToString,
+                response_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortResponse.FromString,
                 _registered_method=True)
         self.GetModelInfo = channel.unary_unary(
                 '/radixmesh.v1.RadixMesh/GetModelInfo',
-                request_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.SerializeToString,
-                response_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.FromString,
+                request_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.SerializeToString,
+                response_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.FromString,
                 _registered_method=True)
 
 
@@ -84,18 +84,18 @@ def add_RadixMeshServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
-                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateRequest.FromString,
-                    response_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateResponse.SerializeToString,
+                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateRequest.FromString,
+                    response_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateResponse.SerializeToString,
             ),
             'Abort': grpc.unary_unary_rpc_method_handler(
                     servicer.Abort,
-                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortRequest.FromString,
-                    response_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortResponse.SerializeToString,
+                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortRequest.FromString,
+                    response_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortResponse.SerializeToString,
             ),
             'GetModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelInfo,
-                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.FromString,
-                    response_serializer=radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.SerializeToString,
+                    request_deserializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.FromString,
+                    response_serializer=radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -124,8 +124,8 @@ class RadixMesh(object):
             request,
             target,
             '/radixmesh.v1.RadixMesh/Generate',
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateRequest.SerializeToString,
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GenerateResponse.FromString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateRequest.SerializeToString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -151,8 +151,8 @@ class RadixMesh(object):
             request,
             target,
             '/radixmesh.v1.RadixMesh/Abort',
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortRequest.SerializeToString,
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.AbortResponse.FromString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortRequest.SerializeToString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.AbortResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -178,8 +178,8 @@ class RadixMesh(object):
             request,
             target,
             '/radixmesh.v1.RadixMesh/GetModelInfo',
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.SerializeToString,
-            radixmesh_dot_services_dot_gateway_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.FromString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoRequest.SerializeToString,
+            radixmesh_dot_services_dot_gateway_dot_faces_dot_grpc_dot_radixmesh__pb2.GetModelInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,
