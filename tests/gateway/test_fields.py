@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from radixmesh.services.gateway.faces.openai.chat import chat_job
 from radixmesh.services.gateway.faces.openai.completions import completion_job
-from radixmesh.services.gateway.faces.openai.schemas import ChatRequest, CompletionRequest, Sampling
+from radixmesh.services.gateway.faces.openai.schemas import ChatRequest, CompletionRequest
 from radixmesh.services.gateway.fields.known import FIELDS
+from radixmesh.services.gateway.fields.sampling import Sampling
 from radixmesh.shared.errors import RequestError
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -158,7 +158,7 @@ async def test_a_client_that_leaves_is_cancelled(stub: Any, ring: Ring, gateway:
     await call.read()
     call.cancel()
     await ring.until(lambda: len(ring.cancels) == 1)
-    await ring.until(lambda: len(gateway.desk.table) == 0)
+    await ring.until(lambda: len(gateway.submitter.table) == 0)
 
 
 async def test_the_calls_deadline_is_the_requests(stub: Any, ring: Ring, gateway: Gateway) -> None:

@@ -149,7 +149,7 @@ async def test_one_that_has_gone_is_noticed(gateway: Gateway, ring: Ring, how: s
             writer.transport.abort()
         writer.close()
         await ring.until(lambda: len(ring.cancels) == 1)
-    assert len(gateway.desk.table) == 0
+    assert len(gateway.submitter.table) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from radixmesh.services.gateway.requests.request import LiveRequest
+from radixmesh.services.gateway.requests.request import Request
 from radixmesh.shared.messages import Routed
 
 
@@ -51,19 +51,19 @@ class Mesh(Protocol):
 class Observer:
     """Is told what metrics and traces want to know. Does nothing itself."""
 
-    def routed(self, live: LiveRequest, routed: Routed) -> None:
+    def routed(self, request: Request, routed: Routed) -> None:
         """An attempt has its replica."""
 
-    def first_token(self, live: LiveRequest, now: float) -> None:
+    def first_token(self, request: Request, now: float) -> None:
         """The request's first token has come, whatever its choice."""
 
-    def gap(self, live: LiveRequest, seconds: float) -> None:
+    def gap(self, request: Request, seconds: float) -> None:
         """Time between two rows of one choice that brought tokens."""
 
-    def redispatched(self, live: LiveRequest, reason: str) -> None:
-        """The request goes round again; `live.attempt` is the new attempt."""
+    def redispatched(self, request: Request, reason: str) -> None:
+        """The request goes round again; `request.attempt` is the new attempt."""
 
-    def ended(self, live: LiveRequest, now: float) -> None:
+    def ended(self, request: Request, now: float) -> None:
         """Called exactly once for every request that was opened."""
 
 

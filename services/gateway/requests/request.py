@@ -1,6 +1,6 @@
 """One request in work: what was sent round the ring, what came back, and what the client has yet to read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -9,9 +9,13 @@ import numpy as np
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from radixmesh.shared.errors import RequestError
-from radixmesh.shared.messages import Choice, Finish, Routed, Submit, TextBatch
+from radixmesh.shared.messages import Choice, Finish, Routed, Submit
 
-_FINISH = {int(finish): finish for finish in Finish}
+FINISH_REASONS = {Finish.STOP: "stop", Finish.LENGTH: "length", Finish.CANCELLED: "abort"}
+"""What clients of most faces, and traces, call them."""
+
+DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+"""Sampling fields for which a model may have defaults of its own."""
 
 
 class Phase(Enum):
@@ -63,7 +67,7 @@ class ChoiceState:
     last_at: float = 0.0
 
 
-class LiveRequest:
+class Request:
     """One `Submit` from its acceptance to its end.
 
     Only `RequestTable` changes it; the client's side calls `take` and reads `error`, and is told by `wake`.
@@ -135,6 +139,12 @@ class LiveRequest:
         known = [choice.cached_tokens for choice in self.choices if choice.cached_tokens >= 0]
         return min(min(known, default=0), self.prompt_tokens)
 
+    @property
+    def dependencies(self) -> tuple[tuple[str, int], ...]:
+        """The (instance, epoch) of those whose death loses the request; none before it is routed."""
+        to = self.routed
+        return () if to is None else ((to.replica_id, to.replica_epoch), (to.detokenizer_id, to.detokenizer_epoch))
+
     def take(self) -> Iterator[Delta]:
         """What has come since the last call, one delta a choice, however many rows it came in."""
         dirty, self._dirty = self._dirty, {}
@@ -171,6 +181,14 @@ class LiveRequest:
             self.unfinished -= 1
         self._dirty[choice.index] = None
 
+    def settle_sampling(self, defaults: Mapping[str, float | int]) -> None:
+        """Fills in the model's defaults, which are known by the time of the first attempt, and stay for all others."""
+        unset = {name: value for name, value in defaults.items() if name in DEFAULTED and name not in self.chosen}
+        if unset:
+            work = self.submit.work
+            work = work.model_copy(update={"params": work.params.model_copy(update=unset)})
+            self.submit = self.submit.model_copy(update={"work": work})
+
     def resubmit(self, now: float) -> Submit:
         """The `Submit` of the present attempt: unfinished choices with all tokens that came so far."""
         left = {"time_left": self.deadline - now}
@@ -188,53 +206,3 @@ class LiveRequest:
         self.phase = Phase.ENDED
         self.error = error
         self.wake()
-
-
-class Row(NamedTuple):
-    """One row of a `TextBatch`."""
-
-    request_id: str
-    choice: int
-    attempt: int
-    first_index: int
-    tokens: list[int]
-    text: str
-    finish: Finish
-    stop_reason: str | int | None
-    prompt_tokens: int
-    cached_tokens: int
-    reasoning: str
-
-
-def rows_of(batch: TextBatch) -> Iterator[Row]:
-    """The rows of a batch. Raises ValueError or KeyError, at the row at fault, for columns that do not fit."""
-    tokens = batch.tokens.tolist()
-    end = 0
-    for request_id, choice, attempt, first, count, text, finish, reason, prompt, cached, reasoning in zip(
-        batch.request_ids,
-        batch.choices.tolist(),
-        batch.attempts.tolist(),
-        batch.first_index.tolist(),
-        batch.counts.tolist(),
-        batch.texts,
-        batch.finish.tolist(),
-        batch.stop_reasons,
-        batch.prompt_tokens.tolist(),
-        batch.cached_tokens.tolist(),
-        batch.reasoning or [""] * len(batch.texts),
-        strict=True,
-    ):
-        start, end = end, end + count
-        yield Row(
-            request_id,
-            choice,
-            attempt,
-            first,
-            tokens[start:end],
-            text,
-            _FINISH[finish],
-            reason,
-            prompt,
-            cached,
-            reasoning,
-        )

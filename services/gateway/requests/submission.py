@@ -1,4 +1,4 @@
-"""Where HTTP and gRPC hand in their requests: the table, its clock, its metrics and traces, and its outgoing mail."""
+"""Where all faces hand in their prompts: the request table, its clock, its traces, and its outgoing mail."""
 
 import asyncio
 import logging
@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import numpy as np
 from opentelemetry.trace import SpanKind
 
-from radixmesh.services.gateway.fields.prompt import Prompt
 from radixmesh.services.gateway.requests.mesh import BUS_AWAY, MeshView
 from radixmesh.services.gateway.requests.ports import Limits, Observer
-from radixmesh.services.gateway.requests.request import LiveRequest
+from radixmesh.services.gateway.requests.prompt import Prompt
+from radixmesh.services.gateway.requests.request import Request
 from radixmesh.services.gateway.requests.table import Outgoing, RequestTable
 from radixmesh.shared import telemetry
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, PayloadTooLarge, RequestError
@@ -26,7 +26,7 @@ EVERY_ATTEMPT = 2**31 - 1
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
 
-class Desk:
+class Submitter:
     """One per gateway. All methods but `mail` return at once; what they publish goes out in order.
 
     Args:
@@ -64,7 +64,7 @@ class Desk:
         streaming: bool,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> list[LiveRequest]:
+    ) -> list[Request]:
         """Lets prompts into the ring, all or none. Close what this gives.
 
         Args:
@@ -78,7 +78,7 @@ class Desk:
         if self.closed:
             raise RequestError(ErrorCode.NOT_READY, "this gateway is shutting down", retry_after=1.0)
         limit = self._timeout if timeout is None else max(0.0, min(timeout, self._timeout))
-        opened: list[LiveRequest] = []
+        opened: list[Request] = []
         try:
             for prompt in prompts:
                 opened += [self._open(prompt, wake, streaming, headers, limit)]
@@ -87,11 +87,11 @@ class Desk:
             raise
         return opened
 
-    def close(self, lives: Sequence[LiveRequest]) -> None:
+    def close(self, requests: Sequence[Request]) -> None:
         """The client needs no more: cancels what has not ended."""
-        for live in lives:
-            if not live.ended:
-                self.send(self.table.cancel(live.request_id, self.now()))
+        for request in requests:
+            if not request.ended:
+                self.send(self.table.cancel(request.request_id, self.now()))
 
     def abort(self, request_id: str) -> bool:
         """Ends a request wherever it runs in the mesh. True if it was one of this gateway's."""
@@ -130,7 +130,7 @@ class Desk:
         streaming: bool,
         headers: Mapping[str, str] | None,
         timeout: float,
-    ) -> LiveRequest:
+    ) -> Request:
         now = self.now()
         submit = Submit(
             request_id=uuid.uuid4().hex,
@@ -149,20 +149,20 @@ class Desk:
         span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
         if span.is_recording():
             span.set_attributes(_attributes(prompt, submit))
-        live = LiveRequest(submit, now + timeout, wake, chosen=prompt.chosen, streaming=streaming, span=span)
+        request = Request(submit, now + timeout, wake, chosen=prompt.chosen, streaming=streaming, span=span)
         try:
-            self.send(self.table.open(live, now))
+            self.send(self.table.open(request, now))
         except RequestError as error:
             span.set_attribute(Attr.ERROR, error.code.value)
             span.end()
             raise
-        return live
+        return request
 
     def _headers(self, message: Submit | Cancel) -> dict[str, str] | None:
         if not telemetry.enabled or isinstance(message, Cancel):
             return None
-        live = self.table.get(message.request_id)
-        return telemetry.headers_of(live.span) if live is not None else None
+        request = self.table.get(message.request_id)
+        return telemetry.headers_of(request.span) if request is not None else None
 
     def _not_sent(self, message: Submit | Cancel, error: Exception) -> None:
         if isinstance(message, Cancel):

@@ -12,23 +12,23 @@ from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.faces.grpc import radixmesh_pb2
 from radixmesh.services.gateway.faces.grpc.servicer import MALFORMED, Servicer
 from radixmesh.services.gateway.requests.metrics import Metrics
-from radixmesh.services.gateway.requests.submission import Desk
+from radixmesh.services.gateway.requests.submission import Submitter
 from radixmesh.shared.errors import RadixMeshError
 
 _SERVICE = radixmesh_pb2.DESCRIPTOR.services_by_name["RadixMesh"]
 _NAME = _SERVICE.full_name
 
 
-class GrpcFace:
-    """Runs the server; says SERVING only when told that requests would be served."""
+class GrpcServer:
+    """Runs RadixMesh and its neighbours; says SERVING only when told that requests would be served."""
 
-    def __init__(self, desk: Desk, metrics: Metrics, settings: GatewaySettings) -> None:
+    def __init__(self, submitter: Submitter, metrics: Metrics, settings: GatewaySettings) -> None:
         self._host, self._port = settings.grpc_host, settings.grpc_port
         key = settings.api_key.get_secret_value() if settings.api_key else ""
         self._server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 0)]
         )
-        servicer = Servicer(desk, metrics, key, settings.client_timeout)
+        servicer = Servicer(submitter, metrics, key)
         self._server.add_generic_rpc_handlers((_handlers(servicer),))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -13,12 +13,14 @@ from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.faces.grpc import radixmesh_pb2_grpc
 from radixmesh.services.gateway.faces.grpc.statuses import STATUSES
 from radixmesh.services.gateway.faces.keys import key_matches
-from radixmesh.services.gateway.faces.openai.chat import template_messages
-from radixmesh.services.gateway.faces.openai.schemas import MAX_TOKEN_ID, ChatMessage, Sampling
-from radixmesh.services.gateway.fields.prompt import Prompt, make_prompt, validate
+from radixmesh.services.gateway.fields.chat import ChatMessage, template_messages
+from radixmesh.services.gateway.fields.prompt import make_prompt
+from radixmesh.services.gateway.fields.sampling import MAX_TOKEN_ID, Sampling
+from radixmesh.services.gateway.fields.schema import validate
 from radixmesh.services.gateway.requests.metrics import Metrics
-from radixmesh.services.gateway.requests.request import Delta, LiveRequest
-from radixmesh.services.gateway.requests.submission import Desk
+from radixmesh.services.gateway.requests.prompt import Prompt
+from radixmesh.services.gateway.requests.request import Delta, Request
+from radixmesh.services.gateway.requests.submission import Submitter
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish
 from radixmesh.shared.names import MODEL_NAME_CHARS
@@ -41,18 +43,16 @@ _FINISH = {
 
 
 class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
-    """Serves calls over a desk.
+    """Serves calls.
 
     Args:
         api_key: empty if clients need none.
-        client_timeout: seconds that a client may leave its stream unread.
     """
 
-    def __init__(self, desk: Desk, metrics: Metrics, api_key: str, client_timeout: float) -> None:
-        self._desk = desk
+    def __init__(self, submitter: Submitter, metrics: Metrics, api_key: str) -> None:
+        self._submitter = submitter
         self._metrics = metrics
         self._key = api_key.encode()
-        self._client_timeout = client_timeout
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         await self._call("Generate", request, context, lambda headers: self._generate(request, context, headers))
@@ -94,43 +94,43 @@ class Servicer(radixmesh_pb2_grpc.RadixMeshServicer):
     async def _generate(self, request: pb.GenerateRequest, context: Context, headers: dict[str, str]) -> None:
         news = asyncio.Event()
         timeout = context.time_remaining()
-        lives = self._desk.open([_prompt(request)], news.set, streaming=True, headers=headers, timeout=timeout)
+        requests = self._submitter.open([_prompt(request)], news.set, streaming=True, headers=headers, timeout=timeout)
         try:
-            await self._stream(lives[0], news, context)
+            await self._stream(requests[0], news, context)
         finally:
-            self._desk.close(lives)
+            self._submitter.close(requests)
 
-    async def _stream(self, live: LiveRequest, news: asyncio.Event, context: Context) -> None:
-        await context.send_initial_metadata((("radixmesh-request-id", live.request_id),))
+    async def _stream(self, request: Request, news: asyncio.Event, context: Context) -> None:
+        await context.send_initial_metadata((("radixmesh-request-id", request.request_id),))
         ended = False
         while not ended:
             await news.wait()
             news.clear()
-            ended = live.ended
-            pieces = [_response(live, delta) for delta in live.take()]
-            if ended and live.error is None:
-                pieces[-1].usage.CopyFrom(_usage(live))
+            ended = request.ended
+            pieces = [_response(request, delta) for delta in request.take()]
+            if ended and request.error is None:
+                pieces[-1].usage.CopyFrom(_usage(request))
             for piece in pieces:
-                await self._write(live, piece, context)
-            if live.error is not None:
-                raise live.error
+                await self._write(request, piece, context)
+            if request.error is not None:
+                raise request.error
 
-    async def _write(self, live: LiveRequest, piece: pb.GenerateResponse, context: Context) -> None:
-        live.blocked_since = self._desk.now()
+    async def _write(self, request: Request, piece: pb.GenerateResponse, context: Context) -> None:
+        request.blocked_since = self._submitter.now()
         try:
-            async with asyncio.timeout(self._client_timeout):
+            async with asyncio.timeout(self._submitter.client_timeout):
                 await context.write(piece)
         except TimeoutError:
             raise RequestError(ErrorCode.CANCELLED, "the client does not read its stream") from None
-        live.blocked_since = None
+        request.blocked_since = None
 
     async def _abort(self, request: pb.AbortRequest) -> pb.AbortResponse:
         if not _REQUEST_ID.fullmatch(request.request_id):
             raise invalid("request_id: must be 32 hexadecimal digits", "request_id")
-        return pb.AbortResponse(found=self._desk.abort(request.request_id))
+        return pb.AbortResponse(found=self._submitter.abort(request.request_id))
 
     async def _model_info(self, request: pb.GetModelInfoRequest) -> pb.GetModelInfoResponse:
-        mesh = self._desk.mesh
+        mesh = self._submitter.mesh
         names = mesh.models()
         if not request.model and len(names) > 1:
             raise invalid(f"model: must be one of {', '.join(names[:20])}", "model")
@@ -183,9 +183,9 @@ def _sampling(request: pb.GenerateRequest) -> Sampling:
     return validate(Sampling, given)
 
 
-def _response(live: LiveRequest, delta: Delta) -> pb.GenerateResponse:
+def _response(request: Request, delta: Delta) -> pb.GenerateResponse:
     response = pb.GenerateResponse(
-        request_id=live.request_id,
+        request_id=request.request_id,
         choice=delta.choice,
         text=delta.text,
         token_ids=delta.tokens,
@@ -198,9 +198,9 @@ def _response(live: LiveRequest, delta: Delta) -> pb.GenerateResponse:
     return response
 
 
-def _usage(live: LiveRequest) -> pb.Usage:
+def _usage(request: Request) -> pb.Usage:
     return pb.Usage(
-        prompt_tokens=live.prompt_tokens, output_tokens=live.output_tokens, cached_tokens=live.cached_tokens
+        prompt_tokens=request.prompt_tokens, output_tokens=request.output_tokens, cached_tokens=request.cached_tokens
     )
 
 

@@ -3,37 +3,23 @@
 Credentials are never allowed: a page that calls brings the API key, a browser has none of its own to add.
 """
 
-import re
-
 from aiohttp import web
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#@:*\[\]\s]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+from radixmesh.services.gateway.config import Origins
+
 _EXPOSED = "X-Request-Id, Retry-After"
 _MAX_AGE = "600"
 """Seconds for which a browser need not ask again."""
-
-
-def origins(text: str) -> frozenset[str]:
-    """The origins in `text`, separated by commas, as browsers write them.
-
-    Raises:
-        ValueError: one of them is none.
-    """
-    found = frozenset(filter(None, (origin.strip().rstrip("/").lower() for origin in text.split(","))))
-    for origin in found - {"*", "null"}:  # null: a page that was opened from a file
-        if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"{origin!r} does not read like https://HOST or https://HOST:PORT")
-    return found
 
 
 class Cors:
     """Answers preflights and marks answers.
 
     Args:
-        allowed: as in ``https://chat.example.org``; one that is ``*`` stands for all.
+        allowed: whose pages may call.
     """
 
-    def __init__(self, allowed: frozenset[str]) -> None:
+    def __init__(self, allowed: Origins) -> None:
         self._origins = allowed
 
     def preflight(self, request: web.BaseRequest) -> web.Response | None:
