@@ -10,7 +10,7 @@ from radixmesh.shared.subjects import Subjects
 
 
 @dataclass(slots=True)
-class Effects:
+class Outgoing:
     """Rows by gateway, failures by gateway, cancelled ``(request_id, choice, attempt)`` by replica."""
 
     rows: dict[str, TextRows] = field(default_factory=dict)

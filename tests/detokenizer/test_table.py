@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer.small_tokenizers import byte_level
 
-from radixmesh.services.detokenizer.outgoing import Effects
+from radixmesh.services.detokenizer.outgoing import Outgoing
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared.errors import ErrorCode, MessageError
@@ -71,14 +71,14 @@ def batch(*rows: tuple[str, int, int, Sequence[int], Finish], **columns: Any) ->
     return TokenBatch.model_validate({**defaults, **columns})
 
 
-def sent(effects: Effects) -> dict[str, Message]:
+def sent(effects: Outgoing) -> dict[str, Message]:
     """Messages by subject; all go over the wire and back."""
     messages = [(subject, unpack(pack(message))) for subject, message in effects.messages(SUBJECTS, "detok")]
     assert len({subject for subject, _ in messages}) == len(messages)
     return dict(messages)
 
 
-def text_rows(effects: Effects, gateway: str = "gw") -> list[tuple[str, int, int, list[int], str, Finish]]:
+def text_rows(effects: Outgoing, gateway: str = "gw") -> list[tuple[str, int, int, list[int], str, Finish]]:
     """(request, choice, first index, tokens, text, finish) of the one TextBatch for `gateway`."""
     message = sent(effects).get(SUBJECTS.gateway_inbox(gateway))
     if message is None:
@@ -297,7 +297,7 @@ def test_deadline_and_bounds() -> None:
 
 
 def test_held_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("radixmesh.services.detokenizer.table.MAX_HELD_ROWS", 3)
+    monkeypatch.setattr("radixmesh.services.detokenizer.table.MAX_PENDING_ROWS", 3)
     unit = table()
     for number in range(5):
         unit.tokens(batch((f"{number:032x}", 0, 0, [70], LENGTH)), 1.0)
