@@ -17,8 +17,8 @@ from radixmesh.services.gateway.requests.metrics import Metrics
 from radixmesh.services.gateway.requests.ports import Limits
 from radixmesh.services.gateway.requests.recorder import Recorder
 from radixmesh.services.gateway.requests.submission import Submitter
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, State, Submit, TextBatch
 

@@ -12,8 +12,8 @@ from radixmesh.services.tokenizer.chat.renderer import ChatRenderer, begun_answe
 from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length, check_token_params
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
-from radixmesh.shared.tokenizer_files import reader
-from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
+from radixmesh.shared.model_files.tokenizer import reader
+from radixmesh.shared.model_files.tokenizer.conversion import PythonTokenizer
 
 
 class Encoded(NamedTuple):

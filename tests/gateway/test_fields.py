@@ -6,7 +6,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway.ring import MODEL, Ring
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from radixmesh.services.gateway.faces.openai.schemas import ChatRequest, Complet
 from radixmesh.services.gateway.fields.known import FIELDS
 from radixmesh.services.gateway.fields.sampling import Sampling
 from radixmesh.shared.errors import RequestError
+from tests.gateway.ring import MODEL, Ring
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BODIES: dict[str, dict[str, Any]] = {
