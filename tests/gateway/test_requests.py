@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from radixmesh.services.gateway.requests.ports import Limits, Load, Observer
 from radixmesh.services.gateway.requests.request import Request
 from radixmesh.services.gateway.requests.table import Outgoing, RequestTable
-from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.errors import ErrorCode, MessageError, RequestError
 from radixmesh.shared.messages import (
     Cancel,
     Choice,
@@ -199,14 +199,33 @@ def test_an_ended_choice_hears_nothing_more_and_is_not_run_again() -> None:
     assert [choice.index for choice in only_submit(table.gone("r0", 1, 4.0)).choices] == [1]
 
 
-def test_a_batch_with_columns_that_do_not_fit_is_refused() -> None:
+MISFITS: list[dict[str, Any]] = [
+    {"texts": ["a"]},
+    {"stop_reasons": [None] * 3},
+    {"reasoning": [""]},
+    {"prompt_tokens": np.array([5])},
+    {"counts": np.array([1, 0])},
+    {"counts": np.array([3, -1])},
+    {"counts": np.array([1, -1]), "tokens": np.array([])},
+    {"finish": np.array([0, 99])},
+    {"logprobs": np.array([0.5])},
+    {"top_ids": np.array([1])},
+]
+
+
+@pytest.mark.parametrize("columns", MISFITS)
+def test_a_batch_with_columns_that_do_not_fit_is_refused_as_a_whole(columns: dict[str, Any]) -> None:
     table = RequestTable(Limits(), FakeMesh())
-    _, out = opened(table)
-    row = make_row(only_submit(out), 0, 0, [1], "a")
-    with pytest.raises(ValueError, match="shorter"):
-        table.text(row.model_copy(update={"texts": []}), 1.0)
-    with pytest.raises(KeyError):
-        table.text(row.model_copy(update={"finish": np.array([99])}), 1.0)
+    request, out = opened(table, make_submit(n=2))
+    rows = [make_row(only_submit(out), choice, 0, [1], "a") for choice in (0, 1)]
+    columns_of_a_row = [name for name, field in TextBatch.model_fields.items() if field.is_required()][1:]
+    both = {name: [*getattr(rows[0], name), *getattr(rows[1], name)] for name in columns_of_a_row}
+    batch = TextBatch(detokenizer_id="detok", **both)
+    with pytest.raises(MessageError, match=r"TextBatch\."):
+        table.text(batch.model_copy(update=columns), 1.0)
+    assert not list(request.take())
+    table.text(batch, 1.0)
+    assert [(delta.choice, delta.text) for delta in request.take()] == [(0, "a"), (1, "a")]
 
 
 def test_a_replica_that_was_gone_before_its_route_came() -> None:

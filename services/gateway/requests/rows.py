@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from radixmesh.shared.messages import Finish, TextBatch
-
-_FINISH = {int(finish): finish for finish in Finish}
+from radixmesh.shared.messages.rows import FINISH, check_text
 
 
 class Row(NamedTuple):
@@ -25,7 +24,8 @@ class Row(NamedTuple):
 
 
 def rows_of(batch: TextBatch) -> Iterator[Row]:
-    """The rows of a batch. Raises ValueError or KeyError, at the row at fault, for columns that do not fit."""
+    """The rows of a batch. Raises MessageError, before the first of them, for columns that do not fit."""
+    check_text(batch, ("texts", "stop_reasons", "prompt_tokens"), ("reasoning",))
     tokens = batch.tokens.tolist()
     end = 0
     for request_id, choice, attempt, first, count, text, finish, reason, prompt, cached, reasoning in zip(
@@ -50,7 +50,7 @@ def rows_of(batch: TextBatch) -> Iterator[Row]:
             first,
             tokens[start:end],
             text,
-            _FINISH[finish],
+            FINISH[finish],
             reason,
             prompt,
             cached,
