@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from radixmesh.services.gateway.requests.prompt import Prompt
 from radixmesh.services.gateway.requests.request import Delta, Request
 from radixmesh.shared.errors import RequestError
 
 
+class Framing(NamedTuple):
+    """How a stream is cut into pieces."""
+
+    media_type: str
+    filler: bytes
+    """A piece that all clients skip."""
+
+
+EVENTS = Framing("text/event-stream; charset=utf-8", b":\n\n")
+"""Server-sent events."""
+
+
 class Answer(Protocol):
-    """Writes one answer in a face's words: whole, or as server-sent events."""
+    """Writes one answer in a face's words: whole, or as the pieces of a stream, framed."""
 
     id: str
     """The answer's, which `X-Request-Id` tells too."""
@@ -20,15 +32,15 @@ class Answer(Protocol):
         ...
 
     def chunk(self, prompt: int, delta: Delta) -> str:
-        """What is new of one choice as events; none if there is nothing that the client would see."""
+        """What is new of one choice; empty if there is nothing that the client would see."""
         ...
 
     def end(self) -> str:
-        """The events behind the last chunk."""
+        """What stands behind the last chunk."""
         ...
 
     def failed(self, error: RequestError) -> str:
-        """The events that end an answer which cannot go on."""
+        """What ends an answer that cannot go on."""
         ...
 
 
@@ -42,3 +54,4 @@ class Job:
     """Called when the first of the requests, one a prompt, has something to say."""
     timeout: float | None = None
     """The client's own, seconds."""
+    framing: Framing = EVENTS

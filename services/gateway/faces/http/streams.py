@@ -1,4 +1,4 @@
-"""Carries answers to HTTP clients, as server-sent events or in one piece."""
+"""Carries answers to HTTP clients, as streams or in one piece."""
 
 import asyncio
 import json
@@ -15,18 +15,10 @@ from radixmesh.services.gateway.requests.request import Request
 from radixmesh.services.gateway.requests.submission import Submitter
 from radixmesh.shared.errors import RequestError
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 """What clients expect any number of before an answer, and wait on; the one interim status that all of them know."""
-_COMMENT = b":\n\n"
-"""What clients skip in an event stream."""
-
-
 _LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 """JSON may hold these as they are, but clients that split events at Unicode's line ends would cut it there."""
 
@@ -106,10 +98,10 @@ class _Client:
         elif self.asked.version >= HttpVersion11 and self.asked.transport is not None:
             self.asked.transport.write(_INTERIM)
 
-    def probed(self, data: bytes) -> bytes:
-        """`data`, or if there is none and a probe is due, that."""
+    def probed(self, data: bytes, filler: bytes) -> bytes:
+        """`data`, or if there is none and a probe is due, `filler`."""
         probing, self._probing = self._probing, False
-        return data or (_COMMENT if probing else b"")
+        return data or (filler if probing else b"")
 
     async def write(self, response: web.StreamResponse, data: bytes) -> None:
         """Writes, and lets the table see for how long the client has not read."""
@@ -147,11 +139,12 @@ async def _whole(client: _Client, job: Job) -> web.Response:
 async def _stream(client: _Client, job: Job, client_timeout: float) -> web.StreamResponse:
     await client.news()
     reply = job.answer(client.requests)  # by now, the model that was meant is known
-    response = web.StreamResponse(headers={**STREAM_HEADERS, "X-Request-Id": reply.id})
+    headers = {"Content-Type": job.framing.media_type, **STREAM_HEADERS, "X-Request-Id": reply.id}
+    response = web.StreamResponse(headers=headers)
     while True:
         error, ended = client.error, client.ended
         chunks = [reply.chunk(i, delta) for i, request in enumerate(client.requests) for delta in request.take()]
-        data = client.probed(on_the_wire("".join(chunks)))
+        data = client.probed(on_the_wire("".join(chunks)), job.framing.filler)
         if error is not None and not data and not response.prepared:
             raise error
         if not response.prepared and (data or ended):
