@@ -19,6 +19,9 @@ _INT64 = 2**63
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 StopToken = Annotated[int, Field(ge=0, lt=_INT64)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+Seed = Annotated[int, Field(ge=-_INT64, le=2 * _INT64 - 1)]
+Length = Annotated[int, Field(ge=1, le=MAX_TOKEN_ID)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 def _token_key(value: object) -> object:
@@ -31,8 +34,6 @@ def _as_list(value: object) -> object:
 
 
 BiasKey = Annotated[TokenId, BeforeValidator(_token_key)]
-Bias = Annotated[float, Field(ge=-100, le=100)]
-
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "max_tokens": ("max_completion_tokens", "max_new_tokens"),
@@ -40,9 +41,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "seed": ("sampling_seed",),
 }
 """One wish by several names."""
-
-Seed = Annotated[int, Field(ge=-_INT64, le=2 * _INT64 - 1)]
-Length = Annotated[int, Field(ge=1, le=MAX_TOKEN_ID)]
 
 
 class Sampling(Fields):

@@ -67,10 +67,6 @@ class OpenAIAnswer(ABC):
     def whole_body(self, text: str, reasoning: str) -> dict[str, Any]:
         """Members of a whole answer's choice that carry `text`, and what the model thought before it."""
 
-    def _common(self) -> dict[str, Any]:
-        model = self._requests[0].submit.model
-        return {"id": self.id, "created": self._created, "model": model, "system_fingerprint": None}
-
     def chunk(self, prompt: int, delta: Delta) -> str:
         """A delta as server-sent events; none if it has nothing that the client would see.
 
@@ -81,6 +77,35 @@ class OpenAIAnswer(ABC):
         thoughts = self._chunk(prompt, delta._replace(text="", finish=Finish.RUNNING))
         rest = delta._replace(reasoning="")
         return thoughts + self._chunk(prompt, rest)
+
+    def end(self) -> str:
+        """The usage in a chunk without choices, if the client asked for it, and the word that this was all."""
+        if not self._usage.include_usage:
+            return DONE
+        chunk = {"object": self.chunk_object, **self._common(), "choices": [], "usage": usage_of(self._requests)}
+        return f"data: {json.dumps(chunk)}\n\n{DONE}"
+
+    def failed(self, error: RequestError) -> str:
+        """The error in place of a chunk. Nothing follows it."""
+        return f"data: {json.dumps(error_object(error))}\n\n"
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one piece."""
+        choices = [
+            self._choice(prompt, delta)
+            for prompt, request in enumerate(self._requests)
+            for delta in sorted(request.take(), key=lambda delta: delta.choice)
+        ]
+        return {
+            "object": self.whole_object,
+            **self._common(),
+            "choices": choices,
+            "usage": usage_of(self._requests),
+        }
+
+    def _common(self) -> dict[str, Any]:
+        model = self._requests[0].submit.model
+        return {"id": self.id, "created": self._created, "model": model, "system_fingerprint": None}
 
     def _chunk(self, prompt: int, delta: Delta) -> str:
         index = prompt * self._n + delta.choice
@@ -102,27 +127,6 @@ class OpenAIAnswer(ABC):
         if self._usage.continuous_usage_stats:
             tail = f'], "usage": {json.dumps(usage_of(self._requests))}}}\n\n'
         return f'{self._head}{{"index": {index}, {body}, "logprobs": null, {end}}}{tail}'
-
-    def end(self) -> str:
-        """The usage in a chunk without choices, if the client asked for it, and the word that this was all."""
-        if not self._usage.include_usage:
-            return DONE
-        chunk = {"object": self.chunk_object, **self._common(), "choices": [], "usage": usage_of(self._requests)}
-        return f"data: {json.dumps(chunk)}\n\n{DONE}"
-
-    def failed(self, error: RequestError) -> str:
-        """The error in place of a chunk. Nothing follows it."""
-        return f"data: {json.dumps(error_object(error))}\n\n"
-
-    def whole(self) -> dict[str, Any]:
-        """The answer in one piece."""
-        choices = [
-            self._choice(prompt, delta)
-            for prompt, request in enumerate(self._requests)
-            for delta in sorted(request.take(), key=lambda delta: delta.choice)
-        ]
-        kind = self.whole_object
-        return {"object": kind, **self._common(), "choices": choices, "usage": usage_of(self._requests)}
 
     def _choice(self, prompt: int, delta: Delta) -> dict[str, Any]:
         text = self._echo[prompt] + delta.text if self._echo else delta.text
