@@ -49,6 +49,4 @@ class Outgoing:
         for gateway_id, failed in self.failures:
             yield subjects.gateway_inbox(gateway_id), failed
         for replica_id, entries in self.cancelled.items():
-            request_ids, choices, attempts = (list(column) for column in zip(*entries, strict=True))
-            cancel = Cancel.model_validate({"request_ids": request_ids, "choices": choices, "attempts": attempts})
-            yield subjects.replica_inbox(replica_id), cancel
+            yield subjects.replica_inbox(replica_id), Cancel.of(*entries)

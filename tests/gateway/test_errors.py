@@ -48,9 +48,10 @@ def test_every_code_has_a_face() -> None:
     assert set(HTTP_STATUSES) == set(GRPC_STATUSES) == set(ErrorCode)
 
 
-def test_the_http_face_does_not_need_grpc() -> None:
-    face = "radixmesh.services.gateway.faces.http.application"
-    loaded = f"import sys, {face}; print([name for name in sys.modules if 'grpc' in name])"
+def test_the_http_faces_do_not_need_grpc() -> None:
+    faces = "radixmesh.services.gateway.faces"
+    loaded = f"import sys, {faces}.http.application, {faces}.openai.face, {faces}.operators.face"
+    loaded += "; print([name for name in sys.modules if 'grpc' in name])"
     done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-import numpy as np
 from opentelemetry.trace import SpanKind
 
 from radixmesh.services.gateway.requests.mesh import BUS_AWAY, MeshView
@@ -22,6 +21,9 @@ from radixmesh.shared.telemetry import Attr
 log = logging.getLogger(__name__)
 
 EVERY_ATTEMPT = 2**31 - 1
+
+_CARRIED = sorted(set(Submit.model_fields) & set(Prompt.__dataclass_fields__) - {"model"})
+"""What a prompt has for the tokenizer, by one name in both."""
 
 Publish = Callable[[Submit | Cancel, dict[str, str] | None], Awaitable[None]]
 
@@ -96,8 +98,7 @@ class Submitter:
     def abort(self, request_id: str) -> bool:
         """Ends a request wherever it runs in the mesh. True if it was one of this gateway's."""
         out = self.table.abort(request_id, self.now())
-        everywhere = Cancel(request_ids=[request_id], choices=np.array([-1]), attempts=np.array([EVERY_ATTEMPT]))
-        self.send([everywhere] if out is None else out)
+        self.send([Cancel.of((request_id, -1, EVERY_ATTEMPT))] if out is None else out)
         return out is not None
 
     def send(self, messages: Outgoing) -> None:
@@ -136,15 +137,8 @@ class Submitter:
             request_id=uuid.uuid4().hex,
             gateway_id=self._gateway_id,
             model=self.mesh.named(prompt.model),
-            work=prompt.work,
-            text=prompt.text,
-            token_ids=prompt.token_ids,
-            messages=prompt.messages,
-            chat_template_kwargs=prompt.chat_template_kwargs,
-            separate_reasoning=prompt.separate_reasoning,
-            add_special_tokens=prompt.add_special_tokens,
-            cut_to_fit=prompt.cut_to_fit,
             time_left=timeout,
+            **{name: getattr(prompt, name) for name in _CARRIED},
         )
         span = telemetry.start_span(telemetry.SPAN_REQUEST, telemetry.context_from(headers), kind=SpanKind.SERVER)
         if span.is_recording():

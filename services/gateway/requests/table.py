@@ -11,8 +11,6 @@ text has no gap and no repetition, and it ends exactly once: with a `Finish`, or
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from radixmesh.services.gateway.errors import invalid, unknown_model
 from radixmesh.services.gateway.requests.ports import Limits, Mesh, Observer
 from radixmesh.services.gateway.requests.request import Phase, Request
@@ -287,7 +285,7 @@ class RequestTable:
     def _withdraw(self, request: Request) -> Outgoing:
         if request.phase is Phase.WAITING:
             return []
-        return [Cancel(request_ids=[request.request_id], choices=np.array([-1]), attempts=np.array([request.attempt]))]
+        return [Cancel.of((request.request_id, -1, request.attempt))]
 
     def _end(self, request: Request, error: RequestError | None, now: float) -> Outgoing:
         """The one way out. What may still run somewhere is cancelled."""
