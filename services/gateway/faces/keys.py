@@ -1,4 +1,4 @@
-"""API keys, as clients of either face send them."""
+"""API keys, as clients of all faces send them."""
 
 import hmac
 from collections.abc import Mapping
