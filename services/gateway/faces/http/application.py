@@ -1,17 +1,18 @@
 """The application that all HTTP faces share: who may call, what is counted, and how errors end."""
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from aiohttp import web
 
 from radixmesh.services.gateway.config import GatewaySettings
-from radixmesh.services.gateway.errors import invalid
+from radixmesh.services.gateway.errors import invalid, retry_after
 from radixmesh.services.gateway.faces.http.connection import Connection
 from radixmesh.services.gateway.faces.http.cors import Cors
 from radixmesh.services.gateway.faces.http.endpoint import Endpoint, Handler
-from radixmesh.services.gateway.faces.http.errors import error_object, error_response
+from radixmesh.services.gateway.faces.http.errors import ErrorForm, error_object, status_of
 from radixmesh.services.gateway.faces.keys import key_matches
 from radixmesh.services.gateway.requests.metrics import Metrics
 from radixmesh.shared import telemetry
@@ -79,11 +80,11 @@ class _Around:
                 self._check_key(request)
                 response = await handler(request)
         except RequestError as error:
-            response = error_response(error, form=form)
+            response = _error_response(error, form=form)
             log.info("%s %s: %d %s", request.method, request.path, response.status, error.code.value)
         except web.HTTPRequestEntityTooLarge:
             text = f"the body is over the limit of {self._max_body} bytes"
-            response = error_response(RequestError(ErrorCode.REQUEST_TOO_LARGE, text), form=form)
+            response = _error_response(RequestError(ErrorCode.REQUEST_TOO_LARGE, text), form=form)
         except web.HTTPException as error:
             response = _protocol_error(request, error)
         except ConnectionError:
@@ -91,7 +92,7 @@ class _Around:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             failure = RequestError(ErrorCode.INTERNAL, "the gateway failed on this request")
-            response = error_response(failure, form=form)
+            response = _error_response(failure, form=form)
         finally:
             resource = request.match_info.route.resource
             endpoint = resource.canonical if resource is not None else "other"
@@ -115,4 +116,26 @@ def _protocol_error(request: web.Request, error: web.HTTPException) -> web.Respo
         405: f"{request.path[:200]} does not take {request.method[:20]}",
     }
     headers = {name: value for name, value in error.headers.items() if name in ("Allow", "Location")}
-    return error_response(invalid(texts.get(error.status, error.reason)), error.status, headers)
+    return _error_response(invalid(texts.get(error.status, error.reason)), error.status, headers)
+
+
+def _error_response(
+    error: RequestError,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    form: ErrorForm = error_object,
+) -> web.Response:
+    """An error as the whole answer.
+
+    Args:
+        status: HTTP's, where it is not the error's own.
+        form: how the face that was asked writes it.
+    """
+    if status is None:
+        status = status_of(error)
+    extra = {**(headers or {}), **retry_after(error)}
+    if status == 401:
+        extra["WWW-Authenticate"] = "Bearer"
+    body = json.dumps(form(error, status)).encode()
+    return web.Response(status=status, body=body, content_type="application/json", headers=extra)

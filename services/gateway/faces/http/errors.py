@@ -3,13 +3,9 @@
 Its counterpart for gRPC is `faces/grpc/statuses.py`; this one must not need grpc.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from aiohttp import web
-
-from radixmesh.services.gateway.errors import retry_after
 from radixmesh.shared.errors import ErrorCode, RequestError
 
 ErrorForm = Callable[[RequestError, int], dict[str, Any]]
@@ -61,24 +57,3 @@ def error_object(error: RequestError, status: int | None = None) -> dict[str, An
     told = {"message": error.message, "type": STATUSES[error.code].kind, "param": error.param}
     flat = {"object": "error", **told, "code": status_of(error) if status is None else status}
     return {"error": {**told, "code": error.code.value}, **flat}
-
-
-def error_response(
-    error: RequestError,
-    status: int | None = None,
-    headers: Mapping[str, str] | None = None,
-    form: ErrorForm = error_object,
-) -> web.Response:
-    """An error as the whole answer.
-
-    Args:
-        status: HTTP's, where it is not the error's own.
-        form: how the face that was asked writes it.
-    """
-    if status is None:
-        status = status_of(error)
-    extra = {**(headers or {}), **retry_after(error)}
-    if status == 401:
-        extra["WWW-Authenticate"] = "Bearer"
-    body = json.dumps(form(error, status)).encode()
-    return web.Response(status=status, body=body, content_type="application/json", headers=extra)
