@@ -27,8 +27,8 @@ class Answer(Protocol):
     id: str
     """The answer's, which `X-Request-Id` tells too."""
 
-    def whole(self) -> dict[str, Any]:
-        """The answer in one piece. All requests have ended well, and nothing was taken from them."""
+    def whole(self) -> Any:
+        """The answer in one piece, as JSON. All requests have ended well, and nothing was taken from them."""
         ...
 
     def chunk(self, prompt: int, delta: Delta) -> str:
