@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
+from tests.tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 
 def test_special_tokens_come_from_all_files(tmp_path: Path) -> None:

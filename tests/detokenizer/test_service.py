@@ -9,8 +9,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support import starter, until
-from tokenizer.small_tokenizers import byte_level, save_model
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.service import Detokenizer
@@ -23,6 +21,8 @@ from radixmesh.shared.messages import Cancel, Choice, Finish, Message, OpenText,
 from radixmesh.shared.model_files.tokenizer import reader
 from radixmesh.shared.subjects import Subjects
 from radixmesh.shared.telemetry import Attr
+from tests.support import starter, until
+from tests.tokenizer.small_tokenizers import byte_level, save_model
 
 R1 = "1" * 32
 Start = Callable[..., Awaitable[Detokenizer]]

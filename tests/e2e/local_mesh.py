@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support import until
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.service import Detokenizer
@@ -24,6 +23,7 @@ from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.messages import Finish, Message, RequestFailed, Routed, SamplingParams, Submit, TextBatch, Work
 from radixmesh.shared.subjects import Subjects
+from tests.support import until
 
 
 class Answer:

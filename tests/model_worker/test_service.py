@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from plans import columns
-from support import until
 
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -38,6 +35,9 @@ from radixmesh.shared.messages import (
     Work,
 )
 from radixmesh.shared.presence.view import PresenceView
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.plans import columns
+from tests.support import until
 
 
 def scheduler(epoch: int, state: State = State.READY, name: str = "r0") -> Presence:

@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-from scheduler.harness import admit_message, sizes
-from scheduler.simulator import SimWorker
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
@@ -29,6 +27,8 @@ from radixmesh.shared.messages import (
 )
 from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
+from tests.scheduler.harness import admit_message, sizes
+from tests.scheduler.simulator import SimWorker
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import NatsServer, until
 
 from radixmesh.cli.serve.planning.plan import ProcessSpec
 from radixmesh.cli.serve.supervision import mesh as mesh_module
@@ -17,6 +16,7 @@ from radixmesh.shared.messages import Outdated, Presence, State
 from radixmesh.shared.presence.epochs import now_epoch
 from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
+from tests.support import NatsServer, until
 
 SPEC = ProcessSpec("gateway", "gateway-1", ("true",))
 

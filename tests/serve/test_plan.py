@@ -4,7 +4,6 @@ import argparse
 import socket
 
 import pytest
-from support import free_port
 
 from radixmesh.cli.serve import command
 from radixmesh.cli.serve.host import interpreter, machine
@@ -15,6 +14,7 @@ from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
+from tests.support import free_port
 
 MODEL = Model("/models/llama", "llama")
 MACHINE = Machine(cores=2, accelerators=0, free_gib=16.0)

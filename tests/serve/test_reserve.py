@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import free_port
 
 from radixmesh.cli.serve.children import reserve
+from tests.support import free_port
 
 pytestmark = pytest.mark.skipif(not reserve.SUPPORTED, reason="children are not forked in advance here")
 

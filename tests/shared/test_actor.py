@@ -8,7 +8,6 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import NatsServer, until
 
 from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.bus.connection import Bus
@@ -35,6 +34,7 @@ from radixmesh.shared.messages import (
 from radixmesh.shared.presence.epochs import SETTLED, now_epoch
 from radixmesh.shared.presence.view import until_beat
 from radixmesh.shared.telemetry import JsonFormatter
+from tests.support import NatsServer, until
 
 
 class Echo(Actor):

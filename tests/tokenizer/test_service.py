@@ -12,10 +12,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support import NatsServer, until
-from tokenizer.conftest import Start
-from tokenizer.scripted import SIZES, Mesh, rid
-from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
@@ -43,6 +39,10 @@ from radixmesh.shared.messages import (
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from radixmesh.shared.telemetry import Attr
+from tests.support import NatsServer, until
+from tests.tokenizer.conftest import Start
+from tests.tokenizer.scripted import SIZES, Mesh, rid
+from tests.tokenizer.small_tokenizers import byte_level
 
 
 async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:
