@@ -17,11 +17,12 @@ from radixmesh.cli import main
 from radixmesh.cli.mesh import bus_settings
 from radixmesh.cli.ps import load, table
 from radixmesh.cli.serve.host import machine
-from radixmesh.cli.serve.planning.model import BUNDLED, bundled_model, choose
+from radixmesh.cli.serve.planning.model import choose
 from radixmesh.cli.serve.supervision import state
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.host import homes
 from radixmesh.shared.messages import Presence, State
+from radixmesh.shared.model_files.model_source import BUNDLED, bundled_model
 
 
 def test_a_port_in_use_is_named_with_its_flag() -> None:
