@@ -54,12 +54,12 @@ class Membership:
             due = loop.time() + until_beat(time.time(), interval, host)
             if self._bus.connected:
                 await self._beat()
-            else:
-                self._members.forgive()
             await asyncio.sleep(max(0.0, due - loop.time()))
             if loop.time() - due > interval:  # we were asleep or starved: the others may have spoken meanwhile
                 self._members.forgive()
                 self._epoch.was_away()
+            if not self._bus.connected:  # who cannot be heard is not silent
+                self._members.forgive()
             self._members.expire()
 
     async def _after_reconnect(self) -> None:
