@@ -21,11 +21,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from radixmesh.cli.serve.children.reserve import Reserve
+from radixmesh.cli.serve.children.prefork import Preforked
 from radixmesh.cli.serve.display.terminal import Terminal
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision import nats_server, state
-from radixmesh.cli.serve.supervision.mesh import Mesh
+from radixmesh.cli.serve.supervision.monitor import MeshMonitor
 from radixmesh.cli.serve.supervision.nats_server import NatsServer
 from radixmesh.cli.serve.supervision.unit import HopelessError, Surroundings, Unit
 from radixmesh.shared.config import ENV_PREFIX, ServiceSettings
@@ -60,17 +60,17 @@ class Supervisor:
         nats: NatsServer | None,
         terminal: Terminal,
         places: Places,
-        reserve: Reserve,
+        preforked: Preforked,
         *,
         show_logs: bool = False,
     ) -> None:
         """
         Args:
-            reserve: children that were forked in advance, for the units' first start.
+            preforked: children that were forked in advance, for the units' first start.
             settings: the way to the bus; URL and token are replaced by those of `nats`, if that is given.
             nats: the private server, or None for an external one.
         """
-        self.mesh: Mesh
+        self.mesh: MeshMonitor
         self.ready = False
         self.stopping = asyncio.Event()
         self._specs = list(units)
@@ -89,7 +89,7 @@ class Supervisor:
             changed=self.save_state,
             died=self._died,
             up_for=self._up_for,
-            recruit=reserve.take,
+            preforked=preforked.take,
         )
 
     # -- the start --
@@ -106,7 +106,7 @@ class Supervisor:
             self._add(self._nats.unit())
             await self._nats_told_its_port(self._nats)
         self._around.environ["RADIXMESH_NATS_URL"] = self._settings.nats_url
-        self.mesh = await Mesh.connect(
+        self.mesh = await MeshMonitor.connect(
             self._settings,
             [process.instance for spec in self._specs for process in spec.processes],
             self._terminal.say,

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from radixmesh.cli.serve.children.prefork import WaitingChild
 from radixmesh.cli.serve.children.process import Process, describe
-from radixmesh.cli.serve.children.reserve import Recruit
 from radixmesh.cli.serve.host.machine import free_port
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision.backoff import Backoff
@@ -40,7 +40,7 @@ class Surroundings:
     """Tells the mesh."""
     up_for: Callable[[ProcessSpec, float], float | None]
     """Takes a process and its age in seconds; gives the seconds since it came up, None if it is not up."""
-    recruit: Callable[[str], Recruit | None] = lambda _instance: None
+    preforked: Callable[[str], WaitingChild | None] = lambda _instance: None
     """Takes an instance; gives the child that was forked for it in advance, None if there is none (any more)."""
 
 
@@ -96,8 +96,8 @@ class Unit:
                 return self._around.show(name, level, line)
 
             environ = {**self._around.environ, **spec.environ}
-            recruit = self._around.recruit(spec.instance)
-            process = await Process.start(spec.label, spec.argv, environ, self._around.log_dir, show, recruit)
+            waiting = self._around.preforked(spec.instance)
+            process = await Process.start(spec.label, spec.argv, environ, self._around.log_dir, show, waiting)
             self.running.append(Running(spec, process))
         self._around.changed()
         if self._stopping.is_set():  # `stop` came while we were starting, and has missed the last one
