@@ -142,7 +142,8 @@ class Harness:
         """The worker is lost with all that is under way. What has not ended comes again, to the claim of the next."""
         running = {name: set(choices) for name, choices in self.core.replica.requests.items()}
         self.core.lost("the worker is gone", self.now)
-        assert {effect.message.code for effect in self.core.take_effects()} <= {ErrorCode.REPLICA_LOST}
+        effects = self.core.take_effects()
+        assert all(isinstance(e, ToGateway) and e.message.code is ErrorCode.REPLICA_LOST for e in effects)
         self._claim()
         for request_id, choices in running.items():
             again = self._again(self.admits[request_id], choices)
