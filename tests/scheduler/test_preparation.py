@@ -1,10 +1,10 @@
 """Requests that need something prepared: they wait without a slot, others pass, and the group is asked once."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radixmesh.services.scheduler.intake import new_sequences
 from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.services.scheduler.mesh.pairing import wrong_sizes
 from radixmesh.services.scheduler.queue.policies import Policy
@@ -51,7 +51,7 @@ def test_who_waits_for_a_preparation_has_neither_slot_nor_pages_and_others_pass(
         step(harness)
     assert {row.request_id for row in harness.worker.rows} == {"one", "two", "three"}
     assert (harness.core.replica.slots.running, harness.core.replica.queue.preparing) == (0, 1)
-    assert harness.core.replica.kv.free + harness.core.replica.kv.tree.evictable == 64
+    assert harness.core.flush()[1] == 0, "pages are held"
     assert not harness.core.idle
     harness.prepare()
     step(harness)
@@ -408,11 +408,10 @@ def test_who_needs_what_the_group_does_not_prepare_is_refused_by_name() -> None:
 
 
 def _sequence(order: int, needs: tuple[Need, ...]) -> Sequence:
-    return Sequence(
-        request_id=f"r{order}", choice=0, attempt=0, gateway_id="", detokenizer_id="", work=Work(lora="l"),
-        work_bytes=0, needs=needs, namespace="", order=order, prompt=np.arange(3, dtype=np.int32), prompt_tokens=3,
-        limit=9, arrived_at=0.0, queued_at=0.0, deadline=1e9, prepared=False,
-    )  # fmt: skip
+    message = admit_message(f"r{order}", [1, 2, 3])
+    (seq,) = new_sequences(message, message.choices, Harness().core.replica, order, 0.0)
+    seq.needs, seq.prepared = needs, False
+    return seq
 
 
 @pytest.fixture
