@@ -86,7 +86,7 @@ def _admit(harness: Harness, wish: dict[str, Any]) -> None:
         priority=wish["priority"],
         salt=wish["salt"],
         ignore_eos=wish["ignore_eos"],
-        lora=wish["lora"],
+        lora=wish.get("lora", ""),
     )
     try:
         harness.admit(message)
