@@ -133,7 +133,7 @@ def test_json_is_given_where_it_is_asked_for(client: openai.OpenAI) -> None:
 
 
 def test_thoughts_come_first_where_they_are_asked_for(client: openai.OpenAI) -> None:
-    options = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+    options: dict[str, Any] = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
     message = say(client, "What is 12 + 15?", **options).choices[0].message
     assert message.content == "12 + 15 = 27."
     assert message.reasoning_content

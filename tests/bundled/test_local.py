@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def expected() -> dict[str, tuple[str, int]]:
     """What transformers' own model says, greedily and in float32: text, and how many tokens that took, by prompt."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundled_model())
     model = AutoModelForCausalLM.from_pretrained(bundled_model(), dtype=torch.float32)
 
     def answer(prompt: str) -> tuple[str, int]:
@@ -41,7 +42,8 @@ def expected() -> dict[str, tuple[str, int]]:
 
     def chat(message: str) -> str:
         turns = [{"role": "user", "content": message}]
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return prompt
 
     return {message: answer(chat(message)) for message in MESSAGES} | {TEXT: answer(TEXT)}
 

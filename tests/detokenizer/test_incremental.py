@@ -313,7 +313,7 @@ def test_a_character_as_long_as_a_window_and_longer(form: str) -> None:
 
 def test_hidden_tokens_do_not_use_up_a_window() -> None:
     vocabulary = FORMS["wordpiece"]
-    fox, quick = (wordpiece().token_to_id(word) for word in ("fox", "quick"))
+    fox, quick = (wordpiece().get_vocab()[word] for word in ("fox", "quick"))
     hidden = Vocabulary(wordpiece(), [0])
     assert run(hidden.decoder([], True), [fox, *[0] * 20, quick]) == "fox quick"
     assert run(vocabulary.decoder([], True), [fox, *[10**6] * 20, quick]) == "fox quick"

@@ -228,7 +228,7 @@ def test_attempts_fence() -> None:
 def test_thoughts_travel_beside_the_text_and_are_not_repeated() -> None:
     """A second attempt goes on inside of the closing tag; rows without thoughts have an empty one beside others."""
     unit, ids = table(), ids_of("so so</think>it is")
-    asked = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
+    asked: dict[str, Any] = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
     cut = next(n for n in range(len(ids)) if byte_level().decode(ids[:n]).startswith("so so</"))
     unit.open(opened(**asked), 0.0)
     unit.open(opened(R2), 0.0)

@@ -80,7 +80,7 @@ class LocalMesh:
         options = {"dtype": "float32", "threads": 1, "num_pages": 512, "max_slots": 8, **worker}
         for name in replicas:
             own = {"instance": f"w-{name}", "replica": name, "model": self._checkpoint}
-            self._start(ModelWorker(ModelWorkerSettings(**self._common, **own, **options)))
+            self._start(ModelWorker(ModelWorkerSettings(**{**self._common, **own, **options})))
         schedulers = [self.schedule(name) for name in replicas]
         await self.follows(self.tokenizer, *schedulers)
         return schedulers

@@ -83,7 +83,7 @@ def stream(url: str, count: int, begun: threading.Event) -> list[str]:
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        ends = []
+        ends: list[str] = []
         for event in events:
             begun.set()
             ends += [choice.finish_reason for choice in event.choices if choice.finish_reason]

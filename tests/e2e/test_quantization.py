@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     settle(theirs)
     theirs.bfloat16().save_pretrained(path)
     theirs.float()
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path)
     plain = torch.tensor([token for token in range(3, 512) if tokenizer.decode([token]).isascii()])
     generator = torch.Generator().manual_seed(3)
     prompts = plain[torch.randint(0, len(plain), (80, 12), generator=generator)]

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -34,12 +35,14 @@ def mesh(collector: Collector) -> Iterator[ServeProcess]:
         yield mesh
 
 
-def ask(mesh: ServeProcess, trace: str, **fields: object) -> openai.types.Completion:
+def ask(mesh: ServeProcess, trace: str, **fields: Any) -> openai.types.Completion:
     with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
         headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
-        body = {"ignore_eos": True}
-        request = {"model": mesh.model, "prompt": "one two three", "max_tokens": 5, "temperature": 0.0, **fields}
-        return client.completions.create(**request, extra_body=body, extra_headers=headers)
+        request: dict[str, Any] = {"prompt": "one two three", "max_tokens": 5, "temperature": 0.0, **fields}
+        answer: openai.types.Completion = client.completions.create(
+            model=mesh.model, extra_body={"ignore_eos": True}, extra_headers=headers, **request
+        )
+        return answer
 
 
 def test_every_edge_of_the_chain(mesh: ServeProcess, collector: Collector) -> None:
@@ -56,6 +59,8 @@ def test_every_edge_of_the_chain(mesh: ServeProcess, collector: Collector) -> No
     starts = [spans[name][1].start_time_unix_nano for name in CHAIN]
     assert starts == sorted(starts)
 
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
     request, queue, prefill, decode = (attributes(spans[name][1]) for name in (CHAIN[0], CHAIN[2], CHAIN[3], CHAIN[4]))
     assert request[Attr.MODEL] == mesh.model
     assert request[Attr.OPERATION] == "text_completion"

@@ -117,6 +117,7 @@ async def test_outage_after_outage(ring: Ring, start_gateway: StartGateway, outa
         ring.scheduler.state = State.STARTING
         await asyncio.sleep(0.3)
         await outage(gateway, False)
+    assert asking is not None
     assert not asking.done()
     ring.scheduler.state = State.READY
     status, body = await asking

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -230,7 +231,8 @@ def test_what_somebody_else_planted_is_not_loaded(tmp_path: Path) -> None:
     environ = quick(tmp_path)
     (tmp_path / "cache").write_text("")
     taken = tmp_path / "temporary" / f"radixmesh-{os.geteuid()}"
-    for plant in (lambda: taken.mkdir(mode=0o777), lambda: taken.symlink_to(tmp_path)):
+    plants: list[Callable[[], None]] = [lambda: taken.mkdir(mode=0o777), lambda: taken.symlink_to(tmp_path)]
+    for plant in plants:
         plant()
         if not taken.is_symlink():
             taken.chmod(0o777)  # whatever the umask

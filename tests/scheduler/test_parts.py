@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -206,7 +207,7 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "enabled", True)
-    monkeypatch.setattr(telemetry.trace, "get_tracer", lambda name: provider.get_tracer(name))
+    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
     spans = QueueSpans("r")
     core = SchedulerCore(SchedulerSettings(), sizes(), replica_id="r", epoch=EPOCH, watcher=spans)
     spans.parent = telemetry.context_from_traceparent("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01")
@@ -217,7 +218,7 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     assert plan is not None
     (admission,) = plan.admissions  # the other choice waits for the prompt to be warm
     gone, queued = exporter.get_finished_spans()
-    assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"  # type: ignore[union-attr]
+    assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"
     assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]
     told = queued.attributes
     assert told is not None

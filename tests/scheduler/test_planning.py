@@ -216,7 +216,7 @@ def test_a_slot_given_back_goes_to_the_next_in_the_same_plan() -> None:
 
 
 def _report(seq: int, **columns: object) -> StepReport:
-    return StepReport(epoch=EPOCH, seq=seq, **columns)  # type: ignore[arg-type]
+    return StepReport(epoch=EPOCH, seq=seq, **columns)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
     model = Model("/models/llama", chosen.served_model_name or "")
     for unit in plan(chosen, model, MACHINE, gateway_ports(chosen)):
         if unit.service in ("tokenizer", "detokenizer"):
-            settings = {"tokenizer": TokenizerSettings, "detokenizer": DetokenizerSettings}[unit.service]
+            settings = TokenizerSettings if unit.service == "tokenizer" else DetokenizerSettings
             loaded = settings.load(interpreter.arguments(unit.processes[0].argv))
             assert (loaded.model_name, loaded.model) == (name, "/models/llama")
 

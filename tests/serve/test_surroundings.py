@@ -87,7 +87,8 @@ def test_they_come_back_where_the_folder_has_been_deleted(tmp_path: Path, before
     folder.mkdir()
     wrapper = ("/bin/sh", "-c", f'rmdir {folder}; exec "$@"', "sh") if before_the_start else ()
     with ServeProcess(*SMALL, cwd=folder, wrapper=wrapper) as mesh:
-        folder.exists() and folder.rmdir()
+        if folder.exists():
+            folder.rmdir()
         restart(mesh, [*instances(mesh), "nats-server"])
 
 

@@ -269,7 +269,7 @@ async def test_control_traffic_passes_requests_and_is_not_dropped_for_them(
             for choice in range(4):
                 await running.client.publish("echo.inbox", requests_of(f"{number}-{choice}")[refused])
             await running.client.publish("echo.inbox", StepReport(epoch=1, seq=number))
-        everything = Cancel(request_ids=["0"], choices=[-1], attempts=[0])  # type: ignore[arg-type]
+        everything = Cancel(request_ids=["0"], choices=[-1], attempts=[0])
         await running.client.publish("echo.inbox", everything)
         await running.client.publish("echo.inbox", KvEvents(replica_id="r", epoch=1, seq=0, block_size=4))
         there = Presence(service="scheduler", instance="s", epoch=1, state=State.READY)
@@ -300,7 +300,9 @@ async def test_control_traffic_that_is_not_read_yet_passes_requests_that_are(set
         def _work(self, _message: Submit, _envelope: Envelope) -> None:
             order.append("request")
             if len(order) == 1:
-                running.client.client._transport.writelines([report])  # at once, whatever the loop does
+                transport = running.client.client._transport
+                assert transport is not None
+                transport.writelines([report])  # at once, whatever the loop does
             time.sleep(0.001)
 
     async with Running(Busy(settings), settings) as running:
@@ -404,8 +406,8 @@ async def test_wrong_credentials_and_absent_servers_are_named(namespace: str) ->
     server.start()
     try:
         with pytest.raises(BusError, match=r"(?i)authorization"):
-            await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="wrong"), "client")  # type: ignore[arg-type]
-        bus = await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="right"), "client")  # type: ignore[arg-type]
+            await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="wrong"), "client")
+        bus = await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="right"), "client")
         assert bus.connected
         await bus.close()
     finally:

@@ -96,8 +96,7 @@ def counted(directory: Path, *messages: dict[str, Any]) -> list[str]:
     assert int(example.ids[0]) == START
     spoken = [token for token, counts in zip(example.ids, example.spoken, strict=True) if counts]
     assert batch.targets.tolist() == spoken
-    text: str = tokenizer.decode(spoken)
-    return text.split(CONTROL[END])
+    return str(tokenizer.decode(spoken)).split(CONTROL[END])
 
 
 def test_the_loss_counts_what_the_assistant_says(directory: Path) -> None:
