@@ -103,6 +103,7 @@ async def test_a_ctrl_c_that_was_ignored_stays_so(server: "FakeServer") -> None:
     assert b"200 completed" in out
 
 
+@pytest.mark.processes
 def test_a_key_from_a_file_is_sent_without_its_newline() -> None:
     assert Settings.from_args(parse("--url", "http://h", "--api-key", "hush\n")).api_key == "hush"
     with pytest.raises(BenchError, match="--api-key has characters"):

@@ -15,6 +15,8 @@ import pytest
 from tests.serving import ServeProcess
 from training.evaluate import Answered, by_kind, judge
 
+pytestmark = pytest.mark.processes
+
 QUESTIONS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("questions.json").read_text(encoding="utf-8"))
 README = Path(__file__).parents[2] / "README.md"
 GATES = {"facts": 0.95, "arithmetic": 0.95, "json": 0.95}

@@ -79,6 +79,7 @@ def answers(*prompts: str) -> tuple[list[str], list[int]]:
     return [texts[str(i)] for i in range(len(prompts))], [cached[str(i)] for i in range(len(prompts))]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("flags", "prompt"), [((), MESSAGES[0]), (("--text",), TEXT)])
 def test_one_prompt_gives_its_text_and_what_was_used(
     expected: dict[str, tuple[str, int]], flags: tuple[str, ...], prompt: str
@@ -91,6 +92,7 @@ def test_one_prompt_gives_its_text_and_what_was_used(
     assert re.fullmatch(rf"\[1\] tokens: \d+ in, 0 cached, {count} out", used)
 
 
+@pytest.mark.processes
 def test_several_prompts_are_answered_together(expected: dict[str, tuple[str, int]]) -> None:
     done = run("--max-tokens", str(MOST), *MESSAGES)
     assert (done.returncode, done.stderr) == (0, "")
@@ -132,6 +134,7 @@ def test_how_steps_are_cut_does_not_show(
     assert texts == [expected[message][0] for message in MESSAGES]
 
 
+@pytest.mark.processes
 def test_nothing_of_a_bus_is_loaded() -> None:
     code = "import sys, radixmesh.local; print({'nats', 'aiohttp', 'grpc'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -23,6 +23,8 @@ from tests.serving import ServeProcess, wait_for
 from tests.support import NatsServer, free_port
 from tests.wall_clock import WallClock
 
+pytestmark = pytest.mark.processes
+
 HOURS = 3600
 SECONDS = 30.0
 """In which a mesh serves again whatever the clock says; restarts on a busy machine take some of it."""

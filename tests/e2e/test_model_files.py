@@ -12,6 +12,8 @@ from tests import scripted_checkpoint, sentencepiece_model
 from tests.serving import ServeProcess, wait_for
 from tests.tokenizer.small_tokenizers import CHAT_TEMPLATE, save_model, sentencepiece
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--dtype", "float32", "--max-model-len", "256")
 NAMES = {"bos_token": "<s>", "unk_token": "<unk>", "chat_template": CHAT_TEMPLATE}
 NEWLINE = 3 + 10

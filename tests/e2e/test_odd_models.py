@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 PROMPT = [5, 6, 7, 300, 41]
 

@@ -16,6 +16,8 @@ from tests.checkpoints import make_checkpoint, make_tokenizer, settle
 from tests.model_worker.kernel_fixtures import library
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--dtype", "bfloat16", "--max-model-len", "128", "--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 SIZES: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 512}
 

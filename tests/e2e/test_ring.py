@@ -17,6 +17,8 @@ from transformers import AutoTokenizer
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--dtype", "float32", "--max-model-len", "256", "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2")
 TOLD = 1.5
 """Seconds in which every service has told its load at least once."""

@@ -12,6 +12,8 @@ from radixmesh.shared.telemetry import CHAIN, Attr
 from tests.e2e.otlp import Collector, attributes
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 SERVICES = dict(
     zip(
         CHAIN,

@@ -11,6 +11,8 @@ from radixmesh.shared.config import ServiceSettings
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.e2e.local_mesh import Answer, local_mesh, places
 
+pytestmark = pytest.mark.processes
+
 PREFIX, TAIL = 96, 8
 GROUPS, ROUNDS = 10, 5
 

@@ -48,6 +48,7 @@ def test_every_code_has_a_face() -> None:
     assert set(FACES) == set(STATUSES) == set(ErrorCode)
 
 
+@pytest.mark.processes
 def test_the_http_face_does_not_need_grpc() -> None:
     loaded = "import sys, radixmesh.services.gateway.http; print([name for name in sys.modules if 'grpc' in name])"
     done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)

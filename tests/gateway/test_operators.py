@@ -132,6 +132,7 @@ async def test_metrics(ring: Ring, start_gateway: StartGateway) -> None:
     assert "nobody" not in text
 
 
+@pytest.mark.processes
 async def test_nats_restarts_under_a_request(namespace: str) -> None:
     """What was on the bus may be lost: the request goes round again, and the client's stream goes on."""
     server = NatsServer()

@@ -27,7 +27,7 @@ LONGER = 2.0
 
 
 @pytest.fixture
-def server() -> Any:
+def server(processes: None) -> Any:
     server = NatsServer()
     server.start()
     yield server

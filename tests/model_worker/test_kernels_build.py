@@ -341,6 +341,8 @@ _WIDE = """
 import torch
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
+
+pytestmark = pytest.mark.processes
 library = native()
 assert library.panel_width == 32, library.panel_width
 w, x = torch.randn(70, 150), torch.randn(29, 150)

@@ -12,6 +12,8 @@ from radixmesh.cli.serve import interpreter
 LOOK = """
 import os, sys
 from radixmesh.cli.serve.interpreter import settle_imports
+
+pytestmark = pytest.mark.processes
 settle_imports()
 print(os.path.realpath(".") in sys.path, os.environ.get("PYTHONPATH", "-"))
 """

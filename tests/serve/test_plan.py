@@ -216,6 +216,7 @@ def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:
         options(*flags)
 
 
+@pytest.mark.processes
 def test_a_free_port_with_a_taken_neighbour_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         neighbour = taken.getsockname()[1] - 1

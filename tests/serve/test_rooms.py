@@ -23,6 +23,7 @@ from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Presence, State
 
 
+@pytest.mark.processes
 def test_a_port_in_use_is_named_with_its_flag() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -31,6 +32,7 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
     machine.require_free("127.0.0.1", port, "--grpc-port")
 
 
+@pytest.mark.processes
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1: not an address"):
         machine.require_host("192.0.2.1")
@@ -79,6 +81,7 @@ def test_a_model_whose_directory_has_no_name_to_be_asked_for_by_needs_one(
     assert choose(str(directory), "ab").name == "ab"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("host", ["example.invalid", "a b", f"{'a' * 70}.example", "[::1]", "1.2.3.4.5"])
 def test_a_host_that_there_is_not_is_named_with_the_reason(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     for ports in ((), ("--port", "0", "--grpc-port", "0")):
@@ -89,6 +92,7 @@ def test_a_host_that_there_is_not_is_named_with_the_reason(host: str, capsys: py
         assert said.count("\n") == 1
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -178,6 +182,7 @@ def test_ps_tells_of_loading() -> None:
     assert load({"progress": 1.0, "claimed_by": "r0"}) == "works for r0"
 
 
+@pytest.mark.processes
 def test_help_lists_the_subcommands_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom radixmesh.cli import main\n"
@@ -207,6 +212,7 @@ def test_wrong_flags_of_serve_are_told_with_status_2(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "radixmesh serve: --replicas 0: must be 1 to 256\n"
 
 
+@pytest.mark.processes
 def test_run_becomes_the_service(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "radixmesh.cli", "run", "detokenizer", "--help"],
@@ -230,6 +236,7 @@ def test_health_of_nobody_is_bad(nats_url: str, namespace: str, capsys: pytest.C
     assert capsys.readouterr().out == "no model_worker on nowhere answers\n"
 
 
+@pytest.mark.processes
 def test_health_without_a_bus_is_bad(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"nats://127.0.0.1:{machine.free_port()}"
     assert main(["health", "gateway", "--nats-url", url, "--timeout", "0.3"]) == 1

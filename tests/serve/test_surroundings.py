@@ -14,6 +14,8 @@ import pytest
 from radixmesh.services.model_worker.devices.cpu.native import native
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 SMALL = ("--dtype", "float32", "--max-model-len", "256", "--max-slots", "4", "--threads", "1")
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
 STRANGER = 12345

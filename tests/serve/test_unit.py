@@ -20,6 +20,8 @@ from radixmesh.cli.serve.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.process import describe, level_of
 from radixmesh.cli.serve.unit import HopelessError, Surroundings, Unit
 
+pytestmark = pytest.mark.processes
+
 
 class Home:
     """A supervisor that only takes notes."""

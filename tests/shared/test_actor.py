@@ -335,6 +335,7 @@ async def test_a_task_that_lost_its_cancel_does_not_keep_a_service_from_ending(s
             pass
 
 
+@pytest.mark.processes
 async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     server = NatsServer()
@@ -401,6 +402,7 @@ async def test_questions_are_measured_like_all_else(settings: ServiceSettings) -
         await bus.request("x", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5)
 
 
+@pytest.mark.processes
 async def test_wrong_credentials_and_absent_servers_are_named(namespace: str) -> None:
     server = NatsServer("--auth", "right")
     server.start()

@@ -41,7 +41,7 @@ class Wire:
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[tuple[Wire, Bus]]:
+async def wire(processes: None) -> AsyncIterator[tuple[Wire, Bus]]:
     wire = Wire()
     server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support import free_port
 
+pytestmark = pytest.mark.processes
+
 SCHEDULER = [sys.executable, "-m", "radixmesh.services.scheduler"]
 
 

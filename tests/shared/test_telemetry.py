@@ -92,6 +92,8 @@ def test_no_secret_is_told_by_the_sdk_either() -> None:
         SETUP
         + """
 import logging
+
+pytestmark = pytest.mark.processes
 logger = logging.getLogger("opentelemetry.exporter")
 try:
     raise ValueError("metadata was invalid: [('authorization', 'hunter2')]")

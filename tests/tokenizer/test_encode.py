@@ -397,6 +397,7 @@ def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
     assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).ids.dtype
 
 
+@pytest.mark.processes
 def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path) -> None:
     """Importing them would cost seconds and memory; tokens are the same without."""
     model = save_chat_model(tmp_path)

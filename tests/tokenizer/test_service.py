@@ -254,6 +254,7 @@ async def test_one_requests_failure_is_its_own(mesh: Mesh, serving: Tokenizer, m
     assert isinstance(await mesh.answer(rid(2)), Routed)
 
 
+@pytest.mark.processes
 async def test_requests_survive_a_restart_of_the_bus(model: Path) -> None:
     server = NatsServer()
     server.start()
