@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison.shapes import EOS, SHAPES, Shape
-from radixmesh.shared import homes
+from radixmesh.shared.host import homes
 
 VERSION = 1
 """Raise it when anything below changes: directories of other versions are left alone."""

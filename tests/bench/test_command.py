@@ -110,6 +110,7 @@ def test_a_key_from_a_file_is_sent_without_its_newline() -> None:
         Settings.from_args(parse("--url", "http://h", "--api-key", "hu\nsh"))
 
 
+@pytest.mark.processes
 async def test_no_server(unused_tcp_port: int) -> None:
     code, out, err = await bench("--url", f"http://127.0.0.1:{unused_tcp_port}")
     assert (code, out) == (1, "")

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from radixmesh.shared.presence import MISSED_BEATS
+from radixmesh.shared.presence.view import MISSED_BEATS
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess, wait_for
 from tests.support import NatsServer

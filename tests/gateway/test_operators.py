@@ -9,7 +9,7 @@ import pytest
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.service import Gateway
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import CacheFlushed, State

@@ -11,7 +11,7 @@ import pytest
 
 from radixmesh.services.gateway.mesh import BUS_AWAY
 from radixmesh.services.gateway.service import Gateway
-from radixmesh.shared.bus import PENDING_BYTES, Bus
+from radixmesh.shared.bus.connection import PENDING_BYTES, Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import Cancel, State, Submit

@@ -14,6 +14,8 @@ import pytest
 from radixmesh.services.model_worker.devices.cpu import build, native
 from tests.model_worker.kernel_fixtures import library
 
+pytestmark = pytest.mark.processes
+
 _BUILD = (
     "from radixmesh.services.model_worker.devices.cpu import build; print(build.library_path(next(build.caches())))"
 )
@@ -341,8 +343,6 @@ _WIDE = """
 import torch
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
-
-pytestmark = pytest.mark.processes
 library = native()
 assert library.panel_width == 32, library.panel_width
 w, x = torch.randn(70, 150), torch.randn(29, 150)

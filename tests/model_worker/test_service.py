@@ -17,7 +17,7 @@ from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import (
@@ -36,7 +36,7 @@ from radixmesh.shared.messages import (
     TokenBatch,
     Work,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 from tests.checkpoints import make_checkpoint
 from tests.model_worker.plans import columns
 from tests.support import until

@@ -10,8 +10,9 @@ import numpy as np
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.messages import (
     Admit,
@@ -24,7 +25,7 @@ from radixmesh.shared.messages import (
     RequestFailed,
     StepPlan,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
 from tests.scheduler.harness import admit_message, sizes
 from tests.scheduler.simulator import SimWorker

@@ -7,7 +7,7 @@ import pytest
 
 from radixmesh.services.scheduler.mesh import pairing
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (

@@ -5,10 +5,11 @@ import socket
 
 import pytest
 
-from radixmesh.cli.serve import command, interpreter, machine
-from radixmesh.cli.serve.machine import Machine
-from radixmesh.cli.serve.options import Options, add_arguments, from_args
-from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.cli.serve import command
+from radixmesh.cli.serve.host import interpreter, machine
+from radixmesh.cli.serve.host.machine import Machine
+from radixmesh.cli.serve.planning.options import Options, add_arguments, from_args
+from radixmesh.cli.serve.planning.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.tokenizer.config import TokenizerSettings

@@ -16,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from radixmesh.cli import main
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.cli.serve.ready import is_ready
 from tests.serving import ServeProcess, all_gone, wait_for
 

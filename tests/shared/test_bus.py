@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import WhoIsThere

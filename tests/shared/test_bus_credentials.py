@@ -6,8 +6,8 @@ from pathlib import Path
 import nkeys
 import pytest
 
-from radixmesh.shared.bus import Bus
-from radixmesh.shared.bus_credentials import credentials
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.credentials import credentials
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError
 from tests.support import NatsServer, until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
+from radixmesh.shared.model_files.tokenizer.end_tokens import end_token_ids
 from tests import sentencepiece_model
 
 VOCAB = 100

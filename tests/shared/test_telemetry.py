@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 SETUP = """
@@ -92,8 +94,6 @@ def test_no_secret_is_told_by_the_sdk_either() -> None:
         SETUP
         + """
 import logging
-
-pytestmark = pytest.mark.processes
 logger = logging.getLogger("opentelemetry.exporter")
 try:
     raise ValueError("metadata was invalid: [('authorization', 'hunter2')]")

@@ -7,7 +7,7 @@ import pytest
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.service import Tokenizer
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from tests.support import starter, until
 from tests.tokenizer.scripted import SIZES, Mesh

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.messages import Message, Presence, RequestFailed, State, Submit
 from radixmesh.shared.subjects import Subjects
 from tests.support import until

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import reader
+from radixmesh.shared.model_files.tokenizer import reader
 from tests.tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 SIZE = sentencepiece().get_vocab_size()

@@ -403,7 +403,7 @@ def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path)
     model = save_chat_model(tmp_path)
     program = (
         "import sys; from pathlib import Path; from radixmesh.services.tokenizer import __main__, encode;"
-        "from radixmesh.shared.tokenizer_files import lean;"
+        "from radixmesh.shared.model_files.tokenizer import lean;"
         "lean.without_torch(); encoder = encode.load(Path(sys.argv[1]));"
         "print(sys.modules['torch'], 'transformers' in sys.modules, encoder._ids('the quick', True))"
     )

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import fields, reader
-from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
-from radixmesh.shared.tokenizer_files.folder import Folder
+from radixmesh.shared.model_files.tokenizer import fields, reader
+from radixmesh.shared.model_files.tokenizer.conversion import PythonTokenizer
+from radixmesh.shared.model_files.tokenizer.folder import Folder
 from tests.tokenizer.small_tokenizers import (
     byte_level,
     metaspace,

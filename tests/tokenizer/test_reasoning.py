@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.services.tokenizer import encode
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.limits import Limits

@@ -20,7 +20,7 @@ from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import choose_detokenizer
 from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
 from radixmesh.shared import telemetry
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode, ModelLoadError
 from radixmesh.shared.messages import (
