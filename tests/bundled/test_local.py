@@ -108,6 +108,7 @@ def test_several_prompts_are_answered_together(expected: dict[str, tuple[str, in
     assert " 0 cached" not in used["2"]
 
 
+@pytest.mark.slow
 def test_a_shared_prefix_is_computed_once(expected: dict[str, tuple[str, int]]) -> None:
     texts, cached = answers(MESSAGES[0], MESSAGES[1], MESSAGES[0])
     assert texts == [expected[message][0] for message in (MESSAGES[0], MESSAGES[1], MESSAGES[0])]
@@ -115,6 +116,7 @@ def test_a_shared_prefix_is_computed_once(expected: dict[str, tuple[str, int]]) 
     assert 0 < cached[1] < cached[2], "the third prompt shares more with the first than the second does"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environ",
     [

@@ -102,6 +102,7 @@ def same(job: Job, other: Job) -> None:
         assert [token for token, _ in row.top] == [token for token, _ in known.top]
 
 
+@pytest.mark.slow
 @executors
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(

@@ -193,6 +193,7 @@ def _inference() -> object:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "executor",
     ["torch", pytest.param("fused", marks=pytest.mark.skipif(native() is None, reason="there is no C++ compiler"))],

@@ -309,6 +309,7 @@ def _offer_and_judge(harness: Harness, n: int, priority: int) -> None:
         assert taken + n - sum(len(before[request]) for request in displaced[:-1]) > state.capacity
 
 
+@pytest.mark.slow
 @given(
     policy=st.sampled_from(["priority", "priority", "fcfs"]),
     threshold=st.integers(1, 3),

@@ -359,6 +359,7 @@ async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: 
         server.stop()
 
 
+@pytest.mark.processes
 async def test_while_the_server_hangs_nobody_is_dead(namespace: str) -> None:
     """It is stopped for three times what a member may be silent, and goes on with the connections that it had."""
     server = NatsServer()

@@ -53,6 +53,7 @@ def test_every_source_has_its_share() -> None:
     assert found.count(3) == 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_heads_find_what_came_after_the_same_token_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a model that has learned nothing, a repeated token already makes what followed it likelier."""
