@@ -11,7 +11,7 @@ from radixmesh.cli.serve.host.machine import Machine
 from radixmesh.cli.serve.planning.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.planning.plan import ProcessSpec, ServedModel, UnitSpec, gateway_ports, plan, worker_threads
 from radixmesh.services.detokenizer.config import DetokenizerSettings
-from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.config import GatewaySettings, Origins
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
 from tests.support import free_port
@@ -236,4 +236,4 @@ def test_what_gateways_are_told_of_names_and_pages() -> None:
     (told,) = planned("--strict-model-names", "--cors-origins", "")["gateway-0"].processes
     assert flag(told, "--cors-origins") == ""
     settings = GatewaySettings.load([word for word in told.argv if word.startswith("--")])
-    assert (settings.strict_model_names, settings.cors_origins) == (True, "")
+    assert (settings.strict_model_names, settings.cors_origins) == (True, Origins())
