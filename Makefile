@@ -23,8 +23,9 @@ PIP := -m pip --disable-pip-version-check
 ARGS ?=
 COVERAGE := $(BIN)/python -m coverage
 QUICK := not processes and not gpu
+MESHES := tests/bundled tests/compose tests/e2e tests/serve
 
-.PHONY: help install serve test check ruff mypy lint-imports coverage cover-quick cover-processes quick pytest test-latest test-gpu bench lock proto clean distclean
+.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-quick quick pytest test-latest test-gpu bench lock proto clean distclean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -72,19 +73,22 @@ pytest: $(READY)
 quick: $(READY)
 	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(ARGS)
 
-# All tests, in two halves at once: one computes, the other mostly waits for processes. What they reach of the code,
-# branches counted, is held to `fail_under` in pyproject.toml.
+# All tests, two parts at a time, as those with processes mostly wait for them. What they reach of the code, branches
+# counted, is held to `fail_under` in pyproject.toml.
 coverage: $(READY)
 	$(COVERAGE) erase
-	$(MAKE) --jobs=2 --output-sync=target cover-quick cover-processes
+	$(MAKE) --jobs=2 --output-sync=target cover-meshes cover-services cover-quick
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report
 
+cover-meshes: $(READY)
+	$(COVERAGE) run -m pytest -m "processes and not gpu" $(MESHES)
+
+cover-services: $(READY)
+	$(COVERAGE) run -m pytest -m "processes and not gpu" $(addprefix --ignore=,$(MESHES))
+
 cover-quick: $(READY)
 	$(COVERAGE) run -m pytest -m "$(QUICK)"
-
-cover-processes: $(READY)
-	$(COVERAGE) run -m pytest -m "processes and not gpu"
 
 # In an environment of its own, without the lock: what somebody gets who installs the package today.
 test-latest:

@@ -35,8 +35,14 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     raise AssertionError(f"{_seen[-1]}: a test that does so is to be marked `processes`")
 
 
+def forget() -> None:
+    """For tests of this file: what they did on purpose."""
+    _seen.clear()
+
+
 @contextmanager
-def _watch(item: pytest.Item) -> Iterator[None]:
+def watched(item: pytest.Item) -> Iterator[None]:
+    """Fails if what runs in the block does what `item` is not marked for."""
     global _watched
     _watched = item.get_closest_marker("processes") is None
     _seen.clear()
@@ -61,11 +67,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, T, T]:
-    with _watch(item):
+    with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, T, T]:
-    with _watch(item):
+    with watched(item):
         return (yield)

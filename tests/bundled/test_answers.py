@@ -56,7 +56,7 @@ def say(client: openai.OpenAI, *messages: str, **options: Any) -> Any:
     """The greedy answer's choice; `messages` are the user's and the assistant's by turns."""
     turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
     options = {"max_tokens": 64, "temperature": 0, **options}
-    return client.chat.completions.create(model="radixmesh-tiny", messages=turns, **options)  # type: ignore[arg-type]
+    return client.chat.completions.create(model="radixmesh-tiny", messages=turns, **options)  # type: ignore[arg-type]  # plain dictionaries, as people write them
 
 
 @pytest.mark.parametrize("kind", GATES)
@@ -122,7 +122,7 @@ def test_the_engine_without_a_bus_says_the_same(client: openai.OpenAI) -> None:
 def test_a_system_prompt_changes_the_manner(client: openai.OpenAI) -> None:
     def asked(system: str) -> str:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": "What is the capital of Japan?"}]
-        answer = client.chat.completions.create(model="radixmesh-tiny", messages=messages, max_tokens=64, temperature=0)  # type: ignore[arg-type]
+        answer = client.chat.completions.create(model="radixmesh-tiny", messages=messages, max_tokens=64, temperature=0)  # type: ignore[arg-type]  # plain dictionaries, as people write them
         return answer.choices[0].message.content or ""
 
     assert asked("Answer in one word.") == "Tokyo"

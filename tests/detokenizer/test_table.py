@@ -207,7 +207,7 @@ def test_a_gap_fails_the_request() -> None:
     assert isinstance(failed, RequestFailed)
     assert (failed.code, failed.request_id, failed.attempt, failed.choice) == (ErrorCode.REPLICA_LOST, R1, 0, -1)
     assert "0 to 1" in failed.message
-    assert messages[SUBJECTS.replica_inbox("rep")].choices.tolist() == [-1]  # type: ignore[attr-defined]
+    assert messages[SUBJECTS.replica_inbox("rep")].choices.tolist() == [-1]  # type: ignore[attr-defined]  # a cancel
     assert sent(unit.tokens(batch((R1, 1, 0, [70], RUN)), 1.0)) == {}
     assert len(unit) == 0
 

@@ -24,7 +24,7 @@ from tests.support import NatsServer, until
 QUICK = {"route_timeout": 0.1, "max_attempts": 2, "stall_timeout": 0.3}
 """All attempts together take less than a second."""
 
-LONGER = 2.0
+LONGER = 1.2
 """Seconds."""
 
 

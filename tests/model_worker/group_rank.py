@@ -75,7 +75,7 @@ def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, 
         out[poisoned] = float("nan")
         return out
 
-    executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]
+    executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]  # that is the point
     plain = run(runner, None)
     told = {len(prompt): [*tokens] for prompt, tokens in zip(PROMPTS, plain, strict=True)}
 

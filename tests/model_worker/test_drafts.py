@@ -206,7 +206,7 @@ def test_a_sequence_whose_drafts_are_not_decided_is_left_out(path: Path) -> None
     held.reset()
 
     outputs: list[StepOutput] = []
-    loop = StepLoop(held, None, outputs.append, pytest.fail, depth=0)  # type: ignore[arg-type]
+    loop = StepLoop(held, None, outputs.append, pytest.fail, depth=0)  # type: ignore[arg-type]  # one process has no order
     for plan in plans:
         loop._step(plan)
     reports = [output.report for output in outputs if output.report]

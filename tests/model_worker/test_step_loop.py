@@ -78,7 +78,7 @@ def loop_of(
     monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
     outputs: queue.SimpleQueue[StepOutput] = queue.SimpleQueue()
     errors: list[Exception] = []
-    loop = StepLoop(engine, Order(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]
+    loop = StepLoop(engine, Order(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]  # stand-ins
     seqs = iter(range(1000))
 
     def run(steps: int) -> list[StepOutput]:
@@ -132,7 +132,7 @@ def test_a_new_claim_during_a_step_does_not_lend_its_epoch_to_the_old_numbers() 
                 assert self.go.wait(20)
 
     engine, outputs = Held([100]), queue.SimpleQueue[StepOutput]()
-    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]
+    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]  # stand-ins
     loop.start()
     loop.reset(7)
     for seq in range(3):

@@ -219,7 +219,7 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(monkeypatch: pytest.Mon
     (admission,) = plan.admissions  # the other choice waits for the prompt to be warm
     gone, queued = exporter.get_finished_spans()
     assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"
-    assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]
+    assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]  # both are there
     told = queued.attributes
     assert told is not None
     assert (told[Attr.REQUEST_ID], told[Attr.CHOICE], told[Attr.REPLICA]) == ("a", 0, "r")

@@ -88,7 +88,7 @@ class Running:
         self.inbox: list[object] = []
         await self.client.subscribe(
             self.actor.subjects.presence(),
-            lambda envelope: self.presence.append(envelope.unpack()),  # type: ignore[arg-type]
+            lambda envelope: self.presence.append(envelope.unpack()),  # type: ignore[arg-type]  # any message will do
         )
         await self.client.subscribe(
             self.actor.subjects.gateway_inbox("gw"), lambda envelope: self.inbox.append(envelope.unpack())
@@ -233,7 +233,7 @@ async def test_a_full_mailbox_refuses_by_name(nats_url: str, namespace: str) -> 
         async def setup(self) -> None:
             await super().setup()
             self.go = asyncio.Event()
-            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
+            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]  # what a handler returns is of no use
 
     slow = Slow(settings)
     async with Running(slow, settings) as running:
