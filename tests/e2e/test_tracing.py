@@ -40,10 +40,10 @@ def mesh(collector: Collector) -> Iterator[ServeProcess]:
 def ask(mesh: ServeProcess, trace: str, **fields: Any) -> openai.types.Completion:
     with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
         headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
-        request: dict[str, Any] = {"prompt": "one two three", "max_tokens": 5, "temperature": 0.0, **fields}
-        answer: openai.types.Completion = client.completions.create(
-            model=mesh.model, extra_body={"ignore_eos": True}, extra_headers=headers, **request
-        )
+        body = {"ignore_eos": True}
+        plain: dict[str, Any] = {"prompt": "one two three", "max_tokens": 5, "temperature": 0.0}
+        request = {"model": mesh.model, **plain, **fields}
+        answer: openai.types.Completion = client.completions.create(**request, extra_body=body, extra_headers=headers)
         return answer
 
 
