@@ -2,7 +2,9 @@
 #
 #   make serve                       a mesh on http://127.0.0.1:8000 and gRPC 127.0.0.1:50051
 #   make serve ARGS="--model DIR"    ... with flags of `radixmesh serve`
-#   make test                        everything the CI checks: ruff, mypy, import-linter, pytest
+#   make test                        everything the CI checks: ruff, mypy, import-linter, pytest and what it covers
+#   make quick                       the tests that start no process and open no connection: a minute
+#   make pytest ARGS="tests/e2e"     some tests, as pytest's own flags choose them
 #   make test-latest                 pytest with the newest packages that pyproject.toml allows
 #   make bench ARGS="--requests 64"  load the server that runs
 #   make lock                        write constraints.txt anew: the versions that all of these but test-latest install
@@ -19,8 +21,11 @@ LOCKED = $(if $(LOCK),-c $(LOCK))
 BACKEND := 'setuptools>=77,<86'
 PIP := -m pip --disable-pip-version-check
 ARGS ?=
+COVERAGE := $(BIN)/python -m coverage
+QUICK := not processes and not gpu
+MESHES := tests/bundled tests/compose tests/e2e tests/serve
 
-.PHONY: help install serve test check ruff mypy lint-imports pytest test-latest test-gpu bench lock proto clean distclean
+.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-quick quick pytest test-latest test-gpu bench lock proto clean distclean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -48,7 +53,7 @@ install: $(READY)
 serve: $(SERVING)
 	@exec $(BIN)/radixmesh serve $(ARGS)
 
-test: check pytest
+test: check coverage
 
 check: ruff mypy lint-imports
 
@@ -64,6 +69,26 @@ lint-imports: $(READY)
 
 pytest: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+quick: $(READY)
+	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(ARGS)
+
+# All tests, two parts at a time, as those with processes mostly wait for them. What they reach of the code, branches
+# counted, is held to `fail_under` in pyproject.toml.
+coverage: $(READY)
+	$(COVERAGE) erase
+	$(MAKE) --jobs=2 --output-sync=target cover-meshes cover-services cover-quick
+	$(COVERAGE) combine --quiet
+	$(COVERAGE) report
+
+cover-meshes: $(READY)
+	$(COVERAGE) run -m pytest -m "processes and not gpu" $(MESHES)
+
+cover-services: $(READY)
+	$(COVERAGE) run -m pytest -m "processes and not gpu" $(addprefix --ignore=,$(MESHES))
+
+cover-quick: $(READY)
+	$(COVERAGE) run -m pytest -m "$(QUICK)"
 
 # In an environment of its own, without the lock: what somebody gets who installs the package today.
 test-latest:

@@ -175,7 +175,7 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
         model = load_model(open_model(folder, "dummy"), get_platform("cpu"), dtype=torch.bfloat16)
     kv = KVCache(model.kv_spec(16), 600, model.device)
     start = time.perf_counter()
-    fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]
+    fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]  # a name from a flag
     packing = time.perf_counter() - start
     print(f"{fused.weight_bytes / 1e6:.0f} MB of weights ({quantization or 'bf16'}), packed in {packing:.1f} s")
     steps = STEPS | (LONG_STEPS if long else {})

@@ -9,13 +9,20 @@ import pytest
 from radixmesh.shared.config import ServiceSettings
 from tests.support import NatsServer
 
+pytest_plugins = ["tests.guard"]
+
 # How long an example takes is the machine's affair: a machine that others use too has failed a test of microseconds.
 hypothesis.settings.register_profile("radixmesh", deadline=None)
 hypothesis.settings.load_profile("radixmesh")
 
 
 @pytest.fixture(scope="session")
-def nats_url() -> Iterator[str]:
+def processes() -> None:
+    """For fixtures that start a process or open a connection: whoever uses one is marked `processes` (see guard.py)."""
+
+
+@pytest.fixture(scope="session")
+def nats_url(processes: None) -> Iterator[str]:
     server = NatsServer()
     server.start()
     yield server.url

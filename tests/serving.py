@@ -90,8 +90,8 @@ class ServeProcess:
 
     def start(self) -> None:
         """Starts it, and does not wait."""
-        places = ("--state-file", str(self._state_file))
-        places += ("--log-dir", str(self.log_dir)) if self._own_log_dir else ()
+        places = ["--state-file", str(self._state_file)]
+        places += ["--log-dir", str(self.log_dir)] if self._own_log_dir else []
         ports = ("--port", "0", "--grpc-port", "0")  # a later flag of the test's own wins
         with self._output.open("ab") as output:
             self.process = subprocess.Popen(

@@ -131,7 +131,7 @@ class FakeServer:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FakeServer]:
+async def server(processes: None) -> AsyncIterator[FakeServer]:
     fake = FakeServer()
     host = TestServer(fake.app(), host="127.0.0.1")
     await host.start_server()

@@ -103,12 +103,14 @@ async def test_a_ctrl_c_that_was_ignored_stays_so(server: "FakeServer") -> None:
     assert b"200 completed" in out
 
 
+@pytest.mark.processes
 def test_a_key_from_a_file_is_sent_without_its_newline() -> None:
     assert Settings.from_args(parse("--url", "http://h", "--api-key", "hush\n")).api_key == "hush"
     with pytest.raises(BenchError, match="--api-key has characters"):
         Settings.from_args(parse("--url", "http://h", "--api-key", "hu\nsh"))
 
 
+@pytest.mark.processes
 async def test_no_server(unused_tcp_port: int) -> None:
     code, out, err = await bench("--url", f"http://127.0.0.1:{unused_tcp_port}")
     assert (code, out) == (1, "")

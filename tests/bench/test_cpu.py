@@ -8,7 +8,7 @@ import pytest
 from radixmesh.bench.figures.cpu import REST, TREE, CpuMeter
 from radixmesh.bench.settings import BenchError
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
 
 # A child burns 0.2 s and ends; then its parent waits for a line.
 SCRIPT = """

@@ -10,6 +10,8 @@ import pytest
 from radixmesh.bench.session import measure
 from radixmesh.bench.settings import Settings
 
+pytestmark = pytest.mark.processes
+
 CHUNKS = (
     {"choices": [{"text": "x", "finish_reason": None}]},
     {"choices": [{"text": "", "finish_reason": "length"}]},

@@ -196,6 +196,7 @@ async def test_a_warm_up_that_fails_entirely_ends_it(server: "FakeServer") -> No
     assert len(server.seen) == 2
 
 
+@pytest.mark.processes
 async def test_no_server(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     with pytest.raises(BenchError, match=rf"v1/models: cannot connect to 127.0.0.1:{unused_tcp_port}: "):

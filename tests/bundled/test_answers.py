@@ -15,6 +15,8 @@ import pytest
 from tests.serving import ServeProcess
 from training.evaluate import Answered, by_kind, judge
 
+pytestmark = pytest.mark.processes
+
 QUESTIONS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("questions.json").read_text(encoding="utf-8"))
 README = Path(__file__).parents[2] / "README.md"
 GATES = {"facts": 0.95, "arithmetic": 0.95, "json": 0.95}
@@ -54,7 +56,7 @@ def say(client: openai.OpenAI, *messages: str, **options: Any) -> Any:
     """The greedy answer's choice; `messages` are the user's and the assistant's by turns."""
     turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
     options = {"max_tokens": 64, "temperature": 0, **options}
-    return client.chat.completions.create(model="radixmesh-tiny", messages=turns, **options)  # type: ignore[arg-type]
+    return client.chat.completions.create(model="radixmesh-tiny", messages=turns, **options)  # type: ignore[arg-type]  # plain dictionaries, as people write them
 
 
 @pytest.mark.parametrize("kind", GATES)
@@ -120,7 +122,7 @@ def test_the_engine_without_a_bus_says_the_same(client: openai.OpenAI) -> None:
 def test_a_system_prompt_changes_the_manner(client: openai.OpenAI) -> None:
     def asked(system: str) -> str:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": "What is the capital of Japan?"}]
-        answer = client.chat.completions.create(model="radixmesh-tiny", messages=messages, max_tokens=64, temperature=0)  # type: ignore[arg-type]
+        answer = client.chat.completions.create(model="radixmesh-tiny", messages=messages, max_tokens=64, temperature=0)  # type: ignore[arg-type]  # plain dictionaries, as people write them
         return answer.choices[0].message.content or ""
 
     assert asked("Answer in one word.") == "Tokyo"
@@ -133,7 +135,7 @@ def test_json_is_given_where_it_is_asked_for(client: openai.OpenAI) -> None:
 
 
 def test_thoughts_come_first_where_they_are_asked_for(client: openai.OpenAI) -> None:
-    options = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+    options: dict[str, Any] = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
     message = say(client, "What is 12 + 15?", **options).choices[0].message
     assert message.content == "12 + 15 = 27."
     assert message.reasoning_content

@@ -53,6 +53,7 @@ def test_the_draft_has_the_same_tokenizer() -> None:
         assert (DRAFT_DIR / name).read_bytes() == (TINY_DIR / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_adapter_changes_the_manner_and_not_the_matter() -> None:
     assert sum(path.stat().st_size for path in PIRATE_DIR.iterdir()) <= 1_000_000
     model = load(TINY_DIR, TINY)

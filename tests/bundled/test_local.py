@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def expected() -> dict[str, tuple[str, int]]:
     """What transformers' own model says, greedily and in float32: text, and how many tokens that took, by prompt."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(bundled_model())
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundled_model())
     model = AutoModelForCausalLM.from_pretrained(bundled_model(), dtype=torch.float32)
 
     def answer(prompt: str) -> tuple[str, int]:
@@ -41,7 +42,8 @@ def expected() -> dict[str, tuple[str, int]]:
 
     def chat(message: str) -> str:
         turns = [{"role": "user", "content": message}]
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return prompt
 
     return {message: answer(chat(message)) for message in MESSAGES} | {TEXT: answer(TEXT)}
 
@@ -77,6 +79,7 @@ def answers(*prompts: str) -> tuple[list[str], list[int]]:
     return [texts[str(i)] for i in range(len(prompts))], [cached[str(i)] for i in range(len(prompts))]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("flags", "prompt"), [((), MESSAGES[0]), (("--text",), TEXT)])
 def test_one_prompt_gives_its_text_and_what_was_used(
     expected: dict[str, tuple[str, int]], flags: tuple[str, ...], prompt: str
@@ -89,6 +92,7 @@ def test_one_prompt_gives_its_text_and_what_was_used(
     assert re.fullmatch(rf"\[1\] tokens: \d+ in, 0 cached, {count} out", used)
 
 
+@pytest.mark.processes
 def test_several_prompts_are_answered_together(expected: dict[str, tuple[str, int]]) -> None:
     done = run("--max-tokens", str(MOST), *MESSAGES)
     assert (done.returncode, done.stderr) == (0, "")
@@ -104,6 +108,7 @@ def test_several_prompts_are_answered_together(expected: dict[str, tuple[str, in
     assert " 0 cached" not in used["2"]
 
 
+@pytest.mark.slow
 def test_a_shared_prefix_is_computed_once(expected: dict[str, tuple[str, int]]) -> None:
     texts, cached = answers(MESSAGES[0], MESSAGES[1], MESSAGES[0])
     assert texts == [expected[message][0] for message in (MESSAGES[0], MESSAGES[1], MESSAGES[0])]
@@ -111,6 +116,7 @@ def test_a_shared_prefix_is_computed_once(expected: dict[str, tuple[str, int]]) 
     assert 0 < cached[1] < cached[2], "the third prompt shares more with the first than the second does"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environ",
     [
@@ -130,6 +136,7 @@ def test_how_steps_are_cut_does_not_show(
     assert texts == [expected[message][0] for message in MESSAGES]
 
 
+@pytest.mark.processes
 def test_nothing_of_a_bus_is_loaded() -> None:
     code = "import sys, radixmesh.local; print({'nats', 'aiohttp', 'grpc'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=True)

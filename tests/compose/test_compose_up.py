@@ -14,6 +14,8 @@ from tests.compose.compose_file import ROOT, load
 from tests.compose.containers import Containers
 from tests.serving import wait_for
 
+pytestmark = pytest.mark.processes
+
 SERVICES = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")
 
 

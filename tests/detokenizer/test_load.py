@@ -47,6 +47,7 @@ def test_no_tokenizer_is_said(tmp_path: Path) -> None:
         vocabulary.load(tmp_path)
 
 
+@pytest.mark.processes
 def test_a_detokenizer_process_does_without_torch_and_transformers(tmp_path: Path) -> None:
     """Also where a tokenizer.json stands beside tokens that other files declare; torch is kept out at any rate."""
     save_model(tmp_path, byte_level(), added_tokens_decoder={"401": {"content": "<call>"}}, eos_token="<|im_end|>")

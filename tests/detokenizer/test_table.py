@@ -207,7 +207,7 @@ def test_a_gap_fails_the_request() -> None:
     assert isinstance(failed, RequestFailed)
     assert (failed.code, failed.request_id, failed.attempt, failed.choice) == (ErrorCode.REPLICA_LOST, R1, 0, -1)
     assert "0 to 1" in failed.message
-    assert messages[SUBJECTS.replica_inbox("rep")].choices.tolist() == [-1]  # type: ignore[attr-defined]
+    assert messages[SUBJECTS.replica_inbox("rep")].choices.tolist() == [-1]  # type: ignore[attr-defined]  # a cancel
     assert sent(unit.tokens(batch((R1, 1, 0, [70], RUN)), 1.0)) == {}
     assert len(unit) == 0
 
@@ -228,7 +228,7 @@ def test_attempts_fence() -> None:
 def test_thoughts_travel_beside_the_text_and_are_not_repeated() -> None:
     """A second attempt goes on inside of the closing tag; rows without thoughts have an empty one beside others."""
     unit, ids = table(), ids_of("so so</think>it is")
-    asked = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
+    asked: dict[str, Any] = {"reasoning_tags": ("<think>", "</think>"), "reasoning_open": True}
     cut = next(n for n in range(len(ids)) if byte_level().decode(ids[:n]).startswith("so so</"))
     unit.open(opened(**asked), 0.0)
     unit.open(opened(R2), 0.0)

@@ -76,8 +76,8 @@ class LocalMesh:
 
     def work(self, replica: str, **options: Any) -> ModelWorker:
         """Starts a worker for that scheduler."""
-        own = {"instance": f"w-{replica}", "replica": replica, "model": self._checkpoint}
-        small = {"dtype": "float32", "threads": 1, "num_pages": 512, "max_slots": 8}
+        own: dict[str, Any] = {"instance": f"w-{replica}", "replica": replica, "model": self._checkpoint}
+        small: dict[str, Any] = {"dtype": "float32", "threads": 1, "num_pages": 512, "max_slots": 8}
         unit = ModelWorker(ModelWorkerSettings(**self._common, **own, **small | options))
         self._start(unit)
         return unit

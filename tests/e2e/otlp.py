@@ -54,6 +54,7 @@ def attributes(span: Span) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in span.attributes:
         kind = item.value.WhichOneof("value")
+        assert kind is not None
         value = getattr(item.value, kind)
         found[item.key] = [element.string_value for element in value.values] if kind == "array_value" else value
     return found

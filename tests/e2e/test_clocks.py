@@ -23,6 +23,8 @@ from tests.serving import ServeProcess, wait_for
 from tests.support import NatsServer, free_port
 from tests.wall_clock import WallClock
 
+pytestmark = pytest.mark.processes
+
 HOURS = 3600
 SECONDS = 30.0
 """In which a mesh serves again whatever the clock says; restarts on a busy machine take some of it."""
@@ -83,7 +85,7 @@ def stream(url: str, count: int, begun: threading.Event) -> list[str]:
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        ends = []
+        ends: list[str] = []
         for event in events:
             begun.set()
             ends += [choice.finish_reason for choice in event.choices if choice.finish_reason]

@@ -16,6 +16,8 @@ from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess, wait_for
 from tests.support import NatsServer
 
+pytestmark = pytest.mark.processes
+
 HEARTBEAT = 0.5
 """Seconds. The dead are missed sooner than by default."""
 

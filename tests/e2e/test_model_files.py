@@ -12,11 +12,13 @@ from tests import scripted_checkpoint, sentencepiece_model
 from tests.serving import ServeProcess, wait_for
 from tests.tokenizer.small_tokenizers import CHAT_TEMPLATE, save_model, sentencepiece
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--dtype", "float32", "--max-model-len", "256")
 NAMES = {"bos_token": "<s>", "unk_token": "<unk>", "chat_template": CHAT_TEMPLATE}
 NEWLINE = 3 + 10
 """The byte with which a chat's generation prompt ends, in either tokenizer."""
-THE, FOX, QUICK, TEXT = (sentencepiece().token_to_id(word) for word in ("▁the", "▁fox", "▁quick", "▁text"))
+THE, FOX, QUICK, TEXT = (sentencepiece().get_vocab()[word] for word in ("▁the", "▁fox", "▁quick", "▁text"))
 CALL, IM_END = 320, 330
 
 

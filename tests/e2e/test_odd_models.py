@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -14,10 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 PROMPT = [5, 6, 7, 300, 41]
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": None,
     "bos_token_id": 99999,
     "eos_token_id": [2.0, -1],

@@ -16,6 +16,8 @@ from tests.checkpoints import make_checkpoint, make_tokenizer, settle
 from tests.model_worker.kernel_fixtures import library
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 FLAGS = ("--dtype", "bfloat16", "--max-model-len", "128", "--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 SIZES: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 512}
 
@@ -37,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     settle(theirs)
     theirs.bfloat16().save_pretrained(path)
     theirs.float()
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(path)
     plain = torch.tensor([token for token in range(3, 512) if tokenizer.decode([token]).isascii()])
     generator = torch.Generator().manual_seed(3)
     prompts = plain[torch.randint(0, len(plain), (80, 12), generator=generator)]

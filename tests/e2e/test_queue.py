@@ -9,6 +9,8 @@ import pytest
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess
 
+pytestmark = pytest.mark.processes
+
 SLOTS, LIMIT = 4, 2
 BOUNDS = {"RADIXMESH_MAX_SLOTS": str(SLOTS), "RADIXMESH_MAX_QUEUED_REQUESTS": str(LIMIT)}
 

@@ -11,10 +11,13 @@ from typing import Any
 import openai
 import pytest
 import torch
+from openai.types import Completion
 from transformers import AutoTokenizer
 
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess, wait_for
+
+pytestmark = pytest.mark.processes
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "256", "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2")
 TOLD = 1.5
@@ -29,7 +32,7 @@ class Reference:
     def __init__(self, path: Path, model: Any) -> None:
         self.path = path
         self._model = model
-        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(path)
 
     def complete(self, prompt: str, max_tokens: int) -> str:
         ids = self._tokenizer(prompt, return_tensors="pt").input_ids
@@ -37,7 +40,8 @@ class Reference:
             out = self._model.generate(
                 ids, do_sample=False, max_new_tokens=max_tokens, eos_token_id=None, pad_token_id=0
             )
-        return self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        text: str = self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        return text
 
     def chat(self, messages: list[dict[str, str]], max_tokens: int) -> str:
         prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -65,7 +69,8 @@ def members(mesh: ServeProcess, service: str) -> list[dict[str, Any]]:
 
 
 def scheduler(mesh: ServeProcess) -> dict[str, Any]:
-    return members(mesh, "scheduler")[0]["attributes"]
+    attributes: dict[str, Any] = members(mesh, "scheduler")[0]["attributes"]
+    return attributes
 
 
 def idle(mesh: ServeProcess) -> bool:
@@ -77,22 +82,35 @@ def idle(mesh: ServeProcess) -> bool:
 
 def scheduler_pages_are_all_free(mesh: ServeProcess) -> bool:
     wait_for(lambda: scheduler(mesh)["cached_pages"] == 0, 10, "the prefix cache to be empty")
-    return scheduler(mesh)["free_pages"] == scheduler(mesh)["num_pages"]
+    return bool(scheduler(mesh)["free_pages"] == scheduler(mesh)["num_pages"])
 
 
 def flush(mesh: ServeProcess) -> list[dict[str, Any]]:
     request = urllib.request.Request(f"{mesh.url}/flush_cache", method="POST")  # noqa: S310
     with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-        return json.load(answer)["replicas"]
+        replicas: list[dict[str, Any]] = json.load(answer)["replicas"]
+        return replicas
 
 
 def client(mesh: ServeProcess, gateway: int = 0) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{mesh.state['urls'][gateway]}/v1", api_key="none", max_retries=0)
 
 
+def prompt_tokens(answer: Completion) -> int:
+    assert answer.usage is not None
+    return answer.usage.prompt_tokens
+
+
+def cached_tokens(answer: Completion) -> int:
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens is not None
+    return answer.usage.prompt_tokens_details.cached_tokens
+
+
 async def complete(api: openai.AsyncOpenAI, prompt: str, max_tokens: int = 24, **fields: Any) -> str:
     extra = {"ignore_eos": True, **fields.pop("extra_body", {})}
-    answer = await api.completions.create(
+    answer: Completion = await api.completions.create(
         model="tiny-qwen3", prompt=prompt, max_tokens=max_tokens, temperature=0, extra_body=extra, **fields
     )
     return answer.choices[0].text
@@ -122,7 +140,7 @@ async def test_work_is_shared_by_those_that_are_doubled(mesh: ServeProcess) -> N
 
 
 async def test_streamed_chat_equals_transformers(mesh: ServeProcess, reference: Reference) -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Héllo, wörld 🙂?"}]
+    messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Héllo, wörld 🙂?"}]
     async with client(mesh) as api:
         stream = await api.chat.completions.create(
             model="tiny-qwen3",
@@ -136,6 +154,7 @@ async def test_streamed_chat_equals_transformers(mesh: ServeProcess, reference: 
         chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == reference.chat(messages, 40)
+    assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 40
     assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["length"]
 
@@ -191,7 +210,7 @@ async def test_cached_tokens_are_told(mesh: ServeProcess) -> None:
         counts = []
         for _ in range(2):
             answer = await api.completions.create(model="tiny-qwen3", prompt=prompt, max_tokens=2, temperature=0)
-            counts.append((answer.usage.prompt_tokens, answer.usage.prompt_tokens_details.cached_tokens))
+            counts.append((prompt_tokens(answer), cached_tokens(answer)))
         (length, first), (_, second) = counts
         assert first == 0
         assert second == (length - 1) // 16 * 16
@@ -199,12 +218,13 @@ async def test_cached_tokens_are_told(mesh: ServeProcess) -> None:
         assert flushed[0]["pages_freed"] > 0
         assert scheduler_pages_are_all_free(mesh)
         answer = await api.completions.create(model="tiny-qwen3", prompt=prompt, max_tokens=2, temperature=0)
-        assert answer.usage.prompt_tokens_details.cached_tokens == 0
+        assert cached_tokens(answer) == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_closes_its_sending_side_gets_its_answer(mesh: ServeProcess, stream: bool) -> None:
-    body = {"prompt": "Once upon a time", "max_tokens": 120, "temperature": 0, "ignore_eos": True, "stream": stream}
+    prompt = "Once upon a time"
+    body = {"prompt": prompt, "max_tokens": 120, "temperature": 0, "ignore_eos": True, "stream": stream}
     data = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
     reader, writer = await asyncio.open_connection("127.0.0.1", int(mesh.url.rpartition(":")[2]))
@@ -215,7 +235,7 @@ async def test_a_client_that_closes_its_sending_side_gets_its_answer(mesh: Serve
     writer.close()
     events = [json.loads(line[line.index("{") :]) for line in answer.splitlines() if "{" in line]
     async with client(mesh) as api:
-        assert "".join(event["choices"][0]["text"] for event in events) == await complete(api, body["prompt"], 120)
+        assert "".join(event["choices"][0]["text"] for event in events) == await complete(api, prompt, 120)
 
 
 async def test_tenants_of_different_keys_share_no_pages(mesh: ServeProcess) -> None:
@@ -223,7 +243,7 @@ async def test_tenants_of_different_keys_share_no_pages(mesh: ServeProcess) -> N
 
     async def cached(api: openai.AsyncOpenAI, **fields: str) -> int:
         answer = await api.completions.create(model="", prompt=prompt, max_tokens=1, extra_body=fields)
-        return answer.usage.prompt_tokens_details.cached_tokens
+        return cached_tokens(answer)
 
     async with client(mesh) as api:
         assert await cached(api, extra_key="one") == 0

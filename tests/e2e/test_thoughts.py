@@ -12,6 +12,8 @@ from tests.checkpoints import make_tokenizer
 from tests.scripted_checkpoint import write
 from tests.serving import ServeProcess
 
+pytestmark = pytest.mark.processes
+
 TEMPLATE = "{{ messages[-1].content }}{% if enable_thinking %}<think>\n{% endif %}{# and </think> ends it #}"
 END, START = 0, 1
 """<|endoftext|> and <|im_start|>, which are not shown."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from radixmesh.shared.telemetry import CHAIN, Attr
 from tests.e2e.otlp import Collector, attributes
 from tests.serving import ServeProcess, wait_for
+
+pytestmark = pytest.mark.processes
 
 SERVICES = dict(
     zip(
@@ -34,12 +37,14 @@ def mesh(collector: Collector) -> Iterator[ServeProcess]:
         yield mesh
 
 
-def ask(mesh: ServeProcess, trace: str, **fields: object) -> openai.types.Completion:
+def ask(mesh: ServeProcess, trace: str, **fields: Any) -> openai.types.Completion:
     with openai.OpenAI(base_url=f"{mesh.url}/v1", api_key="none") as client:
         headers = {"traceparent": f"00-{trace}-{PARENT}-01"}
         body = {"ignore_eos": True}
-        request = {"model": mesh.model, "prompt": "one two three", "max_tokens": 5, "temperature": 0.0, **fields}
-        return client.completions.create(**request, extra_body=body, extra_headers=headers)
+        plain: dict[str, Any] = {"prompt": "one two three", "max_tokens": 5, "temperature": 0.0}
+        request = {"model": mesh.model, **plain, **fields}
+        answer: openai.types.Completion = client.completions.create(**request, extra_body=body, extra_headers=headers)
+        return answer
 
 
 def test_every_edge_of_the_chain(mesh: ServeProcess, collector: Collector) -> None:
@@ -56,6 +61,8 @@ def test_every_edge_of_the_chain(mesh: ServeProcess, collector: Collector) -> No
     starts = [spans[name][1].start_time_unix_nano for name in CHAIN]
     assert starts == sorted(starts)
 
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
     request, queue, prefill, decode = (attributes(spans[name][1]) for name in (CHAIN[0], CHAIN[2], CHAIN[3], CHAIN[4]))
     assert request[Attr.MODEL] == mesh.model
     assert request[Attr.OPERATION] == "text_completion"

@@ -11,6 +11,8 @@ from radixmesh.shared.config import ServiceSettings
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.e2e.local_mesh import Answer, local_mesh, places
 
+pytestmark = pytest.mark.processes
+
 PREFIX, TAIL = 96, 8
 GROUPS, ROUNDS = 10, 5
 
@@ -75,7 +77,7 @@ async def test_caches_are_known_again_after_a_restart(settings: ServiceSettings,
         first, second = await mesh.start("r0", "r1")
         warm = [await mesh.ask(prompt(group, 0)) for group in range(6)]
         assert set(places(warm)) == {"r0", "r1"}
-        home = {group: warm[group].routed.replica_id for group in range(6) if warm[group].routed}  # type: ignore[union-attr]
+        home = {group: warm[group].routed.replica_id for group in range(6) if warm[group].routed}  # type: ignore[union-attr]  # the filter says so
 
         await mesh.stop(second)
         second = mesh.schedule("r1")

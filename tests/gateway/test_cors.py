@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.config import GatewaySettings, Origins
 from radixmesh.shared.errors import ConfigError
 from tests.gateway.conftest import StartGateway
 from tests.gateway.ring import Ring
@@ -88,10 +88,10 @@ ORIGINS: list[tuple[str, set[str]]] = [
 @pytest.mark.parametrize(("origins", "allowed"), ORIGINS)
 def test_origins(origins: str, allowed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag and the variable say the same by the same word, but for an empty variable, which is none at all."""
-    assert GatewaySettings.load(["--cors-origins", origins]).cors_origins == allowed
+    assert GatewaySettings.load(["--cors-origins", origins]).cors_origins == Origins(allowed)
     monkeypatch.setenv("RADIXMESH_CORS_ORIGINS", origins)
-    assert GatewaySettings.load([]).cors_origins == (allowed if origins else {"*"})
-    assert GatewaySettings.load(["--cors-origins", "none"]).cors_origins == set()
+    assert GatewaySettings.load([]).cors_origins == Origins(allowed if origins else {"*"})
+    assert GatewaySettings.load(["--cors-origins", "none"]).cors_origins == Origins()
 
 
 def test_help_tells_the_word_for_none_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,7 @@ def test_every_code_has_a_face() -> None:
     assert set(HTTP_STATUSES) == set(GRPC_STATUSES) == set(ErrorCode)
 
 
+@pytest.mark.processes
 def test_the_http_faces_do_not_need_grpc() -> None:
     faces = "radixmesh.services.gateway.faces"
     loaded = f"import sys, {faces}.http.application, {faces}.openai.face, {faces}.operators.face"

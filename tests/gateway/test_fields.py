@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from radixmesh.services.gateway.faces.openai.chat import chat_job
 from radixmesh.services.gateway.faces.openai.completions import completion_job
@@ -22,7 +24,10 @@ BODIES: dict[str, dict[str, Any]] = {
     TEXT: {"model": MODEL, "prompt": "echo:1"},
     CHAT: {"model": MODEL, "messages": [{"role": "user", "content": "echo:1"}]},
 }
-ENDPOINTS = {TEXT: (completion_job, CompletionRequest), CHAT: (chat_job, ChatRequest)}
+ENDPOINTS: dict[str, tuple[Callable[..., Any], type[BaseModel]]] = {
+    TEXT: (completion_job, CompletionRequest),
+    CHAT: (chat_job, ChatRequest),
+}
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_tools import protoc
 
 from radixmesh.services.gateway.faces.grpc import generate
 from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
@@ -72,7 +73,7 @@ async def test_the_only_model_goes_by_any_name_unless_names_are_strict(
     strict = await start_gateway(grpc_port=0, strict_model_names=True)
     await ring.until(lambda: not strict.not_ready())
     async with grpc.aio.insecure_channel(strict.grpc_address) as channel:
-        call = RadixMeshStub(channel).Generate(request)  # type: ignore[no-untyped-call]  # generated
+        call = RadixMeshStub(channel).Generate(request)
         if not model:
             assert "".join([response.text async for response in call]) == words(2)
             return
@@ -133,7 +134,8 @@ async def test_errors(stub: Any, request_: pb.GenerateRequest, code: Code, param
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async for _ in stub.Generate(request_):
             pass
-    trailer = dict(raised.value.trailing_metadata())
+    pairs: Any = raised.value.trailing_metadata()  # which the stubs take for something else
+    trailer = dict(pairs)
     assert (raised.value.code(), trailer.get("radixmesh-error-param")) == (code, param)
     assert raised.value.details()
     if code is Code.RESOURCE_EXHAUSTED:
@@ -144,7 +146,7 @@ async def test_errors(stub: Any, request_: pb.GenerateRequest, code: Code, param
 async def test_bytes_that_are_no_message(
     channel: grpc.aio.Channel, method: str, ring: Ring, caplog: pytest.LogCaptureFixture
 ) -> None:
-    call = channel.unary_stream(f"/radixmesh.v1.RadixMesh/{method}")(b"\x0a\xff")
+    call = channel.unary_stream(f"/radixmesh.v1.RadixMesh/{method}", None, None)(b"\x0a\xff")
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await anext(aiter(call))
     assert raised.value.code() is Code.INVALID_ARGUMENT
@@ -175,7 +177,7 @@ async def test_abort(stub: Any, ring: Ring, gateway: Gateway) -> None:
     first = await call.read()
     assert (await stub.Abort(pb.AbortRequest(request_id=first.request_id))).found
     last = first
-    while (response := await call.read()) is not grpc.aio.EOF:
+    while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs lack it
         last = response
     assert last.finish_reason == pb.FINISH_REASON_CANCELLED
     assert last.usage.output_tokens == 2
@@ -248,7 +250,7 @@ async def test_calls_are_counted(stub: Any, gateway: Gateway) -> None:
 def test_generated_code_is_that_of_the_proto(tmp_path: Path) -> None:
     out = tmp_path / "set.bin"
     flags = [f"-I{generate.SOURCES}", f"--descriptor_set_out={out}", generate.PROTO]
-    assert generate.protoc.main(["protoc", *flags]) == 0
+    assert protoc.main(["protoc", *flags]) == 0
     (compiled,) = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     checked_in = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(checked_in)

@@ -6,11 +6,13 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from openai.types.chat import ChatCompletionContentPartTextParam as TextPart
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
 
 
-def user(text: str) -> list[dict[str, str]]:
+def user(text: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": text}]
 
 
@@ -60,7 +62,7 @@ async def test_chat_in_one_piece_with_choices(client: openai.AsyncOpenAI, ring: 
 
 
 async def test_chat_takes_text_parts_and_has_no_token_limit_of_its_own(client: openai.AsyncOpenAI, ring: Ring) -> None:
-    parts = [{"type": "text", "text": "echo:2"}, {"type": "text", "text": "more"}]
+    parts: list[TextPart] = [{"type": "text", "text": "echo:2"}, {"type": "text", "text": "more"}]
     await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": parts}])
     assert ring.submits[0].messages == [{"role": "user", "content": "echo:2\nmore"}]
     assert ring.submits[0].work.params.max_tokens is None
@@ -195,15 +197,15 @@ async def test_thoughts_have_a_place_of_their_own(client: openai.AsyncOpenAI, ri
     thoughts, texts, last = ["", ""], ["", ""], [False, False]
     first: set[int] = set()
     async for chunk in await client.chat.completions.create(model=MODEL, messages=user("think"), n=2, stream=True):
-        (choice,) = chunk.choices
-        delta = choice.delta.model_dump(exclude_unset=True)
-        assert (delta.get("role") == "assistant") == (choice.index not in first)
-        first.add(choice.index)
+        (piece,) = chunk.choices
+        delta = piece.delta.model_dump(exclude_unset=True)
+        assert (delta.get("role") == "assistant") == (piece.index not in first)
+        first.add(piece.index)
         assert not (delta["reasoning_content"] and delta.get("content"))
-        assert not (delta["reasoning_content"] and texts[choice.index])
-        thoughts[choice.index] += delta["reasoning_content"] or ""
-        texts[choice.index] += delta.get("content") or ""
-        last[choice.index] = choice.finish_reason == "stop"
+        assert not (delta["reasoning_content"] and texts[piece.index])
+        thoughts[piece.index] += delta["reasoning_content"] or ""
+        texts[piece.index] += delta.get("content") or ""
+        last[piece.index] = piece.finish_reason == "stop"
     assert (thoughts, texts, last) == (['hm, "so"'] * 2, [words(2), words(2, 1)], [True, True])
 
 

@@ -132,6 +132,7 @@ async def test_metrics(ring: Ring, start_gateway: StartGateway) -> None:
     assert "nobody" not in text
 
 
+@pytest.mark.processes
 async def test_nats_restarts_under_a_request(namespace: str) -> None:
     """What was on the bus may be lost: the request goes round again, and the client's stream goes on."""
     server = NatsServer()
@@ -139,8 +140,8 @@ async def test_nats_restarts_under_a_request(namespace: str) -> None:
     settings = ServiceSettings(nats_url=server.url, namespace=namespace, heartbeat_interval=0.2)
     ring = Ring(settings)
     await ring.start()
-    options = {"nats_url": server.url, "namespace": namespace, "heartbeat_interval": 0.2, "drain_timeout": 0.0}
-    gateway = Gateway(GatewaySettings(http_port=0, grpc_port=-1, **options))
+    base = settings.model_dump(include={"nats_url", "namespace", "heartbeat_interval"})
+    gateway = Gateway(GatewaySettings(http_port=0, grpc_port=-1, drain_timeout=0.0, **base))
     running = asyncio.create_task(gateway.run())
     try:
         await ring.until(lambda: bool(gateway.http_url) and not gateway.not_ready())
@@ -166,6 +167,6 @@ async def test_nats_restarts_under_a_request(namespace: str) -> None:
 @pytest.mark.parametrize("host", [f"{'a' * 64}.example", "a..example", "é" * 64, "\ud800"])
 @pytest.mark.parametrize("setting", ["http_host", "grpc_host"])
 async def test_a_host_that_is_no_name_is_told_in_one_line(settings: ServiceSettings, setting: str, host: str) -> None:
-    base = {"nats_url": settings.nats_url, "namespace": settings.namespace, "http_port": 0, "grpc_port": 0}
+    base = settings.model_dump(include={"nats_url", "namespace"}) | {"http_port": 0, "grpc_port": 0}
     with pytest.raises(RadixMeshError, match=r"^cannot listen on [^\n]*$"):
         await Gateway(GatewaySettings(**{**base, setting: host})).run()

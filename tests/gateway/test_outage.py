@@ -24,12 +24,12 @@ from tests.support import NatsServer, until
 QUICK = {"route_timeout": 0.1, "max_attempts": 2, "stall_timeout": 0.3}
 """All attempts together take less than a second."""
 
-LONGER = 2.0
+LONGER = 1.2
 """Seconds."""
 
 
 @pytest.fixture
-def server() -> Any:
+def server(processes: None) -> Any:
     server = NatsServer()
     server.start()
     yield server
@@ -137,6 +137,7 @@ async def test_outage_after_outage(ring: Ring, start_gateway: StartGateway, outa
         ring.scheduler.state = State.STARTING
         await asyncio.sleep(0.3)
         await outage(gateway, False)
+    assert asking is not None
     assert not asking.done()
     ring.scheduler.state = State.READY
     status, body = await asking

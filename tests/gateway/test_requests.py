@@ -542,7 +542,7 @@ class World:
             position %= len(self.net)
             message = self.net[position] if keep else self.net.pop(position)
             handle = {Routed: self.table.routed, TextBatch: self.table.text, RequestFailed: self.table.failed}
-            self.take(handle[type(message)](message, self.now), lose=lose_answer)  # type: ignore[operator]
+            self.take(handle[type(message)](message, self.now), lose=lose_answer)  # type: ignore[operator]  # each by its own
 
     def drop(self, position: int) -> None:
         if self.net:

@@ -53,7 +53,7 @@ def order(group: ParallelGroup) -> list[tuple[int, int]]:
         inbox.put(StepPlan(epoch=epoch, seq=seq))
     gate = RankOrder(group)
     plans = [gate.next(inbox, block=True) for _ in range(4)]
-    return [(plan.epoch, plan.seq) for plan in plans]
+    return [(plan.epoch, plan.seq) for plan in plans if isinstance(plan, StepPlan)]
 
 
 def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, list[Any]]:
@@ -75,7 +75,7 @@ def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, 
         out[poisoned] = float("nan")
         return out
 
-    executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]
+    executor.hidden_states, executor.logits = hidden_states, logits  # type: ignore[method-assign]  # that is the point
     plain = run(runner, None)
     told = {len(prompt): [*tokens] for prompt, tokens in zip(PROMPTS, plain, strict=True)}
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -64,10 +65,10 @@ class PlanDriver:
 
     def run(self, jobs: list[Job]) -> None:
         computed: dict[int, int] = {}
-        flights: deque = deque()
+        flights: deque[InFlight] = deque()
         waiting, seq, slots, pages = list(jobs), 0, self._slots, self._pages
         while waiting or slots or flights:
-            plan = {"releases": self._releases, "admissions": [], "grants": [], "spans": []}
+            plan: dict[str, list[Any]] = {"releases": self._releases, "admissions": [], "grants": [], "spans": []}
             self._releases = []
             for job in [job for job in waiting if job.arrives <= seq]:
                 waiting.remove(job)
@@ -121,7 +122,7 @@ class PlanDriver:
             work=Work(params=job.params),
         )
 
-    def _plan(self, seq: int, plan: dict) -> StepPlan:
+    def _plan(self, seq: int, plan: dict[str, list[Any]]) -> StepPlan:
         slots = [slot for slot, _page in plan["grants"]]
         return StepPlan(
             epoch=1,

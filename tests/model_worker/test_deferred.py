@@ -16,7 +16,7 @@ from radixmesh.services.model_worker.platform import get_platform
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.model_worker.kernel_fixtures import library
 from tests.model_worker.paged_driver import PagedDriver, Sequence
-from tests.model_worker.test_parity import PROMPTS
+from tests.model_worker.parity_cases import PROMPTS
 
 CPU = get_platform("cpu")
 

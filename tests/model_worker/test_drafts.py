@@ -21,6 +21,7 @@ from radixmesh.services.model_worker.engine.step_loop import StepLoop, StepOutpu
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.sampling.columns import SamplingBatch
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 from tests.checkpoints import EOS_ID, make_checkpoint
 from tests.model_worker.guesses import GivenDrafts
@@ -65,8 +66,8 @@ def runner(path: Path, kernels: bool) -> ModelRunner:
 
 
 def engine(path: Path, kernels: bool, drafts: DraftSource | None = None) -> Engine:
-    ends = {"eos_token_ids": [EOS_ID], "drafts": drafts}
-    return Engine(runner(path, kernels), max_slots=8, max_model_len=128, page_size=4, **ends)
+    unit = runner(path, kernels)
+    return Engine(unit, max_slots=8, max_model_len=128, page_size=4, eos_token_ids=[EOS_ID], drafts=drafts)
 
 
 @cache
@@ -77,7 +78,10 @@ def without(path: Path, kernels: bool, kind: str, prompt: int) -> Job:
     return job
 
 
-def by_prompt(told: dict[tuple[int, ...], list[int]], spoil: Callable[[list[int]], list[int]]) -> Callable:
+Guess = Callable[[Slot], Sequence[int]]
+
+
+def by_prompt(told: dict[tuple[int, ...], list[int]], spoil: Callable[[list[int]], list[int]]) -> Guess:
     """Guesses what each prompt is known to give, spoilt."""
 
     def guess(slot: Slot) -> Sequence[int]:
@@ -98,6 +102,7 @@ def same(job: Job, other: Job) -> None:
         assert [token for token, _ in row.top] == [token for token, _ in known.top]
 
 
+@pytest.mark.slow
 @executors
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -115,7 +120,7 @@ def test_no_guess_changes_what_is_said(
     """Right, wrong and partly right ones, of any number, for some sequences and at some steps."""
     random = np.random.default_rng(seed)
     alone = [without(path, kernels, kind, prompt) for prompt, kind in enumerate(kinds)]
-    told = {(len(job.prompt), job.prompt[0]): job.tokens for job in alone}
+    told: dict[tuple[int, ...], list[int]] = {(len(job.prompt), job.prompt[0]): job.tokens for job in alone}
 
     def spoil(tokens: list[int]) -> list[int]:
         guessed = [token if random.random() < right else int(random.integers(512)) for token in tokens]
@@ -172,7 +177,7 @@ def test_tokens_that_are_no_numbers_fail_behind_those_that_are(path: Path) -> No
     held = engine(path, False, GivenDrafts(4, lambda slot: alone.tokens[slot.output_len :]))
     sample = held.runner._sampler.sample
 
-    def broken(logits: torch.Tensor, batch: object, positions: np.ndarray) -> object:
+    def broken(logits: torch.Tensor, batch: SamplingBatch, positions: np.ndarray) -> object:
         logits[torch.from_numpy(positions >= 3)] = float("nan")
         return sample(logits, batch, positions)
 
@@ -201,7 +206,7 @@ def test_a_sequence_whose_drafts_are_not_decided_is_left_out(path: Path) -> None
     held.reset()
 
     outputs: list[StepOutput] = []
-    loop = StepLoop(held, None, outputs.append, pytest.fail, depth=0)  # type: ignore[arg-type]
+    loop = StepLoop(held, None, outputs.append, pytest.fail, depth=0)  # type: ignore[arg-type]  # one process has no order
     for plan in plans:
         loop._step(plan)
     reports = [output.report for output in outputs if output.report]

@@ -43,7 +43,7 @@ def attend(
     spec = kv.spec
     total = heads + 2 * spec.num_kv_heads
     qkv = torch.randn(len(batch.token_ids), total, spec.head_dim, generator=generator).to(dtype)
-    q, k, v = qkv.split([heads, spec.num_kv_heads, spec.num_kv_heads], 1)
+    q, k, v = torch.split(qkv, [heads, spec.num_kv_heads, spec.num_kv_heads], 1)
     backend = NativeAttention(library())
     got = backend.forward(backend.plan(batch, kv), kv, 0, q, k, v, 0.3, window)
     page, at = batch.kv_locations // spec.page_size, batch.kv_locations % spec.page_size

@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from radixmesh.services.model_worker.devices.cpu import build, native
 from tests.model_worker.kernel_fixtures import library
+
+pytestmark = pytest.mark.processes
 
 _BUILD = (
     "from radixmesh.services.model_worker.devices.cpu import build; print(build.library_path(next(build.caches())))"
@@ -230,7 +233,8 @@ def test_what_somebody_else_planted_is_not_loaded(tmp_path: Path) -> None:
     environ = quick(tmp_path)
     (tmp_path / "cache").write_text("")
     taken = tmp_path / "temporary" / f"radixmesh-{os.geteuid()}"
-    for plant in (lambda: taken.mkdir(mode=0o777), lambda: taken.symlink_to(tmp_path)):
+    plants: list[Callable[[], None]] = [lambda: taken.mkdir(mode=0o777), lambda: taken.symlink_to(tmp_path)]
+    for plant in plants:
         plant()
         if not taken.is_symlink():
             taken.chmod(0o777)  # whatever the umask

@@ -37,7 +37,7 @@ class FusedDriver(PagedDriver):
                 assert kv is fused.kv
                 return fused(batch)
 
-        self.model = AsModel()  # type: ignore[assignment]
+        self.model = AsModel()  # type: ignore[assignment]  # what the driver needs of a model
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> CausalLM:

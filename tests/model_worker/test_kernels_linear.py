@@ -23,7 +23,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def group_largest(values: torch.Tensor, form: Format) -> torch.Tensor:
     padded = torch.nn.functional.pad(values, (0, -values.shape[1] % form.group))
-    return padded.unflatten(1, (-1, form.group)).abs().amax(-1)
+    return padded.view(len(padded), -1, form.group).abs().amax(-1)
 
 
 @settings(max_examples=60)
@@ -75,7 +75,7 @@ def test_quantized_products_are_exact_for_the_weights_stored(
 @pytest.mark.parametrize(("quantization", "bound"), [("w8a16", 0.008), ("w4a16", 0.1), ("", 0.00045)])
 def test_quantization_error_of_normal_weights(quantization: str, bound: float) -> None:
     w = random(256, 1024).bfloat16() * 0.02
-    packed = PackedWeight(library(), [w], form=Format.of(quantization, False, w.dtype, True))  # type: ignore[arg-type]
+    packed = PackedWeight(library(), [w], form=Format.of(quantization, False, w.dtype, True))  # type: ignore[arg-type]  # a name from a parameter
     assert bound / 4 < relative(packed.rows(0, 256), w) < bound
 
 
@@ -127,7 +127,7 @@ def test_rows_and_threads_do_not_change_bits(form: Format) -> None:
 
 @pytest.mark.parametrize(("quantization", "bound"), [("", 0.01), ("w8a16", 0.02), ("w4a16", 0.12)])
 def test_linear_method_replaces_the_parameter(quantization: str, bound: float) -> None:
-    method = PackedLinear(library(), quantization)  # type: ignore[arg-type]
+    method = PackedLinear(library(), quantization)  # type: ignore[arg-type]  # a name from a parameter
     build = Build(ParallelGroup(), torch.bfloat16, torch.device("cpu"), method)
     layer = ColumnLinear(96, 40, True, build)
     layer.weight.copy_(random(40, 96))

@@ -3,14 +3,17 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.devices.cpu import onednn
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
+from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
 from radixmesh.services.model_worker.devices.executor import TorchExecutor
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
@@ -36,7 +39,7 @@ def test_greedy_tokens_equal_transformers(tied: bool, tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("flags", [{}, {"quantization": "w8a16"}], ids=["plain", "quantized"])
 def test_the_worker_takes_it_where_it_is_faster(
-    flags: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But not in place of weights of fewer bits. Through the engine, with attention in the kernels."""
     library()
@@ -66,7 +69,7 @@ def test_float32_is_ours() -> None:
 def test_the_faster_one_is_chosen(delay: float, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours takes `delay` longer here, where oneDNN is made to look as if it had 16-bit products."""
 
-    class Slow(onednn.PackedWeight):
+    class Slow(PackedWeight):
         def multiply(self, x: torch.Tensor) -> torch.Tensor:
             time.sleep(delay)
             return x
@@ -74,5 +77,5 @@ def test_the_faster_one_is_chosen(delay: float, faster: bool, monkeypatch: pytes
     fake = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", fake)
     monkeypatch.setattr(onednn, "PackedWeight", Slow)
-    monkeypatch.setattr(onednn.F, "linear", lambda x, weight: time.sleep(0.002))
+    monkeypatch.setattr(F, "linear", lambda x, weight: time.sleep(0.002))
     assert onednn.onednn_is_faster(library(), torch.bfloat16) is faster

@@ -107,6 +107,7 @@ def logprobs(run: Executor, driver: PagedDriver, tokens: list[int]) -> Tensor:
     return torch.cat(found).log_softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_bfloat16_logprobs_are_within_a_bound_of_float32(name: str, checkpoint: Checkpoint) -> None:
     make, bound = EXECUTORS[name]

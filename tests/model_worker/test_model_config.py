@@ -128,7 +128,8 @@ def test_generation_config_wins(tmp_path: Path) -> None:
     [
         *({"bos_token_id": id} for id in (-1, 99999, "<s>", [None])),
         *({"pad_token_id": id} for id in (-1, 99999)),
-        *({"quantization_config": nothing} for nothing in ({}, None)),
+        {"quantization_config": {}},
+        {"quantization_config": None},
         {"transformers_version": 5},
         {"use_cache": "sometimes"},
         {"max_window_layers": -1},
@@ -145,7 +146,8 @@ def test_what_serving_does_not_need_stops_no_start(tmp_path: Path, changes: dict
     [
         *({"top_k": value} for value in (-1, "x", 10**30)),
         *({"top_p": value} for value in (0.0, "high")),
-        *({"temperature": value} for value in (2.5, None, [])),
+        *({"temperature": value} for value in (2.5, None)),
+        {"temperature": []},
         *({"max_new_tokens": value} for value in (0, -1)),
         *({"bos_token_id": value} for value in (99999, -1)),
         {"repetition_penalty": "1.2"},
@@ -209,7 +211,8 @@ def test_without_class_and_type_the_field_is_named(tmp_path: Path, kind: Any) ->
 @pytest.mark.parametrize("value", ["auto", None, "float64", "float8_e4m3fn", 16, "bf16"], ids=str)
 def test_the_weights_tell_their_dtype_if_the_config_does_not(tmp_path: Path, field: str, value: Any) -> None:
     assert read(tmp_path, **{"torch_dtype": ..., field: value}).dtype is None
-    assert read(tmp_path, **{"torch_dtype": ..., field: "torch.float16"}).dtype is torch.float16
+    told: dict[str, Any] = {"torch_dtype": ..., field: "torch.float16"}
+    assert read(tmp_path, **told).dtype is torch.float16
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])

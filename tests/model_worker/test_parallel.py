@@ -15,6 +15,8 @@ from tests.model_worker.paged_driver import PagedDriver
 from tests.model_worker.parallel_rank import COUNT, PROMPTS
 from tests.model_worker.ranks import run_ranks
 
+pytestmark = pytest.mark.processes
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
     "mistral": ("mistral", {"sliding_window": 7, "tie_word_embeddings": True}),

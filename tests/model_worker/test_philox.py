@@ -21,7 +21,7 @@ def test_known_answers() -> None:
         ),
     ]
     for counter, key, expected in cases:
-        out = philox(words(*counter.split()), words(*key.split()))  # type: ignore[arg-type]
+        out = philox(words(*counter.split()), words(*key.split()))  # type: ignore[arg-type]  # as many words as it takes
         assert [f"{int(word[0]):08x}" for word in out] == expected.split()
 
 

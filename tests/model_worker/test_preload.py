@@ -84,6 +84,7 @@ def test_what_was_prepared_is_given_back_if_it_does_not_fit() -> None:
     ctypes.memset(address, 1, 2 * MEGA)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("flags", "there"), [([], False), (["--nats-url", "tls://h:1"], False), (["--nats-url=wss://h:1"], True)]
 )
@@ -98,6 +99,7 @@ def test_aiohttp_is_there_for_web_sockets_and_for_others(flags: list[str], there
     assert done.stdout.strip() == str(there)
 
 
+@pytest.mark.processes
 def test_it_imports_next_to_nothing() -> None:
     code = "import sys; from radixmesh.services.model_worker import preload; print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

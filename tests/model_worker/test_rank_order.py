@@ -20,6 +20,8 @@ from tests.checkpoints import make_checkpoint
 from tests.model_worker.group_rank import jobs, run_group
 from tests.model_worker.plans import PlanDriver
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("backend", ["gloo", "cpu:gloo,cuda:deviceonly"])
 def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:

@@ -242,7 +242,7 @@ EDGES: dict[str, list[float]] = {
 
 @given(params=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in EDGES.items()}))
 @settings(max_examples=200)
-def test_no_parameter_makes_logits_that_are_not_finite(params: dict[str, float]) -> None:
+def test_no_parameter_makes_logits_that_are_not_finite(params: dict[str, Any]) -> None:
     logits = noise(1, 64, scale=30.0)
     bias = {3: 100.0, 4: -100.0, 5: LEAST}
     out = sample(logits, [row(64, prompt=[1, 2, 3], output=[3, 4, 4], logit_bias=bias, **params)])

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
+from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus.connection import Bus
@@ -51,12 +53,20 @@ def claim(epoch: int, name: str = "r0") -> Claim:
     return Claim(scheduler_id=name, replica_id=name, epoch=epoch)
 
 
+M = TypeVar("M", bound=Message)
+
+
+def reason(refused: Refused | None) -> str:
+    assert refused is not None
+    return refused.reason
+
+
 def test_the_first_claim_holds_until_its_scheduler_is_gone() -> None:
     desk, members = ClaimDesk(), PresenceView()
     members.update(scheduler(10))
     assert desk.consider(claim(10), members) is None
-    assert "works for r0" in desk.consider(claim(11, "r1"), members).reason
-    assert "not newer" in desk.consider(claim(9), members).reason
+    assert "works for r0" in reason(desk.consider(claim(11, "r1"), members))
+    assert "not newer" in reason(desk.consider(claim(9), members))
     assert desk.consider(claim(12), members) is None  # its own scheduler may always claim anew
     assert not desk.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
     assert desk.release(scheduler(12))
@@ -65,7 +75,7 @@ def test_the_first_claim_holds_until_its_scheduler_is_gone() -> None:
 
 def test_a_pinned_group_works_for_its_replica_only() -> None:
     desk = ClaimDesk("r7")
-    assert "pinned" in desk.consider(claim(1, "r0"), PresenceView()).reason
+    assert "pinned" in reason(desk.consider(claim(1, "r0"), PresenceView()))
     assert desk.consider(claim(1, "r7"), PresenceView()) is None
 
 
@@ -89,6 +99,11 @@ class Mesh:
             await self.bus.subscribe(subject, lambda envelope: self.seen.append(envelope.unpack()))
         await self.bus.flush()
 
+    @property
+    def engine(self) -> Engine:
+        assert self.worker._loaded is not None
+        return self.worker._loaded.engine
+
     async def ask(self, message: Message) -> Message:
         return await self.bus.request(self.worker.subjects.group_claim(self.worker.group_id), message, timeout=10)
 
@@ -101,7 +116,7 @@ class Mesh:
     async def plan(self, **fields: object) -> None:
         await self.bus.publish(self.worker.subjects.group_plan(self.worker.group_id), StepPlan(**fields))
 
-    def of(self, kind: type[Message]) -> list:
+    def of(self, kind: type[M]) -> list[M]:
         return [message for message in self.seen if isinstance(message, kind)]
 
 
@@ -188,7 +203,7 @@ async def test_a_claim_in_the_middle_of_a_step_leaves_the_old_numbers_to_the_old
     settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with mesh(settings, checkpoint) as m:
-        engine, began, go = m.worker._loaded.engine, threading.Event(), threading.Event()
+        engine, began, go = m.engine, threading.Event(), threading.Event()
         launch = engine.launch
 
         def slow(plan: StepPlan, *, first: bool) -> object:
@@ -221,7 +236,7 @@ async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, check
         await until(lambda: m.worker.presence_attributes()["reported_seq"] == 0)
         await m.bus.publish(subject, scheduler(10, State.GONE))
         await until(lambda: m.worker.presence_attributes()["claimed_by"] == "")
-        engine = m.worker._loaded.engine
+        engine = m.engine
         await until(lambda: not engine.running())
         assert isinstance(await m.ask(claim(20, "r1")), Claimed)
 
@@ -252,6 +267,7 @@ async def test_steps_go_on_while_something_is_prepared(
         await m.plan(epoch=10, seq=2, releases=[0], admissions=[admission([5, 6, 7], "slow")])
         await until(lambda: len(m.of(StepReport)) == 3)
         assert m.of(StepReport)[2].failures == []
+        assert m.worker._loaded is not None
         (slot,) = filter(None, m.worker._loaded.engine.slots)
         assert slot.prepared == {"lora": "adapter slow"}
         assert "step-loop" not in preparer.threads

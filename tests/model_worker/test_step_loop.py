@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.services.model_worker.engine import step_loop
 from radixmesh.services.model_worker.engine.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
@@ -75,10 +75,10 @@ def loop_of(
     engine: Engine, interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[int], list[StepOutput]]]:
     """Gives a function that runs one plan of so many steps and returns what was handed out."""
-    monkeypatch.setattr(step_loop.time, "perf_counter", lambda: engine.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
     outputs: queue.SimpleQueue[StepOutput] = queue.SimpleQueue()
     errors: list[Exception] = []
-    loop = StepLoop(engine, Order(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]
+    loop = StepLoop(engine, Order(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]  # stand-ins
     seqs = iter(range(1000))
 
     def run(steps: int) -> list[StepOutput]:
@@ -132,7 +132,7 @@ def test_a_new_claim_during_a_step_does_not_lend_its_epoch_to_the_old_numbers() 
                 assert self.go.wait(20)
 
     engine, outputs = Held([100]), queue.SimpleQueue[StepOutput]()
-    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]
+    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]  # stand-ins
     loop.start()
     loop.reset(7)
     for seq in range(3):

@@ -22,7 +22,7 @@ Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 
 def load(path: Path, load_format: LoadFormat = "safetensors", **options: object) -> CausalLM:
-    return load_model(open_model(path, load_format), get_platform("cpu"), dtype=torch.float32, **options)  # type: ignore[arg-type]
+    return load_model(open_model(path, load_format), get_platform("cpu"), dtype=torch.float32, **options)  # type: ignore[arg-type]  # of mixed types
 
 
 @pytest.fixture(scope="module")

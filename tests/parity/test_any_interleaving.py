@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ from tests.model_worker.preparers import SleepingPreparer
 
 CONTEXT = 96
 MAX_NEW = 10
-PREFIXES = ([], [11] * 20, list(range(30, 63)), list(range(30, 50)) + [7] * 20)
+PREFIXES: tuple[list[int], ...] = ([], [11] * 20, list(range(30, 63)), list(range(30, 50)) + [7] * 20)
 
 
 @dataclass(eq=False)
@@ -109,9 +110,7 @@ def alone(prompt: tuple[int, ...]) -> list[int]:
 class Crowded(Replica):
     """A small replica, and the clients who come and go."""
 
-    def __init__(
-        self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: object
-    ) -> None:
+    def __init__(self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: Any) -> None:
         platform = get_platform("cpu")
         mine = load() if fused else model()  # the fused decoder takes the weights over
         kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
@@ -206,6 +205,7 @@ def _inference() -> object:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "executor",
     ["torch", pytest.param("fused", marks=pytest.mark.skipif(native() is None, reason="there is no C++ compiler"))],

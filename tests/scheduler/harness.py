@@ -286,7 +286,7 @@ def prompt(seed: int, length: int) -> NDArray[np.int32]:
 def options(**changes: object) -> SchedulerSettings:
     """Settings under which every plan is easily foreseen, but for `changes`."""
     plain = {"warm_min_tokens": 1, "decode_headroom": 0, "max_multi_step": 1, "multi_step_ms": 0}
-    return SchedulerSettings(**{**plain, **changes})  # type: ignore[arg-type]
+    return SchedulerSettings(**{**plain, **changes})  # type: ignore[arg-type]  # of mixed types
 
 
 def running(harness: Harness) -> set[str]:

@@ -203,8 +203,9 @@ class Mesh:
         self.tasks[actor] = asyncio.get_running_loop().create_task(actor.run())
 
     def scheduler(self, **options: Any) -> Scheduler:
-        options = {"warm_min_tokens": 1, "decode_headroom": 0, "instance": f"s-{uuid.uuid4().hex[:6]}"} | options
-        actor = Scheduler(SchedulerSettings(**self.settings.model_dump(exclude={"instance"}), **options))
+        base = self.settings.model_dump(exclude={"instance"})
+        given = {"warm_min_tokens": 1, "decode_headroom": 0, "instance": f"s-{uuid.uuid4().hex[:6]}"}
+        actor = Scheduler(SchedulerSettings(**{**base, **given, **options}))
         self.start(actor)
         return actor
 

@@ -22,7 +22,8 @@ MAX_LEN = 4096
 _rng = np.random.default_rng(20240607)
 _WEIGHTS = _rng.integers(1, 1 << 63, MAX_LEN, np.uint64) | np.uint64(1)
 _TOKENS = _rng.integers(1, 1 << 63, VOCAB, np.uint64)
-_WEIGHT_INTS, _TOKEN_INTS = _WEIGHTS.tolist(), _TOKENS.tolist()
+_WEIGHT_INTS: list[int] = _WEIGHTS.tolist()
+_TOKEN_INTS: list[int] = _TOKENS.tolist()
 _MASK = (1 << 64) - 1
 
 
@@ -224,7 +225,8 @@ class SimWorker:
         """What follows a sequence of which all is computed, in up to `steps` passes."""
         if self._partial is not None and steps > 1:
             steps = int(self._partial.integers(1, steps + 1))
-        first, made = state.output, []
+        first = state.output
+        made: list[int] = []
         finish = self._verify(state, drafts, made)
         for _ in range(steps - 1):
             if finish is Finish.RUNNING:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radixmesh.shared.errors import ErrorCode
-from radixmesh.shared.messages import Cancel, Finish, SamplingParams
+from radixmesh.shared.messages import Cancel, Finish, RequestFailed, SamplingParams
 from tests.scheduler.harness import EPOCH, Harness, admit_message, options, prompt, sizes
 from tests.scheduler.simulator import expected_output
 
@@ -165,7 +165,9 @@ def test_losing_the_worker_fails_each_request_once() -> None:
         harness.admit(admit_message(name, prompt(0, 8), n=2))
     harness.pump()
     harness.core.lost("the worker is gone", 1.0)
-    failed = [effect.message for effect in harness.core.take_effects()]
+    told = [effect.message for effect in harness.core.take_effects()]
+    failed = [message for message in told if isinstance(message, RequestFailed)]
+    assert failed == told
     assert [(m.request_id, m.choice, m.code) for m in failed] == [(n, -1, ErrorCode.REPLICA_LOST) for n in "abc"]
     harness.core.lost("again", 1.0)
     assert harness.core.take_effects() == []

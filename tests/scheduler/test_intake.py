@@ -130,7 +130,7 @@ def test_what_is_complete_already_needs_no_place() -> None:
     for name in "ab":
         assert _offer(harness, name) is None
     harness.admit(admit_message("done", prompt(0, 9), max_tokens=2, resumed=[4, 5]))
-    assert [effect.message.request_ids for effect in harness.core.take_effects()] == [["done"]]  # type: ignore[union-attr]
+    assert [effect.message.request_ids for effect in harness.core.take_effects()] == [["done"]]  # type: ignore[union-attr]  # cancels
 
 
 # -- priorities --
@@ -309,6 +309,7 @@ def _offer_and_judge(harness: Harness, n: int, priority: int) -> None:
         assert taken + n - sum(len(before[request]) for request in displaced[:-1]) > replica.capacity
 
 
+@pytest.mark.slow
 @given(
     policy=st.sampled_from(["priority", "priority", "fcfs"]),
     threshold=st.integers(1, 3),

@@ -127,6 +127,7 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
             harness.core.tick(harness.now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partial", [False, True])
 @settings(max_examples=200)
 @given(options=_settings, claimed=_sizes, actions=_actions, seed=st.integers(0, 1000))

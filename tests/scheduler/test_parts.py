@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -209,7 +210,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(telemetry, "enabled", True)
-    monkeypatch.setattr(telemetry.trace, "get_tracer", lambda name: provider.get_tracer(name))
+    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
     return exporter
 
 
@@ -224,8 +225,8 @@ def test_each_choice_has_a_span_from_arrival_to_its_slot(exporter: InMemorySpanE
     assert plan is not None
     (admission,) = plan.admissions  # the other choice waits for the prompt to be cached
     gone, queued = exporter.get_finished_spans()
-    assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"  # type: ignore[union-attr]
-    assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]
+    assert admission.traceparent == f"00-0123456789abcdef0123456789abcdef-{queued.context.span_id:016x}-01"
+    assert (queued.name, queued.parent.span_id) == (telemetry.SPAN_QUEUE, 0x0123456789ABCDEF)  # type: ignore[union-attr]  # both are there
     told = queued.attributes
     assert told is not None
     assert (told[Attr.REQUEST_ID], told[Attr.CHOICE], told[Attr.REPLICA]) == ("a", 0, "r")

@@ -84,7 +84,7 @@ async def test_a_dead_group_is_told_to_gateways_and_the_next_one_claimed(
         await (held.stop(group) if manner == "stop" else held.kill(group))
         failed = await failure(held, "a")
         assert (failed.code, failed.choice, failed.service) == (ErrorCode.REPLICA_LOST, -1, "scheduler")
-        await until(lambda: held.members.get(scheduler.instance).state is State.STARTING)  # type: ignore[union-attr]
+        await until(lambda: held.members.get(scheduler.instance).state is State.STARTING)  # type: ignore[union-attr]  # there by now
         second = held.group()
         after = await held.claimed(scheduler)
         assert after.epoch > before

@@ -1,12 +1,14 @@
 """Ten thousand requests through the scheduler, without a model."""
 
 import numpy as np
+import pytest
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from tests.scheduler.harness import Harness, admit_message, sizes
 from tests.scheduler.simulator import VOCAB
 
 
+@pytest.mark.slow
 def test_ten_thousand_requests() -> None:
     random = np.random.default_rng(1)
     harness = Harness(

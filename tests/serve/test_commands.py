@@ -37,6 +37,7 @@ def test_ps_tells_of_loading() -> None:
     assert load({"progress": 1.0, "claimed_by": "r0"}) == "works for r0"
 
 
+@pytest.mark.processes
 def test_help_lists_the_subcommands_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom radixmesh.cli import main\n"
@@ -66,6 +67,7 @@ def test_wrong_flags_of_serve_are_told_with_status_2(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "radixmesh serve: --replicas 0: must be 1 to 256\n"
 
 
+@pytest.mark.processes
 def test_run_becomes_the_service(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "radixmesh.cli", "run", "detokenizer", "--help"],
@@ -89,6 +91,7 @@ def test_health_of_nobody_is_bad(nats_url: str, namespace: str, capsys: pytest.C
     assert capsys.readouterr().out == "no model_worker on nowhere answers\n"
 
 
+@pytest.mark.processes
 def test_health_without_a_bus_is_bad(capsys: pytest.CaptureFixture[str]) -> None:
     url = f"nats://127.0.0.1:{machine.free_port()}"
     assert main(["health", "gateway", "--nats-url", url, "--timeout", "0.3"]) == 1

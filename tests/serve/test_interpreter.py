@@ -9,6 +9,8 @@ import pytest
 
 from radixmesh.cli.serve.host import interpreter
 
+pytestmark = pytest.mark.processes
+
 LOOK = """
 import os, sys
 from radixmesh.cli.serve.host.interpreter import settle_imports

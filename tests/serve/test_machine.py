@@ -10,6 +10,7 @@ from radixmesh.cli.serve.host import machine
 from radixmesh.shared.errors import ConfigError
 
 
+@pytest.mark.processes
 def test_a_port_in_use_is_named_with_its_flag() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -18,6 +19,7 @@ def test_a_port_in_use_is_named_with_its_flag() -> None:
     machine.require_free("127.0.0.1", port, "--grpc-port")
 
 
+@pytest.mark.processes
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1: not an address"):
         machine.require_host("192.0.2.1")
@@ -33,6 +35,7 @@ def test_accelerators_that_are_hidden_do_not_count(monkeypatch: pytest.MonkeyPat
     assert machine.accelerators() == count
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("host", ["example.invalid", "a b", f"{'a' * 70}.example", "[::1]", "1.2.3.4.5"])
 def test_a_host_that_there_is_not_is_named_with_the_reason(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     for ports in ((), ("--port", "0", "--grpc-port", "0")):

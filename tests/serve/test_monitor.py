@@ -80,7 +80,7 @@ async def test_a_death_is_heeded_though_the_clock_was_set_back(
 
     def heard(envelope: Envelope) -> None:
         message = envelope.unpack()
-        others.update(message) if isinstance(message, Presence) else told.append(message)  # type: ignore[arg-type]
+        others.update(message) if isinstance(message, Presence) else told.append(message)  # type: ignore[arg-type]  # one or the other
 
     subjects, bus = Subjects(settings.namespace), await Bus.connect(settings, "another")
     await bus.subscribe(subjects.presence("gateway"), heard)

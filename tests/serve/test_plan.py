@@ -11,7 +11,7 @@ from radixmesh.cli.serve.host.machine import Machine
 from radixmesh.cli.serve.planning.options import Options, add_arguments, from_args
 from radixmesh.cli.serve.planning.plan import ProcessSpec, ServedModel, UnitSpec, gateway_ports, plan, worker_threads
 from radixmesh.services.detokenizer.config import DetokenizerSettings
-from radixmesh.services.gateway.config import GatewaySettings
+from radixmesh.services.gateway.config import GatewaySettings, Origins
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
 from tests.support import free_port
@@ -160,7 +160,7 @@ def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
     model = ServedModel("/models/llama", chosen.served_model_name or "")
     for unit in plan(chosen, model, MACHINE, gateway_ports(chosen)):
         if unit.service in ("tokenizer", "detokenizer"):
-            settings = {"tokenizer": TokenizerSettings, "detokenizer": DetokenizerSettings}[unit.service]
+            settings = TokenizerSettings if unit.service == "tokenizer" else DetokenizerSettings
             loaded = settings.load(interpreter.arguments(unit.processes[0].argv))
             assert (loaded.model_name, loaded.model) == (name, "/models/llama")
 
@@ -217,6 +217,7 @@ def test_wrong_flags_are_named(flags: tuple[str, ...], text: str) -> None:
         options(*flags)
 
 
+@pytest.mark.processes
 def test_a_free_port_with_a_taken_neighbour_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         neighbour = taken.getsockname()[1] - 1
@@ -235,4 +236,4 @@ def test_what_gateways_are_told_of_names_and_pages() -> None:
     (told,) = planned("--strict-model-names", "--cors-origins", "")["gateway-0"].processes
     assert flag(told, "--cors-origins") == ""
     settings = GatewaySettings.load([word for word in told.argv if word.startswith("--")])
-    assert (settings.strict_model_names, settings.cors_origins) == (True, set())
+    assert (settings.strict_model_names, settings.cors_origins) == (True, Origins())

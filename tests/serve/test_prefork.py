@@ -14,7 +14,10 @@ import pytest
 from radixmesh.cli.serve.children import prefork
 from tests.support import free_port
 
-pytestmark = pytest.mark.skipif(not prefork.SUPPORTED, reason="children are not forked in advance here")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not prefork.SUPPORTED, reason="children are not forked in advance here"),
+]
 
 # A supervisor of one scheduler. It tells the child's pid, what was shown of it, and its exit status.
 SUPERVISOR = """

@@ -20,6 +20,8 @@ from radixmesh.cli.serve.ready import is_ready
 from radixmesh.shared.model_files.model_source import bundled_model
 from tests.serving import ServeProcess, all_gone, wait_for
 
+pytestmark = pytest.mark.processes
+
 PROMISED_END = 5.0
 """Seconds from SIGTERM to the exit of `radixmesh serve`."""
 

@@ -18,6 +18,7 @@ from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.host import homes
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

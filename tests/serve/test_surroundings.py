@@ -14,6 +14,8 @@ import pytest
 from radixmesh.services.model_worker.devices.cpu.native import native
 from tests.serving import ServeProcess, wait_for
 
+pytestmark = pytest.mark.processes
+
 SMALL = ("--dtype", "float32", "--max-model-len", "256", "--max-slots", "4", "--threads", "1")
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
 STRANGER = 12345
@@ -87,7 +89,8 @@ def test_they_come_back_where_the_folder_has_been_deleted(tmp_path: Path, before
     folder.mkdir()
     wrapper = ("/bin/sh", "-c", f'rmdir {folder}; exec "$@"', "sh") if before_the_start else ()
     with ServeProcess(*SMALL, cwd=folder, wrapper=wrapper) as mesh:
-        folder.exists() and folder.rmdir()
+        if folder.exists():
+            folder.rmdir()
         restart(mesh, [*instances(mesh), "nats-server"])
 
 

@@ -34,7 +34,7 @@ def banner(**changes: object) -> Banner:
         "logs": Path("/logs"),
         "seconds": 1.0,
     }
-    return Banner(**{**values, **changes})  # type: ignore[arg-type]
+    return Banner(**{**values, **changes})  # type: ignore[arg-type]  # of mixed types
 
 
 def body(curl: str) -> dict[str, object]:

@@ -20,6 +20,8 @@ from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision.backoff import Backoff
 from radixmesh.cli.serve.supervision.unit import HopelessError, Unit, UnitContext
 
+pytestmark = pytest.mark.processes
+
 
 class Home:
     """A supervisor that only takes notes."""

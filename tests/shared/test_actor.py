@@ -88,7 +88,7 @@ class Running:
         self.inbox: list[object] = []
         await self.client.subscribe(
             self.actor.subjects.presence(),
-            lambda envelope: self.presence.append(envelope.unpack()),  # type: ignore[arg-type]
+            lambda envelope: self.presence.append(envelope.unpack()),  # type: ignore[arg-type]  # any message will do
         )
         await self.client.subscribe(
             self.actor.subjects.gateway_inbox("gw"), lambda envelope: self.inbox.append(envelope.unpack())
@@ -233,7 +233,7 @@ async def test_a_full_mailbox_refuses_by_name(nats_url: str, namespace: str) -> 
         async def setup(self) -> None:
             await super().setup()
             self.go = asyncio.Event()
-            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]
+            self.on(Submit, lambda _message, _envelope: self.go.wait())  # type: ignore[arg-type, return-value]  # what a handler returns is of no use
 
     slow = Slow(settings)
     async with Running(slow, settings) as running:
@@ -272,7 +272,7 @@ async def test_control_traffic_passes_requests_and_is_not_dropped_for_them(
             for choice in range(4):
                 await running.client.publish("echo.inbox", requests_of(f"{number}-{choice}")[refused])
             await running.client.publish("echo.inbox", StepReport(epoch=1, seq=number))
-        everything = Cancel(request_ids=["0"], choices=[-1], attempts=[0])  # type: ignore[arg-type]
+        everything = Cancel(request_ids=["0"], choices=[-1], attempts=[0])
         await running.client.publish("echo.inbox", everything)
         await running.client.publish("echo.inbox", KvEvents(replica_id="r", epoch=1, seq=0, block_size=4))
         there = Presence(service="scheduler", instance="s", epoch=1, state=State.READY)
@@ -303,7 +303,9 @@ async def test_control_traffic_that_is_not_read_yet_passes_requests_that_are(set
         def _work(self, _message: Submit, _envelope: Envelope) -> None:
             order.append("request")
             if len(order) == 1:
-                running.client.client._transport.writelines([report])  # at once, whatever the loop does
+                transport = running.client.client._transport
+                assert transport is not None
+                transport.writelines([report])  # at once, whatever the loop does
             time.sleep(0.001)
 
     async with Running(Busy(settings), settings) as running:
@@ -336,6 +338,7 @@ async def test_a_task_that_lost_its_cancel_does_not_keep_a_service_from_ending(s
             pass
 
 
+@pytest.mark.processes
 async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     server = NatsServer()
@@ -356,6 +359,7 @@ async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: 
         server.stop()
 
 
+@pytest.mark.processes
 async def test_while_the_server_hangs_nobody_is_dead(namespace: str) -> None:
     """It is stopped for three times what a member may be silent, and goes on with the connections that it had."""
     server = NatsServer()
@@ -438,13 +442,14 @@ async def test_questions_are_measured_like_all_else(settings: ServiceSettings) -
         await bus.request("x", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5)
 
 
+@pytest.mark.processes
 async def test_wrong_credentials_and_absent_servers_are_named(namespace: str) -> None:
     server = NatsServer("--auth", "right")
     server.start()
     try:
         with pytest.raises(BusError, match=r"(?i)authorization"):
-            await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="wrong"), "client")  # type: ignore[arg-type]
-        bus = await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="right"), "client")  # type: ignore[arg-type]
+            await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="wrong"), "client")
+        bus = await Bus.connect(ServiceSettings(nats_url=server.url, nats_token="right"), "client")
         assert bus.connected
         await bus.close()
     finally:

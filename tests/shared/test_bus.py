@@ -2,6 +2,7 @@
 is told to everyone."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -40,7 +41,7 @@ class Wire:
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[tuple[Wire, Bus]]:
+async def wire(processes: None) -> AsyncIterator[tuple[Wire, Bus]]:
     wire = Wire()
     server = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -65,7 +66,7 @@ async def test_a_subscription_has_ended_when_it_is_drained(wire: tuple[Wire, Bus
     server, bus = wire
     subscription = await bus.subscribe("a", lambda _: None, queue="workers")
     await until(lambda: server.operations)
-    await subscription.drain()  # type: ignore[no-untyped-call]
+    await subscription.drain()
     assert server.operations == ["SUB", "UNSUB", "PING"]
 
 
@@ -83,9 +84,12 @@ async def test_whoever_waits_for_a_reconnect_is_told_though_another_fails(
         nonlocal told
         told += 1
 
+    def is_told(times: int) -> bool:
+        return told == times
+
     bus.on_reconnect += [fails, counts]
     for times in (1, 2):
         server.hang_up()
-        await until(lambda times=times: told == times)
+        await until(functools.partial(is_told, times))
     assert bus.connected
     assert server.operations.count("CONNECT") == 2

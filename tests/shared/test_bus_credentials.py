@@ -84,6 +84,7 @@ def test_a_certificate_of_our_own_needs_no_authority_of_its_own(tmp_path: Path) 
     assert credentials(ServiceSettings())["tls"] is None
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("left", [None, "", "rotated, and not for us to read"])
 async def test_a_reconnect_needs_no_file(tmp_path: Path, left: str | None) -> None:
     seed, config = tmp_path / "seed", tmp_path / "nats.conf"

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support import free_port
+
+pytestmark = pytest.mark.processes
 
 SCHEDULER = [sys.executable, "-m", "radixmesh.services.scheduler"]
 
@@ -28,35 +30,52 @@ def test_sigterm_ends_a_service_that_still_waits_for_nats() -> None:
         assert time.monotonic() - began < 10  # and not the 30 s for which it would have gone on waiting
 
 
-@contextmanager
-def waiting(*wrapper: str) -> Iterator["subprocess.Popen[str]"]:
-    """A scheduler that waits for NATS, so that its handlers are installed."""
+def ignoring(name: str) -> tuple[str, ...]:
+    """Runs the command line that follows it, which ignores a signal."""
+    return ("/bin/sh", "-c", f"trap '' {name}; exec \"$@\"", "sh")
+
+
+WAITING = {"SIGINT": (), "SIGHUP": (), "SIGTERM": (), "no SIGINT": ignoring("INT"), "no SIGHUP": ignoring("HUP")}
+
+
+@pytest.fixture(scope="module")
+def waiting() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
+    """Schedulers that wait for NATS, so that their handlers are installed, and one for each test.
+
+    Started together: they say that they wait when they have done so for a while.
+    """
     flags = ["--nats-url", f"nats://127.0.0.1:{free_port()}", "--log-format", "text"]
-    with subprocess.Popen([*wrapper, *SCHEDULER, *flags], stderr=subprocess.PIPE, text=True) as process:
-        try:
+    with ExitStack() as ends:
+        started = {
+            name: ends.enter_context(
+                subprocess.Popen([*wrapper, *SCHEDULER, *flags], stderr=subprocess.PIPE, text=True)
+            )
+            for name, wrapper in WAITING.items()
+        }
+        for process in started.values():
+            ends.callback(process.kill)
+        for process in started.values():
             assert process.stderr is not None
             assert "waiting for NATS" in process.stderr.readline()
-            yield process
-        finally:
-            process.kill()
+        yield started
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
-def test_each_signal_that_asks_for_the_end_is_followed(signum: signal.Signals) -> None:
-    with waiting() as process:
-        process.send_signal(signum)
-        assert process.wait(timeout=20) == 0
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGTERM"])
+def test_each_signal_that_asks_for_the_end_is_followed(waiting: dict[str, "subprocess.Popen[str]"], name: str) -> None:
+    waiting[name].send_signal(signal.Signals[name])
+    assert waiting[name].wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_that_was_ignored_stays_so(ignored: signal.Signals) -> None:
-    name = ignored.name.removeprefix("SIG")
-    with waiting("/bin/sh", "-c", f"trap '' {name}; exec \"$@\"", "sh") as process:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        mask = int(status.partition("SigIgn:")[2].split()[0], 16)  # the kernel drops it, whenever it is sent
-        assert mask >> (ignored - 1) & 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+def test_a_signal_that_was_ignored_stays_so(
+    waiting: dict[str, "subprocess.Popen[str]"], ignored: signal.Signals
+) -> None:
+    process = waiting[f"no {ignored.name}"]
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    mask = int(status.partition("SigIgn:")[2].split()[0], 16)  # the kernel drops it, whenever it is sent
+    assert mask >> (ignored - 1) & 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
 
 
 @pytest.mark.parametrize(

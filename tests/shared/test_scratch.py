@@ -46,6 +46,7 @@ def test_it_is_ours_alone_and_gone_at_its_end(place: Path) -> None:
     assert not list(place.iterdir())
 
 
+@pytest.mark.processes
 def test_what_a_killed_process_left_goes_when_the_next_comes(place: Path) -> None:
     killed = [holder() for _ in range(2)]
     living, kept = holder()
@@ -60,6 +61,7 @@ def test_what_a_killed_process_left_goes_when_the_next_comes(place: Path) -> Non
         end(living)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", ["other", "tes", "test-2"])
 def test_another_kind_is_left_alone(place: Path, kind: str) -> None:
     process, path = holder()
@@ -92,6 +94,7 @@ def test_it_needs_no_place_that_was_there_before(place: Path) -> None:
         assert scratch.path.is_dir()
 
 
+@pytest.mark.processes
 def test_a_child_that_runs_on_does_not_hold_it() -> None:
     process, path = holder()
     end(process)

@@ -160,7 +160,7 @@ def test_content_parts_and_tool_arguments_become_plain() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     (message,) = plain_messages([{"role": "assistant", "content": None, "tool_calls": [call, "odd"]}])
     assert message["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}, "odd"]
-    assert call["function"]["arguments"] == '{"x": 1}'  # type: ignore[index]
+    assert call["function"]["arguments"] == '{"x": 1}'  # type: ignore[index]  # of mixed types
     old = {"role": "assistant", "function_call": {"name": "f", "arguments": '{"x": 1}'}}
     assert plain_messages([old]) == [
         {
@@ -397,6 +397,7 @@ def test_sizes(chat: encode.Encoder, plain: encode.Encoder) -> None:
     assert np.dtype(np.int32) == chat.encode(submit(text="x"), ROOMY).ids.dtype
 
 
+@pytest.mark.processes
 def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path) -> None:
     """Importing them would cost seconds and memory; tokens are the same without."""
     model = save_chat_model(tmp_path)

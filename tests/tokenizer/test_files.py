@@ -187,7 +187,7 @@ def test_ends_are_added_as_the_configuration_says_where_its_class_heeds_it(
     for name, tokenizer in (("bos", sentencepiece()), ("nothing", metaspace())):
         if name == "nothing":
             tokenizer.post_processor = None
-        given = {"add_bos_token": add_bos, "add_eos_token": add_eos}
+        given: dict[str, Any] = {"add_bos_token": add_bos, "add_eos_token": add_eos}
         path = model(tmp_path / name, tokenizer, tokenizer_class="LlamaTokenizer", **given)
         bare = tokenizer.encode("the fox", add_special_tokens=False).ids
         before = [1] if (name == "bos" if add_bos is None else add_bos) else []

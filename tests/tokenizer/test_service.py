@@ -195,7 +195,7 @@ async def test_two_tokenizers_share_the_work(
     for name in ("d1", "d2"):
         await mesh.beat("detokenizer", name)
     for unit in (serving, other):
-        await until(lambda unit=unit: all(unit.members.ready(each) for each in ("scheduler", "detokenizer")))  # type: ignore[misc]
+        await until(lambda unit=unit: all(unit.members.ready(each) for each in ("scheduler", "detokenizer")))  # type: ignore[misc]  # mypy infers no default's type
     worked: Counter[str] = Counter()
     for unit in (serving, other):
         original = unit._router.choose
@@ -254,6 +254,7 @@ async def test_one_requests_failure_is_its_own(mesh: Mesh, serving: Tokenizer, m
     assert isinstance(await mesh.answer(rid(2)), Routed)
 
 
+@pytest.mark.processes
 async def test_requests_survive_a_restart_of_the_bus(model: Path) -> None:
     server = NatsServer()
     server.start()

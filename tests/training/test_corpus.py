@@ -85,6 +85,7 @@ def test_the_same_seed_gives_the_same_conversations_and_another_seed_others(spli
     assert first != list(itertools.islice(conversations(6, split), 200))
 
 
+@pytest.mark.processes
 def test_the_stream_does_not_depend_on_the_process() -> None:
     code = (
         "import hashlib, itertools\n"

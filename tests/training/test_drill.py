@@ -44,7 +44,7 @@ def test_every_source_has_its_share() -> None:
     def endless(tokens: int) -> Batch:
         return Batch(torch.zeros(1, 1), torch.zeros(0), torch.zeros(0), torch.zeros(0), tokens)
 
-    def stream(tokens: int):  # type: ignore[no-untyped-def]
+    def stream(tokens: int):  # type: ignore[no-untyped-def]  # an endless one of whatever the trainer takes
         while True:
             yield endless(tokens)
 
@@ -53,6 +53,7 @@ def test_every_source_has_its_share() -> None:
     assert found.count(3) == 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_heads_find_what_came_after_the_same_token_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a model that has learned nothing, a repeated token already makes what followed it likelier."""
@@ -65,7 +66,7 @@ def test_the_heads_find_what_came_after_the_same_token_before(monkeypatch: pytes
     twice = torch.cat((fresh, fresh), 1)
     seen: list[torch.Tensor] = []
 
-    def attend(q, k, v, attn_mask=None, is_causal=False):  # type: ignore[no-untyped-def]
+    def attend(q, k, v, attn_mask=None, is_causal=False):  # type: ignore[no-untyped-def]  # torch's own signature
         scores = (q @ k.mT) / q.shape[-1] ** 0.5
         scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
         seen.append(scores.softmax(-1))

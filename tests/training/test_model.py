@@ -39,6 +39,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path) -> None:
     torch.testing.assert_close(model.logits(model(ids)[0]), theirs(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_batch_with_a_cache_answers_like_one_prompt_without() -> None:
     model = random_model(SMALL)

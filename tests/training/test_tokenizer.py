@@ -81,7 +81,7 @@ def test_the_template_writes_every_kind_of_message(directory: Path) -> None:
 def test_the_server_renders_what_the_training_does(directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(str(directory))
     sent = json.loads(json.dumps(TALK))
-    sent[2]["tool_calls"][0]["function"]["arguments"] = json.dumps(CALL["function"]["arguments"])  # type: ignore[index]
+    sent[2]["tool_calls"][0]["function"]["arguments"] = json.dumps(CALL["function"]["arguments"])  # type: ignore[index]  # a call is there
     renderer = ChatRenderer(tokenizer.chat_template, tokenizer.special_tokens_map)
     prompt = renderer.render(sent, [WEATHER], {"enable_thinking": True})
     assert prompt == TALK_TEXT + "<|im_start|>assistant\n<think>"
@@ -96,8 +96,7 @@ def counted(directory: Path, *messages: dict[str, Any]) -> list[str]:
     assert int(example.ids[0]) == START
     spoken = [token for token, counts in zip(example.ids, example.spoken, strict=True) if counts]
     assert batch.targets.tolist() == spoken
-    text: str = tokenizer.decode(spoken)
-    return text.split(CONTROL[END])
+    return str(tokenizer.decode(spoken)).split(CONTROL[END])
 
 
 def test_the_loss_counts_what_the_assistant_says(directory: Path) -> None:
