@@ -24,8 +24,9 @@ ARGS ?=
 COVERAGE := $(BIN)/python -m coverage
 QUICK := not processes and not gpu
 MESHES := tests/bundled tests/compose tests/e2e tests/serve
+MODELS := tests/bundled tests/model_worker tests/parity
 
-.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-quick quick pytest test-latest test-gpu bench lock proto clean distclean
+.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-quick quick quick-models quick-others pytest test-latest test-gpu bench lock proto clean distclean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -70,8 +71,15 @@ lint-imports: $(READY)
 pytest: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
+# Two parts at once: those with models, and all others.
 quick: $(READY)
-	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(ARGS)
+	$(MAKE) --jobs=2 --output-sync=target quick-models quick-others
+
+quick-models: $(READY)
+	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(MODELS)
+
+quick-others: $(READY)
+	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(addprefix --ignore=,$(MODELS))
 
 # All tests, two parts at a time, as those with processes mostly wait for them. What they reach of the code, branches
 # counted, is held to `fail_under` in pyproject.toml.
