@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from radixmesh.services.model_worker.platform import get_platform
 from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
@@ -30,7 +31,6 @@ from radixmesh.services.model_worker.devices.cpu.packed import QUANTIZATIONS, Fo
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
 from radixmesh.services.model_worker.sampling.sampler import Sampler
 from radixmesh.shared.messages import SamplingParams

@@ -6,7 +6,6 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from group_rank import run_group
-
 from radixmesh.services.model_worker.platform import get_platform
 
 pytestmark = [

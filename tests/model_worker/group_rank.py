@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from guesses import GivenDrafts
 from plans import Job, PlanDriver
+from radixmesh.services.model_worker.platform import Platform, get_platform
 from ranks import run_ranks
 
 from radixmesh.services.model_worker.engine.engine import Engine
@@ -23,7 +24,6 @@ from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.group.rank_order import RankOrder
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.shared.messages import SamplingParams, StepPlan
 
 SIZE = 2

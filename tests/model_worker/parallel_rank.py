@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from paged_driver import PagedDriver, Sequence
+from radixmesh.services.model_worker.platform import get_platform
 
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import get_platform
 
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 509 for i in range(n)] for n in (5, 19)]
 COUNT = 10

@@ -11,14 +11,14 @@ from kernel_fixtures import library
 from paged_driver import PagedDriver
 from parity_cases import COUNT, PROMPTS, reference
 from plans import Job, PlanDriver
+from radixmesh.services.model_worker.devices.executor import TorchExecutor
+from radixmesh.services.model_worker.platform import get_platform
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.devices.cpu import onednn
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
-from radixmesh.services.model_worker.devices.executor import TorchExecutor
 from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.messages import SamplingParams
 
 

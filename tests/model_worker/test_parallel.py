@@ -8,12 +8,12 @@ import torch
 from checkpoints import make_checkpoint
 from paged_driver import PagedDriver
 from parallel_rank import COUNT, PROMPTS
+from radixmesh.services.model_worker.platform import get_platform
 from ranks import run_ranks
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import get_platform
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),

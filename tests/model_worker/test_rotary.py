@@ -10,6 +10,7 @@ import torch
 from checkpoints import change_config, make_checkpoint
 from paged_driver import PagedDriver
 from plans import Job, PlanDriver
+from radixmesh.services.model_worker.platform import get_platform
 
 from radixmesh.services.model_worker.checkpoint.rope import RopeConfig
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -17,7 +18,6 @@ from radixmesh.services.model_worker.devices.cpu.native import FORCE_ENV
 from radixmesh.services.model_worker.layers import rotary
 from radixmesh.services.model_worker.layers.rotary import RotaryEmbedding
 from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.start import load
 from radixmesh.shared.messages import SamplingParams
 
