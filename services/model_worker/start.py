@@ -23,7 +23,7 @@ from radixmesh.services.model_worker.models import CausalLM, describe_model, loa
 from radixmesh.services.model_worker.parallel.mesh import Collectives, Mesh, MeshSizes
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Claimed
-from radixmesh.shared.model_source import resolve
+from radixmesh.shared.model_files.model_source import resolve
 
 log = logging.getLogger(__name__)
 

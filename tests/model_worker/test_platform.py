@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from radixmesh.services.model_worker.platform import get_platform
 
 from radixmesh.services.model_worker.errors import PlatformError
+from radixmesh.services.model_worker.platform import get_platform
 
 
 def test_the_cpu_is_always_there() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from radixmesh.services.model_worker.platform import get_platform
 
+from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
 from radixmesh.services.model_worker.sampling.sampler import SampleOutput, Sampler, token_logprobs
 from radixmesh.shared.messages import SamplingParams

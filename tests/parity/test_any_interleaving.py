@@ -16,17 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_worker.guesses import GivenDrafts
-from model_worker.paged_driver import PagedDriver
-from radixmesh.services.model_worker.devices.executor import TorchExecutor, make_executor
-from radixmesh.services.model_worker.platform import get_platform
 
 from radixmesh.local import Replica
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import native
+from radixmesh.services.model_worker.devices.executor import TorchExecutor, make_executor
 from radixmesh.services.model_worker.engine.drafts import DraftSource
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.outputs import Row
@@ -35,9 +31,13 @@ from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model, open_model
+from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, Work
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.paged_driver import PagedDriver
 
 CONTEXT = 96
 MAX_NEW = 10

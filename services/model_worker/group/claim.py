@@ -1,7 +1,7 @@
 """Who a worker group works for."""
 
 from radixmesh.shared.messages import Claim, Presence, Refused
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 
 
 class ClaimState:
