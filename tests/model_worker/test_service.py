@@ -13,7 +13,7 @@ import torch
 
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.group.claim import ClaimDesk
+from radixmesh.services.model_worker.group.claim import ClaimState
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
@@ -49,21 +49,21 @@ def claim(epoch: int, name: str = "r0") -> Claim:
 
 
 def test_the_first_claim_holds_until_its_scheduler_is_gone() -> None:
-    desk, members = ClaimDesk(), PresenceView()
+    state, members = ClaimState(), PresenceView()
     members.update(scheduler(10))
-    assert desk.consider(claim(10), members) is None
-    assert "works for r0" in desk.consider(claim(11, "r1"), members).reason
-    assert "not newer" in desk.consider(claim(9), members).reason
-    assert desk.consider(claim(12), members) is None  # its own scheduler may always claim anew
-    assert not desk.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
-    assert desk.release(scheduler(12))
-    assert desk.consider(claim(20, "r1"), members) is None
+    assert state.consider(claim(10), members) is None
+    assert "works for r0" in state.consider(claim(11, "r1"), members).reason
+    assert "not newer" in state.consider(claim(9), members).reason
+    assert state.consider(claim(12), members) is None  # its own scheduler may always claim anew
+    assert not state.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
+    assert state.release(scheduler(12))
+    assert state.consider(claim(20, "r1"), members) is None
 
 
 def test_a_pinned_group_works_for_its_replica_only() -> None:
-    desk = ClaimDesk("r7")
-    assert "pinned" in desk.consider(claim(1, "r0"), PresenceView()).reason
-    assert desk.consider(claim(1, "r7"), PresenceView()) is None
+    state = ClaimState("r7")
+    assert "pinned" in state.consider(claim(1, "r0"), PresenceView()).reason
+    assert state.consider(claim(1, "r7"), PresenceView()) is None
 
 
 @pytest.fixture(scope="module")
