@@ -23,6 +23,16 @@ CPU = CpuDevice()
 """Without the kernels."""
 
 
+def plain_build(
+    device: Device = CPU,
+    dtype: torch.dtype = torch.float32,
+    mesh: Mesh | None = None,
+    linear: LinearMethod | None = None,
+    attention: AttentionBackend | None = None,
+) -> Build:
+    return Build(mesh or Mesh(), dtype, device.torch_device, linear or TorchLinear(), attention or TorchAttention())
+
+
 def load_model(
     files: ModelFiles,
     device: Device = CPU,
@@ -34,13 +44,7 @@ def load_model(
     **options: Any,
 ) -> CausalLM:
     """`options` are those of the real `load_model`."""
-    build = Build(
-        mesh or Mesh(),
-        dtype or device.serving_dtype(files.dtype),
-        device.torch_device,
-        linear or TorchLinear(),
-        attention or TorchAttention(),
-    )
+    build = plain_build(device, dtype or device.serving_dtype(files.dtype), mesh, linear, attention)
     return loading.load_model(files, build, **options)
 
 

@@ -96,7 +96,7 @@ def test_tokens_do_not_depend_on_how_the_tables_grew(
     monkeypatch.setattr(rotary, "_AT_FIRST", 32)
     theirs = make_checkpoint(tmp_path, "qwen2", num_hidden_layers=1, max_position_embeddings=1 << 20)
     prompt = [1 + (7 * i * i + 3 * i) % 509 for i in range(count)]
-    model = load_model(open_model(tmp_path), CPU, dtype=torch.float32)
+    model = load_model(open_model(tmp_path), dtype=torch.float32)
     ours = PagedDriver(model, 64).mixed([prompt], 40, chunk=50)
     assert len(model.model.rotary.cos) < 1000
     expected = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=40, eos_token_id=None)

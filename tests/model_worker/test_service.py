@@ -179,7 +179,7 @@ async def test_a_claim_in_the_middle_of_a_step_leaves_the_old_numbers_to_the_old
     settings: ServiceSettings, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with mesh(settings, checkpoint) as m:
-        engine, began, go = m.worker._loaded.engine, threading.Event(), threading.Event()
+        engine, began, go = m.worker._rank.engine, threading.Event(), threading.Event()
         launch = engine.launch
 
         def slow(plan: StepPlan, *, first: bool) -> object:
@@ -212,7 +212,7 @@ async def test_a_lost_scheduler_frees_the_group(settings: ServiceSettings, check
         await until(lambda: m.worker.presence_attributes()["reported_seq"] == 0)
         await m.bus.publish(subject, scheduler(10, State.GONE))
         await until(lambda: m.worker.presence_attributes()["claimed_by"] == "")
-        engine = m.worker._loaded.engine
+        engine = m.worker._rank.engine
         await until(lambda: not engine.running())
         assert isinstance(await m.ask(claim(20, "r1")), Claimed)
 

@@ -115,10 +115,15 @@ class Mesh:
     """One rank's groups, by axis; `world` is all of the ranks."""
 
     def __init__(self, rank: int = 0, sizes: MeshSizes | None = None) -> None:
-        """Not connected: nobody is heard of but this rank. See `connect`."""
+        """Not connected: nobody is heard of but this rank. See `connect`.
+
+        Raises `ConfigError` for sizes that do not fit together, and a rank that is not there.
+        """
         self.rank = rank
         self.sizes = sizes or MeshSizes()
         self.sizes.check(self.sizes.world)
+        if not 0 <= rank < self.sizes.world:
+            raise ConfigError(f"rank {rank} is outside a group of {self.sizes.world}")
         self.world = ParallelGroup(rank, self.sizes.world)
         self.tp, self.pp, self.ep, self.dp = (self._alone(axis) for axis in AXES)
 
