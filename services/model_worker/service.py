@@ -8,8 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.outputs import token_batches
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
@@ -113,7 +111,7 @@ class ModelWorker(Actor):
         """Until every rank listens for plans: a claim before that would send the first plan past some of them."""
         if rank.mesh.world.size > 1:
             await self.bus.flush()
-            await asyncio.to_thread(rank.mesh.world.control.all_gather, torch.zeros(1))
+            await asyncio.to_thread(rank.mesh.world.control.barrier)
 
     async def teardown(self) -> None:
         if self._loop_thread is not None:

@@ -45,7 +45,7 @@ def main(rank: int, size: int, rendezvous: str, out: Path, backend: str, *sizes:
         own = heard(group, rank) if backend == "gloo" else group.size == 1 or refuses(group)
         found[name] = {"place": [group.rank, group.size], "device": own, "control": heard(group.control, rank)}
     out.write_text(json.dumps(found))
-    mesh.world.control.broadcast(torch.zeros(1))  # nobody leaves while others still talk
+    mesh.world.control.barrier()  # nobody leaves while others still talk
     mesh.close()
 
 

@@ -95,6 +95,22 @@ class OwnStates(LlamaForCausalLM):
         return super().hidden_states(context, rows).roll(1, -1)
 
 
+class HookedMLP(LlamaForCausalLM):
+    """Of the classes that everybody has."""
+
+    def __init__(self, config: DecoderConfig, build: Build, max_length: int | None = None) -> None:
+        super().__init__(config, build, max_length)
+        for layer in self.model.layers:
+            layer.get_submodule("mlp").register_forward_hook(lambda _mlp, _args, out: 2 * out)
+
+
+class ReplacedForward(LlamaForCausalLM):
+    def __init__(self, config: DecoderConfig, build: Build, max_length: int | None = None) -> None:
+        super().__init__(config, build, max_length)
+        norm = self.model.norm
+        norm.forward = lambda x: RMSNorm.forward(norm, x).roll(1, -1)  # type: ignore[method-assign]
+
+
 class UnevenNorms(LlamaForCausalLM):
     @staticmethod
     def make_layer(config: DecoderConfig, layer: int, build: Build) -> nn.Module:
@@ -121,6 +137,8 @@ OWN: dict[type[CausalLM], str] = {
     OwnRotary: "OwnRotary computes in its own way: HalfRotary",
     OwnLogits: "OwnLogits computes in its own way: OwnLogits.logits",
     OwnStates: "OwnStates computes in its own way: OwnStates.hidden_states",
+    HookedMLP: "HookedMLP computes in its own way: GatedMLP",
+    ReplacedForward: "ReplacedForward computes in its own way: RMSNorm",
     UnevenNorms: "UnevenNorms computes in its own way: norms of 2 kinds",
     UnevenLayers: "its layers are not of one shape",
 }

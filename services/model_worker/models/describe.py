@@ -45,8 +45,8 @@ _AROUND: dict[str, type[nn.Module]] = {
     "lm_head": LMHead,
 }
 _ROTARY: dict[type[nn.Module], Rotary] = {RotaryEmbedding: "table", DynamicRotaryEmbedding: "dynamic"}
-_COMPUTED = ("begin", "hidden_states", "logits", "forward", "__call__")
-"""The methods of `CausalLM` by which a step is computed."""
+_COMPUTED = ("kv_spec", "begin", "hidden_states", "logits", "forward", "__call__")
+"""The methods of `CausalLM` by which a step is computed, and how its keys and values lie."""
 
 
 def describe(model: CausalLM) -> ModelDescription:
@@ -101,5 +101,11 @@ def _around(model: CausalLM) -> tuple[str, ...]:
 
 def _others(module: nn.Module, known: Mapping[str, type], but: str = " ") -> tuple[str, ...]:
     """Classes of the parts of `module` that are not `known` by their names, except where names begin with `but`."""
-    parts = [(name, type(part)) for name, part in module.named_modules() if not name.startswith(but)]
-    return tuple(dict.fromkeys(kind.__name__ for name, kind in parts if known.get(name) is not kind))
+    parts = [(name, part) for name, part in module.named_modules() if not name.startswith(but)]
+    others = [type(part) for name, part in parts if _is_altered(part) or type(part) is not known.get(name)]
+    return tuple(dict.fromkeys(kind.__name__ for kind in others))
+
+
+def _is_altered(part: nn.Module) -> bool:
+    """Whether this one object computes otherwise than its class says."""
+    return bool("forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks)

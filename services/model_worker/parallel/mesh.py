@@ -60,6 +60,11 @@ class Collectives:
             dist.broadcast(tensor, group=self._group, group_src=source)
         return tensor
 
+    def barrier(self) -> None:
+        """Returns when every rank has come here."""
+        if self.size > 1:
+            dist.barrier(group=self._group)
+
 
 class ParallelGroup(Collectives):
     """The ranks along one axis. Its own collectives go from device to device, those of `control` from host to host."""
