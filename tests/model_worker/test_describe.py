@@ -142,8 +142,8 @@ def settings(path: Path, **more: Any) -> ModelWorkerSettings:
     return ModelWorkerSettings(model=str(path), dtype="float32", **sizes, **more)
 
 
-def test_a_scale_of_ones_own_is_fused_as_described(as_family: Callable[[type[CausalLM]], Path]) -> None:
-    """It is a number of an attention that the kernels know."""
+def test_numbers_of_ones_own_are_fused_as_they_are(as_family: Callable[[type[CausalLM]], Path]) -> None:
+    """Scale, windows and angles that the configuration does not have, of an attention that the kernels know."""
     library()
 
     class Sharper(LlamaForCausalLM):
@@ -153,6 +153,11 @@ def test_a_scale_of_ones_own_is_fused_as_described(as_family: Callable[[type[Cau
             made.self_attn.attend.scale *= 3
             made.self_attn.attend.window = 3 if layer else None
             return made
+
+        def __init__(self, config: DecoderConfig, build: Build, max_length: int | None = None) -> None:
+            super().__init__(config, build, max_length)
+            rope = replace(config.rope, theta=77.0)
+            self.model.rotary = RotaryEmbedding(rope, config.head_dim, self.max_length, build.dtype, build.device)
 
     path = as_family(Sharper)
     rank = start.load(settings(path), lambda *_: None)

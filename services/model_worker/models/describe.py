@@ -60,7 +60,7 @@ def describe(model: CausalLM) -> ModelDescription:
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         layers=tuple(_layer(layer) for layer in layers),
-        norm_eps=decoder.norm.eps if layers else 0.0,
+        norm_eps=getattr(decoder.norm, "eps", 0.0) if layers else 0.0,
         rotary=_ROTARY.get(type(decoder.rotary), "") if layers else "",
         tied_embeddings=model.lm_head.weight_is_shared,
         own=_around(model),

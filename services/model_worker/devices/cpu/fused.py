@@ -93,7 +93,7 @@ class FusedDecoder:
         if not all(type(module.method) is TorchLinear for module in model.modules() if isinstance(module, Linear)):
             raise ValueError("the model cannot be fused: its linear layers are packed already")
         self.native: Native = library
-        self.config = model.config
+        self.config = config = model.config
         self.described = described
         self.dtype, self.device = model.dtype, model.device
         self.kv = kv
@@ -103,8 +103,8 @@ class FusedDecoder:
         self._deferred = deferred or Deferred()
         self._arena = Arena()
         self._keep: list[object] = []  # whatever the structs point to
-        config = model.config
-        self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
+        rope = model.model.rotary.config  # which a family may have made otherwise than `config.rope` says
+        self.rotary = make_rotary(rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
         self.rotary.reserve(1)  # at the start, and not in the first step
         with torch.inference_mode():
             self._model = self._take(model, quantization)
