@@ -44,9 +44,12 @@ def main(rank: int, size: int, rendezvous: str, out: Path, backend: str, *sizes:
         group = getattr(mesh, name)
         own = heard(group, rank) if backend == "gloo" else group.size == 1 or refuses(group)
         found[name] = {"place": [group.rank, group.size], "device": own, "control": heard(group.control, rank)}
-    out.write_text(json.dumps(found))
+    # Layers and the inbox hold on to them; torch's own must be gone before the interpreter is, or threads abort it.
+    held = [part for name in found for group in [getattr(mesh, name)] for part in (group, group.control)]
     mesh.world.control.barrier()  # nobody leaves while others still talk
     mesh.close()
+    assert all(part._group is None for part in held)
+    out.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

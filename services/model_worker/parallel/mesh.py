@@ -65,6 +65,10 @@ class Collectives:
         if self.size > 1:
             dist.barrier(group=self._group)
 
+    def leave(self) -> None:
+        """Lets go of torch's group, whoever holds this object: its threads must end before the interpreter does."""
+        self._group = None
+
 
 class ParallelGroup(Collectives):
     """The ranks along one axis. Its own collectives go from device to device, those of `control` from host to host."""
@@ -78,6 +82,10 @@ class ParallelGroup(Collectives):
     ) -> None:
         super().__init__(rank, size, device)
         self.control = Collectives(rank, size, control)
+
+    def leave(self) -> None:
+        super().leave()
+        self.control.leave()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +179,10 @@ class Mesh:
         self.world = ParallelGroup(self.rank, self.sizes.world, *made[tuple(everybody)])
 
     def close(self) -> None:
-        """Leaves all groups, whose threads must end before the interpreter does."""
+        """Leaves all groups. Nothing can be said by them any more."""
+        for group in (self.world, self.tp, self.pp, self.ep, self.dp):
+            group.leave()
         if self.sizes.world > 1:
-            self.world = ParallelGroup(self.rank, self.sizes.world)
-            self.tp, self.pp, self.ep, self.dp = (self._alone(axis) for axis in AXES)
             dist.destroy_process_group()
 
 
