@@ -24,13 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radixmesh.services.model_worker.devices.cpu.device import CpuDevice
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import INT12, Native, native
 from radixmesh.services.model_worker.devices.cpu.packed import QUANTIZATIONS, Format, PackedWeight
+from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
+from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.layers.linear import Build
 from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.parallel.mesh import Mesh
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
 from radixmesh.services.model_worker.sampling.sampler import Sampler
 from radixmesh.shared.messages import SamplingParams
@@ -172,7 +176,8 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
     """A line per kind of step, the head included."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
-        model = load_model(open_model(folder, "dummy"), get_platform("cpu"), dtype=torch.bfloat16)
+        build = Build(Mesh(), torch.bfloat16, torch.device("cpu"), TorchLinear(), TorchAttention())
+        model = load_model(open_model(folder, "dummy"), build)
     kv = KVCache(model.kv_spec(16), 600, model.device)
     start = time.perf_counter()
     fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]  # a name from a flag
@@ -209,7 +214,7 @@ def samplings(device: torch.device) -> dict[str, Callable[[], object]]:
         "temperature": SamplingParams(seed=1),
         "top-p": SamplingParams(temperature=0.7, top_p=0.9, seed=1),
     }
-    sampler, none = Sampler(get_platform("cpu")), np.zeros(0, np.int32)
+    sampler, none = Sampler(CpuDevice.traits), np.zeros(0, np.int32)
     things: dict[str, Callable[[], object]] = {}
     for rows in (1, 8, 32):
         logits = torch.randn(rows, VOCABULARY)

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 
 from radixmesh.services.model_worker.engine.outputs import StepResult
-from radixmesh.services.model_worker.tracing import SequenceSpans
+from radixmesh.services.model_worker.engine.tracing import SequenceSpans
 from radixmesh.shared import telemetry
 from radixmesh.shared.messages import Admission, Work
 

@@ -27,5 +27,5 @@ class ModelLoadError(errors.ModelLoadError):
         self.problem = problem
 
 
-class PlatformError(errors.ConfigError):
+class DeviceError(errors.ConfigError):
     """The device or the backend asked for does not exist here."""

@@ -8,16 +8,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.outputs import token_batches
 from radixmesh.services.model_worker.engine.preparation import PreparationThreads
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
+from radixmesh.services.model_worker.engine.tracing import SequenceSpans
 from radixmesh.services.model_worker.errors import is_out_of_memory
-from radixmesh.services.model_worker.group.claim import ClaimDesk
-from radixmesh.services.model_worker.start import Loaded, load
-from radixmesh.services.model_worker.tracing import SequenceSpans
+from radixmesh.services.model_worker.group.claim import ClaimState
+from radixmesh.services.model_worker.start import Rank, load
 from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
@@ -37,14 +35,14 @@ class ModelWorker(Actor):
         super().__init__(settings)
         self.settings = settings
         self.group_id = settings.group or self.instance
-        self._desk = ClaimDesk(settings.replica)
+        self._claim_state = ClaimState(settings.replica)
         self._progress = 0.0
         self._loading = "starting"
         self._spans = SequenceSpans()
         self._outbox: asyncio.Queue[StepOutput] = asyncio.Queue()
         self._loop_thread: StepLoop | None = None
         self._preparing: PreparationThreads | None = None
-        self._loaded: Loaded | None = None
+        self._rank: Rank | None = None
 
     def model(self) -> str:
         return self.settings.served_model_name or default_name(self.settings.model)
@@ -60,8 +58,8 @@ class ModelWorker(Actor):
             "tp": self.settings.tp,
             "quantization": self.settings.quantization,
             "replica": self.settings.replica,
-            "claimed_by": self._desk.claimed_by,
-            "claim_epoch": self._desk.epoch,
+            "claimed_by": self._claim_state.claimed_by,
+            "claim_epoch": self._claim_state.epoch,
             "seq_epoch": steps.epoch,
             "received_seq": steps.received,
             "reported_seq": steps.reported,
@@ -84,13 +82,13 @@ class ModelWorker(Actor):
         def failed(error: Exception) -> None:
             loop.call_soon_threadsafe(self.stop, error)
 
-        self._loaded = await self._load(progress)
+        self._rank = await self._load(progress)
         self._loop_thread = StepLoop(
-            self._loaded.engine,
-            self._loaded.order,
+            self._rank.engine,
+            self._rank.inbox,
             emit=emit,
             failed=failed,
-            depth=self._loaded.depth,
+            depth=self._rank.depth,
             stream_interval=self.settings.stream_interval_ms / 1000,
         )
         self._loop_thread.start()
@@ -98,7 +96,7 @@ class ModelWorker(Actor):
         self.on(StepPlan, self._plan)
         self.on(Prepare, self._prepare)
         await self.listen(self.subjects.group_plan(self.group_id))
-        await self._wait_for_ranks(self._loaded)
+        await self._wait_for_ranks(self._rank)
         self._loading = ""
         self._progress = 1.0
         if self.settings.rank == 0:
@@ -107,7 +105,7 @@ class ModelWorker(Actor):
             await self.listen(self.subjects.group_claim(self.group_id))
             self.spawn(self._send(), essential=True)
 
-    async def _load(self, progress: Callable[[float, str], None]) -> Loaded:
+    async def _load(self, progress: Callable[[float, str], None]) -> Rank:
         try:
             return await asyncio.to_thread(load, self.settings, progress)
         except (MemoryError, OSError, RuntimeError) as error:
@@ -116,19 +114,19 @@ class ModelWorker(Actor):
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise RadixMeshError(f"out of memory while {self._loading}: {reason}") from None
 
-    async def _wait_for_ranks(self, loaded: Loaded) -> None:
+    async def _wait_for_ranks(self, rank: Rank) -> None:
         """Until every rank listens for plans: a claim before that would send the first plan past some of them."""
-        if self.settings.tp > 1:
+        if rank.mesh.world.size > 1:
             await self.bus.flush()
-            await asyncio.to_thread(loaded.group.all_gather, torch.zeros(1))
+            await asyncio.to_thread(rank.mesh.world.control.barrier)
 
     async def teardown(self) -> None:
         if self._preparing is not None:
             self._preparing.stop()
         if self._loop_thread is not None:
             await asyncio.to_thread(self._loop_thread.stop)
-        if self._loaded is not None:
-            self._loaded.close()
+        if self._rank is not None:
+            self._rank.close()
 
     def _set_progress(self, fraction: float, what: str) -> None:
         self._progress, self._loading = fraction, what
@@ -136,8 +134,8 @@ class ModelWorker(Actor):
     # -- claims --
 
     async def _claim(self, claim: Claim, envelope: Envelope) -> None:
-        assert self._loaded is not None  # noqa: S101  claims are listened to only once loaded
-        refusal = self._desk.consider(claim, self.members)
+        assert self._rank is not None  # noqa: S101  claims are listened to only once loaded
+        refusal = self._claim_state.consider(claim, self.members)
         if refusal is not None:
             await self.reply(envelope, refusal)
             return
@@ -147,19 +145,19 @@ class ModelWorker(Actor):
         await self.beat()
 
     def _claimed(self) -> Claimed:
-        assert self._loaded is not None  # noqa: S101
-        return self._loaded.sizes.model_copy(update={"group_id": self.group_id})
+        assert self._rank is not None  # noqa: S101
+        return self._rank.sizes.model_copy(update={"group_id": self.group_id})
 
     def _member_changed(self, before: Presence | None, now: Presence | None) -> None:
-        if now is None and before is not None and self._desk.release(before):
+        if now is None and before is not None and self._claim_state.release(before):
             log.warning("scheduler %s is gone; this group is free", before.instance)
             self._reset(-1)
             self.spawn(self.beat())
 
     def _reset(self, epoch: int) -> None:
-        if self._loop_thread is not None and self._loaded is not None:
+        if self._loop_thread is not None and self._rank is not None:
             self._loop_thread.reset(epoch)
-            self._loaded.engine.prepared.begin(epoch)
+            self._rank.engine.prepared.begin(epoch)
 
     # -- plans and what comes of them --
 
@@ -172,12 +170,12 @@ class ModelWorker(Actor):
 
         They run plans in rank 0's order, and prepare nothing for an epoch below the highest one.
         """
-        return self.settings.rank > 0 or epoch == self._desk.epoch
+        return self.settings.rank > 0 or epoch == self._claim_state.epoch
 
     async def _send(self) -> None:
         while True:
             output = await self._outbox.get()
-            if output.epoch != self._desk.epoch:
+            if output.epoch != self._claim_state.epoch:
                 continue  # of a claim that has ended
             try:
                 await self._publish(output)
@@ -187,7 +185,7 @@ class ModelWorker(Actor):
                 log.warning("a step's output was lost: %s", error)
 
     async def _publish(self, output: StepOutput) -> None:
-        replica = self._desk.claimed_by
+        replica = self._claim_state.claimed_by
         if output.report is not None:
             await self.bus.publish(self.subjects.replica_report(replica), output.report)
         self._spans.released(output.released)
@@ -201,9 +199,9 @@ class ModelWorker(Actor):
     # -- preparations and what comes of them --
 
     def _prepare(self, asked: Prepare, _envelope: Envelope) -> None:
-        if self._loaded is None or self._preparing is None or not self._heeds(asked.epoch):
+        if self._rank is None or self._preparing is None or not self._heeds(asked.epoch):
             return
-        job = self._loaded.engine.prepared.ask(asked)
+        job = self._rank.engine.prepared.ask(asked)
         if job is not None:
             self._preparing.run(asked, job)
 

@@ -1,31 +1,27 @@
-"""From settings to an engine that is ready to run."""
+"""From settings to a rank that is ready to run plans."""
 
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from radixmesh.services.model_worker.checkpoint.config import DTYPES
-from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.devices.cpu.build import must_be_built
-from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
-from radixmesh.services.model_worker.devices.cpu.native import Native, native
-from radixmesh.services.model_worker.devices.cpu.onednn import OneDnnLinear, onednn_is_faster
-from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
-from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor, make_executor
+from radixmesh.services.model_worker.devices.choice import open_device
+from radixmesh.services.model_worker.devices.device import Device, Wishes, memory_budget
+from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
+from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
 from radixmesh.services.model_worker.engine.engine import Engine
+from radixmesh.services.model_worker.engine.inbox import Inbox
 from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
-from radixmesh.services.model_worker.group.rank_order import RankOrder
-from radixmesh.services.model_worker.layers.linear import LinearMethod
-from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.models.loading import load_model, open_model
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.group.rank_order import OrderedInbox
+from radixmesh.services.model_worker.layers.linear import Build
+from radixmesh.services.model_worker.models import CausalLM, describe_model, load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import Collectives, Mesh, MeshSizes
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Claimed
 from radixmesh.shared.model_files.model_source import resolve
@@ -41,146 +37,109 @@ dies closes its connections, which the others notice at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A rank that is ready to run plans."""
+class Rank:
+    """One that is ready to run plans."""
 
     engine: Engine
-    order: RankOrder
+    inbox: Inbox
     sizes: Claimed
     """What a scheduler is told when it claims the group; `group_id` is filled in by the service."""
     depth: int
     """Steps launched before the oldest is collected."""
-    group: ParallelGroup
+    mesh: Mesh
 
     def close(self) -> None:
-        self.group.close()
+        self.mesh.close()
 
 
-def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
+def load(settings: ModelWorkerSettings, progress: Progress) -> Rank:
     """Loads model and KV pool.
 
     Raises:
-        ModelLoadError, PlatformError, ConfigError: naming file and field, or the setting, at fault.
+        ModelLoadError, DeviceError, ConfigError: naming file and field, or the setting, at fault.
     """
     threads = settings.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     progress(0.0, "finding the model")
     files = open_model(resolve(settings.model), "dummy" if settings.load_format == "dummy" else "safetensors")
-    platform = get_platform(settings.device, settings.device_index + _device_offset(settings))
-    kernels = _cpu_kernels(platform, threads, progress)
-    if settings.quantization and kernels is None:
-        raise ConfigError(f"--quantization {settings.quantization} needs the CPU kernels, which are not to be had here")
+    # Ranks on one machine take one device each.
+    index = settings.device_index + settings.rank
+    device = open_device(settings.device, index, threads, lambda what: progress(0.0, what))
     if settings.tp > 1:
         progress(0.0, "meeting the other ranks")
-    group = ParallelGroup.connect(
-        settings.rank, settings.tp, platform.distributed_backend, settings.dist_init, RANK_TIMEOUT_SECONDS
-    )
-    dtype = DTYPES.get(settings.dtype) or platform.serving_dtype(files.dtype, kernels is not None)
-    linear = _linear_method(settings, dtype, kernels)
-    fusing = Deferred() if kernels is not None and linear is None else None
+    sizes = MeshSizes(tp=settings.tp)
+    mesh = Mesh.connect(settings.rank, sizes, device.collectives, settings.dist_init, RANK_TIMEOUT_SECONDS)
+    dtype = DTYPES.get(settings.dtype) or device.serving_dtype(files.dtype)
+    length = settings.max_model_len or None
+    build = Build(mesh, dtype, device.torch_device, TorchLinear(), TorchAttention())
+    wishes = Wishes(settings.attention, settings.quantization, settings.exact_weights)
+    execution = device.choose(describe_model(files, build, length), wishes)
     model = load_model(
         files,
-        platform,
-        dtype=dtype,
-        group=group,
-        attention_backend=settings.attention or ("native" if kernels is not None else None),
-        linear_method=linear,
-        max_length=settings.max_model_len or None,
+        replace(build, linear=execution.linear, attention=execution.attention),
+        length,
         progress=lambda done, total: progress(done / max(total, 1), "loading weights"),
-        deferred=fusing,
+        deferred=execution.deferred,
     )
     progress(1.0, "making room for the KV cache")
-    kv, max_model_len = _make_kv_cache(settings, model, platform)
+    kv, max_model_len = _make_kv_cache(settings, model, device)
     progress(1.0, "packing weights")
     engine = Engine(
-        ModelRunner(model, kv, platform, _executor(settings, model, kv, fusing)),
+        ModelRunner(model, kv, device, execution.executor(model, kv)),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         page_size=settings.page_size,
         eos_token_ids=model.config.eos_token_ids,
         prepared=PreparedResults((), settings.rank),
     )
-    sizes = Claimed(
-        group_id="",
-        page_size=settings.page_size,
-        num_pages=kv.num_pages,
-        max_slots=settings.max_slots,
-        max_model_len=max_model_len,
-        vocab_size=model.config.vocab_size,
-        eos_token_ids=list(model.config.eos_token_ids),
-        max_drafts=engine.drafts.most,
-        ranks=settings.tp,
-        prepares=engine.prepared.kinds,
-        length_keyed_above=model.config.rope.original_length if model.config.rope.length_dependent else 0,
-    )
     log.info(
         "%s on %s in %s: %d pages of %d tokens (%.2f GiB), context %d",
         model.config.architecture,
-        platform.name,
+        device.name,
         str(model.dtype).removeprefix("torch."),
         kv.num_pages,
         settings.page_size,
         kv.num_pages * kv.spec.page_bytes / 2**30,
         max_model_len,
     )
-    depth = 0 if platform.synchronous or engine.drafts.most else 1
-    return Loaded(engine, RankOrder(group), sizes, depth, group)
+    depth = 0 if device.traits.synchronous or engine.drafts.most else 1
+    return Rank(engine, OrderedInbox(mesh.world.control), _sizes(settings, engine), depth, mesh)
 
 
-def _executor(settings: ModelWorkerSettings, model: CausalLM, kv: KVCache, deferred: Deferred | None) -> Executor:
-    if deferred is None:
-        log.info("steps run layer by layer")
-        return TorchExecutor(model, kv)
-    return make_executor(model, kv, settings.quantization, exact=settings.exact_weights, deferred=deferred)
+def _sizes(settings: ModelWorkerSettings, engine: Engine) -> Claimed:
+    config, kv = engine.runner.model.config, engine.runner.kv
+    return Claimed(
+        group_id="",
+        page_size=settings.page_size,
+        num_pages=kv.num_pages,
+        max_slots=settings.max_slots,
+        max_model_len=engine.max_model_len,
+        vocab_size=config.vocab_size,
+        eos_token_ids=list(config.eos_token_ids),
+        max_drafts=engine.drafts.most,
+        ranks=settings.tp,
+        prepares=engine.prepared.kinds,
+        length_keyed_above=config.rope.original_length if config.rope.length_dependent else 0,
+    )
 
 
-def _linear_method(settings: ModelWorkerSettings, dtype: torch.dtype, kernels: Native | None) -> LinearMethod | None:
-    """How linear layers are run, if layer by layer. None: in torch, or all of a step at once by the fused decoder."""
-    if kernels is None:
-        return None
-    if not settings.quantization and onednn_is_faster(kernels, dtype):
-        log.info("linear layers run in oneDNN: on this CPU its products are more than twice as fast")
-        return OneDnnLinear()
-    return PackedLinear(kernels, settings.quantization) if settings.tp > 1 else None
-
-
-def _cpu_kernels(platform: Platform, threads: int, progress: Progress) -> Native | None:
-    """The CPU kernels, compiled now if this machine has not yet; None elsewhere and without a compiler."""
-    if platform.name != "cpu":
-        return None
-    progress(0.0, "compiling the CPU kernels" if must_be_built() else "loading the CPU kernels")
-    kernels = native()
-    if kernels is None:
-        return None
-    kernels.set_threads(threads)
-    if wrong := selfcheck(kernels):
-        log.error("the CPU kernels do not work on this CPU, torch computes instead: %s", wrong)
-        return None
-    return kernels
-
-
-def _device_offset(settings: ModelWorkerSettings) -> int:
-    """Ranks on one machine take one device each; a CPU has no others to take."""
-    return 0 if settings.device == "cpu" else settings.rank
-
-
-def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, platform: Platform) -> tuple[KVCache, int]:
+def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, device: Device) -> tuple[KVCache, int]:
     """The pool, and the longest sequence that both model and pool allow (tokens)."""
     spec = model.kv_spec(settings.page_size)
-    num_pages = _agree(_num_pages(settings, spec, model, platform), model.group)
+    num_pages = _agree(_num_pages(settings, spec, model, device), model.mesh.world.control)
     max_model_len = min(model.max_length, num_pages * settings.page_size)
     if settings.max_model_len > max_model_len:
         raise ConfigError(
             f"--max-model-len {settings.max_model_len} is more than the model ({model.max_length} tokens) or the "
             f"KV cache ({num_pages * settings.page_size} tokens) allows"
         )
-    return KVCache(spec, num_pages, platform.device), max_model_len
+    return KVCache(spec, num_pages, device.torch_device, device.zeros), max_model_len
 
 
-def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM, platform: Platform) -> int:
+def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM, device: Device) -> int:
     if settings.num_pages:
         return settings.num_pages
-    budget = int(settings.kv_memory * 2**30) or platform.memory_budget(settings.memory_fraction)
+    budget = int(settings.kv_memory * 2**30) or memory_budget(device, settings.memory_fraction)
     pages = spec.pages_within(budget)
     if pages < 1:
         raise ConfigError(
@@ -191,7 +150,7 @@ def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM
     return min(pages, 2 * settings.max_slots * -(-model.max_length // settings.page_size))
 
 
-def _agree(pages: int, group: ParallelGroup) -> int:
+def _agree(pages: int, control: Collectives) -> int:
     """The least of all ranks' counts, so that a page id means the same everywhere."""
-    counts = group.all_gather(torch.tensor([pages], dtype=torch.int64))
+    counts = control.all_gather(torch.tensor([pages], dtype=torch.int64))
     return int(counts.min())

@@ -1,11 +1,10 @@
 """One rank of two, on their way to the same tokens: python -m NAME RANK SIZE RENDEZVOUS OUT DEVICE BACKEND MODEL
 
-It runs plans through a `RankOrder`, then a few sequences; rank 1 gets plans that rank 0 does not, and computes logits
-that lead elsewhere.
+It takes plans from an `OrderedInbox`, then runs a few sequences; rank 1 gets plans that rank 0 does not, and computes
+logits that lead elsewhere.
 """
 
 import json
-import queue
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from radixmesh.services.model_worker.devices.choice import open_device
+from radixmesh.services.model_worker.devices.device import Device
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import Slot
+from radixmesh.services.model_worker.forward.context import ForwardContext
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.group.rank_order import RankOrder
-from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.group.rank_order import OrderedInbox
+from radixmesh.services.model_worker.models import open_model
+from radixmesh.services.model_worker.parallel.mesh import Collectives, Mesh, MeshSizes
 from radixmesh.shared.messages import SamplingParams, StepPlan
 from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.loaded import load_model, make_runner
 from tests.model_worker.plans import Job, PlanDriver
 from tests.model_worker.ranks import run_ranks
 
@@ -45,32 +47,31 @@ def jobs() -> list[Job]:
 dist.Backend.register_backend("deviceonly", dist.ProcessGroupGloo, devices=["cuda"])
 
 
-def order(group: ParallelGroup) -> list[tuple[int, int]]:
+def order(control: Collectives) -> list[tuple[int, int]]:
     """What this rank runs, of an inbox of its own."""
-    ours = [(1, 0), (1, 1), (2, 0), (2, 1)] if group.rank == 0 else [(0, 7), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ours = [(1, 0), (1, 1), (2, 0), (2, 1)] if control.rank == 0 else [(0, 7), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    inbox = OrderedInbox(control)
     for epoch, seq in ours:
         inbox.put(StepPlan(epoch=epoch, seq=seq))
-    gate = RankOrder(group)
-    plans = [gate.next(inbox, block=True) for _ in range(4)]
+    plans = [inbox.next(block=True) for _ in range(4)]
     return [(plan.epoch, plan.seq) for plan in plans if isinstance(plan, StepPlan)]
 
 
-def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, list[Any]]:
+def sequences(mesh: Mesh, device: Device, path: str) -> dict[str, list[Any]]:
     """Tokens, or why there are none, of each of `jobs`: without drafts, and with some of which a third is wrong."""
-    model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
-    runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
+    model = load_model(open_model(path), device, dtype=torch.float32, mesh=mesh)
+    runner = make_runner(model, KVCache(model.kv_spec(4), 64, device.torch_device), device)
     executor = runner._executor
     true_logits, true_states = executor.logits, executor.hidden_states
     poisoned: list[int] = []
 
-    def hidden_states(batch: Any, rows: Any) -> Any:
-        poisoned[:] = [rows.tolist().index(token) for token in (batch.token_ids == POISON).nonzero()]
-        return true_states(batch, rows)
+    def hidden_states(context: ForwardContext, rows: Any) -> Any:
+        poisoned[:] = [rows.tolist().index(token) for token in (context.batch.token_ids == POISON).nonzero()]
+        return true_states(context, rows)
 
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
-        out = true_logits(hidden)
-        if group.rank == 1:
+    def logits(hidden: torch.Tensor, context: ForwardContext) -> torch.Tensor:
+        out = true_logits(hidden, context)
+        if mesh.rank == 1:
             return -out
         out[poisoned] = float("nan")
         return out
@@ -100,12 +101,11 @@ def run_group(device: str, backend: str, folder: Path, checkpoint: Path) -> list
 
 def main(rank: int, size: int, rendezvous: str, out: Path, device: str, backend: str, path: str) -> None:
     torch.set_num_threads(1)
-    platform = get_platform(device, 0 if device == "cpu" else rank)
-    group = ParallelGroup.connect(rank, size, backend, f"file://{rendezvous}")
+    mesh = Mesh.connect(rank, MeshSizes(tp=size), backend, f"file://{rendezvous}")
     with torch.inference_mode():
-        results = {"order": order(group), **sequences(group, platform, path)}
+        results = {"order": order(mesh.world.control), **sequences(mesh, open_device(device, rank, threads=1), path)}
     out.write_text(json.dumps(results))
-    group.close()
+    mesh.close()
 
 
 if __name__ == "__main__":

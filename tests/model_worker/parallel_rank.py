@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import open_model
+from radixmesh.services.model_worker.parallel.mesh import Mesh, MeshSizes
+from tests.model_worker.loaded import load_model
 from tests.model_worker.paged_driver import PagedDriver, Sequence
 
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 509 for i in range(n)] for n in (5, 19)]
@@ -19,12 +19,11 @@ COUNT = 10
 
 def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str]) -> None:
     torch.set_num_threads(1)
-    platform = get_platform("cpu")
-    group = ParallelGroup.connect(rank, size, platform.distributed_backend, f"file://{rendezvous}")
+    mesh = Mesh.connect(rank, MeshSizes(tp=size), "gloo", f"file://{rendezvous}")
     results: dict[str, Any] = {}
     with torch.inference_mode():
         for path in checkpoints:
-            model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
+            model = load_model(open_model(path), dtype=torch.float32, mesh=mesh)
             driver = PagedDriver(model, 4)
             logits = driver.step([(Sequence(PROMPTS[1]), len(PROMPTS[1]))])
             results[Path(path).name] = {
@@ -33,10 +32,10 @@ def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str
                 "width": logits.shape[1],
                 "kv_heads": driver.kv.spec.num_kv_heads,
             }
-        shared = group.broadcast(torch.tensor([rank + 5]))
+        shared = mesh.tp.broadcast(torch.tensor([rank + 5]))
         results["broadcast"] = int(shared)
     out.write_text(json.dumps(results))
-    group.close()
+    mesh.close()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.preparation import PreparedResults, Preparer
-from radixmesh.services.model_worker.start import Loaded, Progress, load
+from radixmesh.services.model_worker.start import Progress, Rank, load
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Work
 
@@ -41,10 +41,10 @@ class SleepingPreparer:
         self.forgotten.append(result)
 
 
-def loading(*preparers: Preparer) -> Callable[[ModelWorkerSettings, Progress], Loaded]:
+def loading(*preparers: Preparer) -> Callable[[ModelWorkerSettings, Progress], Rank]:
     """A `load` for the service, to a worker that has these preparers."""
 
-    def loaded(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
+    def loaded(settings: ModelWorkerSettings, progress: Progress) -> Rank:
         worker = load(settings, progress)
         worker.engine.prepared = PreparedResults(preparers, settings.rank)
         prepares = worker.engine.prepared.kinds

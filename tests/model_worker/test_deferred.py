@@ -9,16 +9,12 @@ import torch
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
-from radixmesh.services.model_worker.devices.executor import TorchExecutor, make_executor
-from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import CausalLM, open_model
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver, Sequence
 from tests.model_worker.parity_cases import PROMPTS
-
-CPU = get_platform("cpu")
 
 
 def logits(model: CausalLM, deferred: Deferred | None, quantization: Any = "") -> torch.Tensor:
@@ -49,13 +45,11 @@ def test_heads_that_fill_no_panel_and_a_tied_embedding(overrides: dict[str, Any]
     assert torch.equal(logits(load_model(open_model(tmp_path), CPU, deferred=deferred), deferred), expected)
 
 
-def test_nothing_is_missing_where_torch_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_missing_once_it_is_settled(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
-    monkeypatch.setattr("radixmesh.services.model_worker.devices.executor.supported", lambda _model: "it is not to be")
     deferred = Deferred()
     loaded, late = load_model(open_model(tmp_path), CPU), load_model(open_model(tmp_path), CPU, deferred=deferred)
-    kv = KVCache(late.kv_spec(16), 4, CPU.device)
-    assert isinstance(make_executor(late, kv, deferred=deferred), TorchExecutor)
+    deferred.settle()
     for mine, other in zip(late.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(mine, other)
 

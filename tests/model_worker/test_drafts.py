@@ -11,20 +11,20 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import native
-from radixmesh.services.model_worker.devices.executor import make_executor
 from radixmesh.services.model_worker.engine.drafts import DraftSource
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.engine.step_loop import StepLoop, StepOutput
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.models.loading import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models.loading import open_model
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 from tests.checkpoints import EOS_ID, make_checkpoint
 from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.loaded import CPU, load_model, make_runner
 from tests.model_worker.plans import Job, PlanDriver, columns, i32
 
 needs_kernels = pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
@@ -59,10 +59,9 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @cache
 def runner(path: Path, kernels: bool) -> ModelRunner:
-    platform = get_platform("cpu")
-    model = load_model(open_model(path), platform, max_length=128)
-    kv = KVCache(model.kv_spec(4), 256, platform.device)
-    return ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
+    model = load_model(open_model(path), max_length=128)
+    kv = KVCache(model.kv_spec(4), 256, CPU.torch_device)
+    return make_runner(model, kv, executor=FusedDecoder(model, kv) if kernels else None)
 
 
 def engine(path: Path, kernels: bool, drafts: DraftSource | None = None) -> Engine:

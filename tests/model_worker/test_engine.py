@@ -11,16 +11,17 @@ import psutil
 import pytest
 import torch
 
+from radixmesh.services.model_worker.devices.cpu.device import CpuDevice
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import native
-from radixmesh.services.model_worker.devices.executor import make_executor
+from radixmesh.services.model_worker.devices.device import Device
 from radixmesh.services.model_worker.engine.engine import Engine, InFlight
 from radixmesh.services.model_worker.engine.outputs import StepResult, step_report, token_batches
-from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.models.loading import load_model, open_model
-from radixmesh.services.model_worker.platform import Platform, get_platform
+from radixmesh.services.model_worker.models.loading import open_model
 from radixmesh.shared.messages import Finish, SamplingParams, StepPlan
 from tests.checkpoints import EOS_ID, make_checkpoint
+from tests.model_worker.loaded import CPU, load_model, make_runner
 from tests.model_worker.plans import Job, PlanDriver
 
 needs_kernels = pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
@@ -43,13 +44,13 @@ def make_engine(
     max_model_len: int = 128,
     *,
     kernels: bool = False,
-    platform: Platform | None = None,
+    device: Device | None = None,
     **fields: Any,
 ) -> Engine:
-    platform = platform or get_platform("cpu")
-    model = load_model(open_model(path), platform, max_length=max_model_len)
-    kv = KVCache(model.kv_spec(page_size), 256, platform.device)
-    runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
+    device = device or CPU
+    model = load_model(open_model(path), device, max_length=max_model_len)
+    kv = KVCache(model.kv_spec(page_size), 256, device.torch_device)
+    runner = make_runner(model, kv, device, FusedDecoder(model, kv) if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
     return Engine(runner, max_model_len=max_model_len, page_size=page_size, **ends)
 
@@ -191,7 +192,7 @@ def test_a_failing_forward_pass_ends_its_sequences_and_not_the_engine(
     assert fine.tokens == reference(model, PROMPTS[0], 12)
 
 
-class LostPlatform(Platform):
+class LostDevice(CpuDevice):
     """A device that has reported an error which stays, as CUDA's do behind a failed assertion."""
 
     def synchronize(self) -> None:
@@ -203,7 +204,7 @@ def test_a_device_that_works_no_more_ends_the_engine(
     checkpoint: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Else it would fail whatever comes, for ever, and nobody would start it again."""
-    engine = make_engine(checkpoint[0], platform=LostPlatform("cpu", torch.device("cpu"), "gloo", "torch"))
+    engine = make_engine(checkpoint[0], device=LostDevice())
 
     def broken(*_: object) -> None:
         raise RuntimeError("an assertion failed on the device")

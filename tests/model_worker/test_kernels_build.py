@@ -62,7 +62,7 @@ def test_without_a_compiler_torch_computes(
         compiler = tmp_path / "g++"
         compiler.write_text(f"#!/bin/sh\n{script}\n")
         compiler.chmod(0o755)
-    native._load.cache_clear()
+    monkeypatch.setattr(native, "_found", None)
     native._warn.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
@@ -74,7 +74,6 @@ def test_without_a_compiler_torch_computes(
         with pytest.raises(build.BuildError):
             native.native()
     finally:
-        native._load.cache_clear()
         native._warn.cache_clear()
 
 
@@ -217,14 +216,13 @@ def test_without_any_cache_torch_computes_and_says_how_slowly(
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc")
     monkeypatch.setenv(build.COMPILER_ENV, quick(tmp_path)[build.COMPILER_ENV])
     monkeypatch.setattr(tempfile, "tempdir", "/proc")
-    native._load.cache_clear()
+    monkeypatch.setattr(native, "_found", None)
     native._warn.cache_clear()
     try:
         assert native.native() is None
         assert "many times slower" in caplog.text
         assert "/proc/radixmesh" in caplog.text
     finally:
-        native._load.cache_clear()
         native._warn.cache_clear()
 
 

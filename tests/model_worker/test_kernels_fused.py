@@ -9,15 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder, supported
+from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder, unfusable
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, PackedLinear
 from radixmesh.services.model_worker.devices.cpu.native import check
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import CausalLM, open_model
+from radixmesh.services.model_worker.models.describe import describe
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.model_worker.kernel_fixtures import THREADS, library, relative
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver, Sequence
 from tests.model_worker.parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, reference
 
@@ -41,7 +42,7 @@ class FusedDriver(PagedDriver):
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> CausalLM:
-    return load_model(open_model(path), get_platform("cpu"), dtype=dtype, **options)
+    return load_model(open_model(path), CPU, dtype=dtype, **options)
 
 
 @pytest.mark.parametrize("case", FEATURES)
@@ -65,10 +66,12 @@ def test_states_equal_the_torch_modules(family: str, threads: int, tmp_path: Pat
         pairs = ((fused_driver, ours), (torch_driver, theirs))
         batches = [driver.batch(list(zip(sequences, counts, strict=True))) for driver, sequences in pairs]
         rows = torch.tensor([1, 0, len(batches[0].token_ids) - 1, 1])  # any order, any number of times
-        got = fused_driver.fused.hidden_states(batches[0], rows)
-        expected = torch_driver.model.hidden_states(batches[1], torch_driver.kv, rows)
+        fused, model = fused_driver.fused, torch_driver.model
+        context = fused.begin(batches[0])
+        got = fused.hidden_states(context, rows)
+        expected = model.hidden_states(model.begin(batches[1], torch_driver.kv), rows)
         assert relative(got, expected) < 3e-6
-        for mine, other, logits in zip(ours, theirs, fused_driver.fused.logits(got), strict=False):
+        for mine, other, logits in zip(ours, theirs, fused.logits(got, context), strict=False):
             for sequence in (mine, other):
                 sequence.tokens.append(int(logits.argmax()))
         for sequence, count in zip((*ours, *theirs), (*counts, *counts), strict=True):
@@ -149,7 +152,7 @@ def test_stale_pages_do_not_matter(tmp_path: Path) -> None:
 def test_the_weights_move(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama", tie_word_embeddings=True)
     model = load(tmp_path)
-    assert supported(model) == ""
+    assert unfusable(describe(model)) == ""
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
     fused = FusedDecoder(model, KVCache(model.kv_spec(16), 4, model.device))
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2) == 0
@@ -160,8 +163,9 @@ def test_a_step_may_want_no_logits(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
     driver = FusedDriver(load(tmp_path), 4)
     sequence = Sequence(PROMPTS[1])
-    hidden = driver.fused.hidden_states(driver.batch([(sequence, 20)]), torch.empty(0, dtype=torch.int64))
-    assert driver.fused.logits(hidden).shape == (0, 512)
+    context = driver.fused.begin(driver.batch([(sequence, 20)]))
+    hidden = driver.fused.hidden_states(context, torch.empty(0, dtype=torch.int64))
+    assert driver.fused.logits(hidden, context).shape == (0, 512)
     sequence.computed = 20
     rest = driver.step([(sequence, 3)])
     expected = PagedDriver(load(tmp_path), 4).step([(Sequence(PROMPTS[1]), 23)])
@@ -176,7 +180,7 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
         driver.step([(Sequence([1, 512]), 2)])
     batch = driver.batch([(Sequence([1, 2]), 2)])
     with pytest.raises(IndexError, match="row"):
-        fused.hidden_states(batch, torch.tensor([2]))
+        fused.hidden_states(fused.begin(batch), torch.tensor([2]))
     batch.kv_locations[0] = driver.kv.num_pages * 4
     with pytest.raises(IndexError, match="page"):
         fused(batch)
@@ -201,8 +205,7 @@ def test_an_error_holds_on_to_nothing_of_earlier_ones(problem: int, kind: type[E
 
 def test_a_packed_model_cannot_be_fused(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
-    model = load(tmp_path, linear_method=PackedLinear(library()))
-    assert supported(model) == "linear layers are packed already"
+    model = load(tmp_path, linear=PackedLinear(library()))
     with pytest.raises(ValueError, match="packed already"):
         FusedDecoder(model, KVCache(model.kv_spec(16), 4, model.device))
 
@@ -213,6 +216,5 @@ def test_op_by_op_equals_transformers_too(family: str, tmp_path: Path) -> None:
     native.set_threads(2)
     theirs = make_checkpoint(tmp_path, family, tie_word_embeddings=family == "llama")
     expected = [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
-    model = load(tmp_path, linear_method=PackedLinear(native))
-    model.backend = NativeAttention(native)
+    model = load(tmp_path, linear=PackedLinear(native), attention=NativeAttention(native))
     assert PagedDriver(model, 16).mixed(PROMPTS, COUNT, chunk=6) == expected

@@ -1,20 +1,34 @@
 """Packed linear layers against float64, whatever the shape, the storage and the number of threads."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
+from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, PackedLinear
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
+from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.context import ForwardContext
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
 from radixmesh.services.model_worker.layers.linear import Build, ColumnLinear
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
+from radixmesh.services.model_worker.parallel.mesh import Mesh
 from tests.model_worker.kernel_fixtures import THREADS, library, relative
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FORMS = [Format(5, 128), Format(5, 32), Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]
 STEPS = {5: 4078, 3: 254, 4: 15}  # from the least to the greatest weight of a group
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40)
+
+SPEC = KVCacheSpec(1, 1, 2, 1, torch.float32)
+
+
+def context() -> ForwardContext:
+    """Of a step that is of no interest."""
+    nothing = np.zeros(1, np.int64)
+    cpu = torch.device("cpu")
+    batch = ForwardBatch.from_numpy(nothing, nothing, nothing, nothing, nothing, nothing[None], nothing, cpu)
+    return ForwardContext(batch, KVCache(SPEC, 1, torch.device("cpu")))
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -127,8 +141,8 @@ def test_rows_and_threads_do_not_change_bits(form: Format) -> None:
 
 @pytest.mark.parametrize(("quantization", "bound"), [("", 0.01), ("w8a16", 0.02), ("w4a16", 0.12)])
 def test_linear_method_replaces_the_parameter(quantization: str, bound: float) -> None:
-    method = PackedLinear(library(), quantization)  # type: ignore[arg-type]  # a name from a parameter
-    build = Build(ParallelGroup(), torch.bfloat16, torch.device("cpu"), method)
+    method = PackedLinear(library(), quantization)  # type: ignore[arg-type]
+    build = Build(Mesh(), torch.bfloat16, torch.device("cpu"), method, NativeAttention(library()))
     layer = ColumnLinear(96, 40, True, build)
     layer.weight.copy_(random(40, 96))
     assert layer.bias is not None
@@ -137,7 +151,7 @@ def test_linear_method_replaces_the_parameter(quantization: str, bound: float) -
     expected = torch.nn.functional.linear(x.float(), layer.weight.float(), layer.bias.float())
     layer.finish()
     assert layer.weight.numel() == 0
-    got = layer(x)
+    got = layer(x, context())
     assert got.dtype is torch.bfloat16
     assert relative(got, expected) < bound
 

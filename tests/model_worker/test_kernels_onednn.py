@@ -11,15 +11,15 @@ import torch.nn.functional as F
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
-from radixmesh.services.model_worker.devices.cpu import onednn
+from radixmesh.services.model_worker.devices.cpu import device, onednn
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
-from radixmesh.services.model_worker.devices.executor import TorchExecutor
-from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.devices.torch.executor import TorchExecutor
+from radixmesh.services.model_worker.models import open_model
 from radixmesh.shared.messages import SamplingParams
 from tests.checkpoints import make_checkpoint
 from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver
 from tests.model_worker.parity_cases import COUNT, PROMPTS, reference
 from tests.model_worker.plans import Job, PlanDriver
@@ -31,7 +31,7 @@ def test_greedy_tokens_equal_transformers(tied: bool, tmp_path: Path) -> None:
     theirs = make_checkpoint(tmp_path, "qwen2", tie_word_embeddings=tied)
     expected = [reference(theirs, prompt, COUNT) for prompt in PROMPTS]
     method = onednn.OneDnnLinear()
-    model = load_model(open_model(tmp_path), get_platform("cpu"), dtype=torch.float32, linear_method=method)
+    model = load_model(open_model(tmp_path), CPU, dtype=torch.float32, linear=method)
     assert sum(p.numel() for p in model.parameters() if p.dim() == 2) == 512 * 64  # the embedding
     assert PagedDriver(model, 16).mixed(PROMPTS, COUNT, chunk=6) == expected
 
@@ -44,7 +44,7 @@ def test_the_worker_takes_it_where_it_is_faster(
     """But not in place of weights of fewer bits. Through the engine, with attention in the kernels."""
     library()
     theirs = make_checkpoint(tmp_path, "llama")
-    monkeypatch.setattr(start, "onednn_is_faster", lambda _native, dtype: dtype is torch.float32)
+    monkeypatch.setattr(device, "onednn_is_faster", lambda _native, dtype: dtype is torch.float32)
     settings = ModelWorkerSettings(
         model=str(tmp_path), dtype="float32", num_pages=64, page_size=16, max_slots=4, threads=1, **flags
     )

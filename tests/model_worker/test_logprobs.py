@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
-from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
-from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor
-from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, PackedLinear
+from radixmesh.services.model_worker.devices.torch.executor import TorchExecutor
+from radixmesh.services.model_worker.forward.executor import Executor
+from radixmesh.services.model_worker.models import CausalLM, open_model
 from tests.checkpoints import make_checkpoint, settle
 from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver, Sequence
 
 SIZES: dict[str, Any] = {
@@ -102,7 +103,8 @@ def logprobs(run: Executor, driver: PagedDriver, tokens: list[int]) -> Tensor:
     sequence, found = Sequence(tokens), []
     for count in (*CHUNKS, *[1] * (len(tokens) - sum(CHUNKS))):
         batch = driver.batch([(sequence, count)])
-        found.append(run.logits(run.hidden_states(batch, torch.arange(count))))
+        context = run.begin(batch)
+        found.append(run.logits(run.hidden_states(context, torch.arange(count)), context))
         sequence.computed += count
     return torch.cat(found).log_softmax(-1)
 
@@ -115,8 +117,8 @@ def test_bfloat16_logprobs_are_within_a_bound_of_float32(name: str, checkpoint: 
     if name != "torch":
         library().set_threads(2)
     if name == "native layers":
-        options = {"linear_method": PackedLinear(library(), ""), "attention_backend": "native"}
-    model = load_model(open_model(checkpoint.path), get_platform("cpu"), dtype=torch.bfloat16, **options)
+        options = {"linear": PackedLinear(library()), "attention": NativeAttention(library())}
+    model = load_model(open_model(checkpoint.path), CPU, dtype=torch.bfloat16, **options)
     driver = PagedDriver(model, page_size=16)
     off = checkpoint.off(logprobs(make(model, driver), driver, checkpoint.tokens))
     assert off.max() < bound.largest

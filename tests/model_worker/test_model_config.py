@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.checkpoint.fields import LARGEST
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.models.registry import MODELS, model_class
+from radixmesh.services.model_worker.models.config import DecoderConfig
+from radixmesh.services.model_worker.models.registry import MODELS, read_config
 from radixmesh.shared import errors
 
 BASE: dict[str, Any] = {
@@ -27,13 +27,13 @@ BASE: dict[str, Any] = {
 QWEN_WINDOWS = {"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}
 
 
-def read(path: Path, generation: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
+def read(path: Path, generation: dict[str, Any] | None = None, **changes: Any) -> DecoderConfig:
     """The config of `BASE` with `changes`; a change to `...` removes the field."""
     raw = {name: value for name, value in {**BASE, **changes}.items() if value is not ...}
     (path / "config.json").write_text(json.dumps(raw))
     if generation is not None:
         (path / "generation_config.json").write_text(json.dumps(generation))
-    return ModelConfig.load(path)
+    return read_config(path)[1]
 
 
 def test_a_plain_config(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_plain_config(tmp_path: Path) -> None:
     assert config.windows == (None, None, None)
     assert config.eos_token_ids == (2,)
     assert config.max_length == 256
-    assert not any((config.tie_word_embeddings, config.attention_bias, config.mlp_bias))
+    assert not any((config.tie_word_embeddings, config.qkv_bias, config.output_bias, config.mlp_bias))
 
 
 def test_both_spellings_of_rope_agree(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_ends_outside_the_vocabulary_leave_those_of_the_other_file(tmp_path: Pat
 def test_a_class_that_is_not_named_follows_from_the_model_type(tmp_path: Path, nothing: Any, kind: str) -> None:
     config = read(tmp_path, architectures=nothing, model_type=kind)
     assert config.architecture.lower() == f"{kind}forcausallm"
-    assert model_class(config).__name__ == config.architecture
+    assert read_config(tmp_path)[0].__name__ == config.architecture
 
 
 @pytest.mark.parametrize("kind", [..., None, "gpt2", 7], ids=str)
@@ -221,7 +221,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) 
     for name in ("config.json", "generation_config.json"):
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_text(text, encoding=encoding)
-    assert ModelConfig.load(tmp_path) == expected
+    assert read_config(tmp_path)[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -281,22 +281,23 @@ def test_a_bad_field_is_named(tmp_path: Path, changes: dict[str, Any], field: st
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="not a model directory"):
-        ModelConfig.load(tmp_path / "nothing")
+        read_config(tmp_path / "nothing")
     with pytest.raises(errors.ModelLoadError, match=r"config\.json: cannot be read"):
-        ModelConfig.load(tmp_path)
+        read_config(tmp_path)
     for text, problem in (("{", "is not JSON"), ("[]", "must hold a JSON object"), ("[" * 10**5, "is not JSON")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(errors.ModelLoadError, match=rf"/config\.json: {problem}"):
-            ModelConfig.load(tmp_path)
+            read_config(tmp_path)
         read(tmp_path)
         (tmp_path / "generation_config.json").write_text(text)
         with pytest.raises(errors.ModelLoadError, match=rf"/generation_config\.json: {problem}"):
-            ModelConfig.load(tmp_path)
+            read_config(tmp_path)
         (tmp_path / "generation_config.json").unlink()
 
 
 def test_the_registry_knows_its_families_only(tmp_path: Path) -> None:
     for name, model in MODELS.items():
-        assert model_class(read(tmp_path, architectures=[name])) is model
+        assert read(tmp_path, architectures=[name]).architecture == name
+        assert read_config(tmp_path)[0] is model
     with pytest.raises(ModelLoadError, match=r"architectures: 'GPT2LMHeadModel'.*LlamaForCausalLM"):
-        model_class(read(tmp_path, architectures=["GPT2LMHeadModel"]))
+        read(tmp_path, architectures=["GPT2LMHeadModel"])

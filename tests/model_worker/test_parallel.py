@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import open_model
+from radixmesh.services.model_worker.parallel.mesh import Mesh, MeshSizes, ParallelGroup
 from tests.checkpoints import make_checkpoint
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver
 from tests.model_worker.parallel_rank import COUNT, PROMPTS
 from tests.model_worker.ranks import run_ranks
@@ -32,7 +32,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
         make_checkpoint(path, family, **overrides)
     first, second = run_ranks("tests.model_worker.parallel_rank", 2, tmp_path, *checkpoints)
     for path, (_, overrides) in zip(checkpoints, CASES.values(), strict=True):
-        model = load_model(open_model(path), get_platform("cpu"), dtype=torch.float32)
+        model = load_model(open_model(path), CPU, dtype=torch.float32)
         expected = PagedDriver(model, 4).mixed(PROMPTS, COUNT, chunk=6)
         assert first[path.name]["tokens"] == expected, path.name
         # Every rank holds the same bits, so every rank samples the same token without being told.
@@ -55,13 +55,12 @@ def test_sizes_that_cannot_be_shared_are_refused(
 ) -> None:
     make_checkpoint(tmp_path, "qwen3", **overrides)
     with pytest.raises(ModelLoadError, match=rf"config\.json.*{field}"):
-        load_model(open_model(tmp_path), get_platform("cpu"), group=ParallelGroup(0, size))
+        load_model(open_model(tmp_path), CPU, mesh=Mesh(0, MeshSizes(tp=size)))
 
 
 def test_a_group_of_one_communicates_with_nobody() -> None:
-    group = ParallelGroup.connect(0, 1, "gloo", "tcp://nowhere.invalid:1")
+    group = Mesh.connect(0, MeshSizes(), "gloo", "tcp://nowhere.invalid:1").tp
     tensor = torch.ones(2)
     assert group.all_reduce(tensor) is group.all_gather(tensor) is group.broadcast(tensor) is tensor
-    group.close()
     with pytest.raises(ValueError, match="outside a group"):
         ParallelGroup(2, 2)

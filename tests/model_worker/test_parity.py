@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import CausalLM, open_model
 from tests.checkpoints import make_checkpoint
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver, Sequence
 from tests.model_worker.parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens
 
 
 def served(path: Path, **options: Any) -> CausalLM:
-    return load_model(open_model(path), get_platform("cpu"), dtype=torch.float32, **options)
+    return load_model(open_model(path), CPU, dtype=torch.float32, **options)
 
 
 @pytest.mark.parametrize("case", FEATURES)
@@ -34,7 +34,8 @@ def test_logits_equal_transformers_in_every_row(tmp_path: Path) -> None:
     prompt = PROMPTS[1]
     batch = driver.batch([(Sequence(prompt), len(prompt))])
     rows = torch.arange(len(prompt))
-    ours = driver.model.logits(driver.model.hidden_states(batch, driver.kv, rows))
+    context = driver.model.begin(batch, driver.kv)
+    ours = driver.model.logits(driver.model.hidden_states(context, rows), context)
     expected = theirs(torch.tensor([prompt])).logits[0]
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, expected, atol=2e-4, rtol=2e-4)
@@ -44,8 +45,9 @@ def test_a_step_may_want_no_logits(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
     driver = PagedDriver(served(tmp_path), page_size=4)
     batch = driver.batch([(Sequence(PROMPTS[0]), 3)])
-    hidden = driver.model.hidden_states(batch, driver.kv, torch.empty(0, dtype=torch.int64))
-    assert driver.model.logits(hidden).shape == (0, 512)
+    context = driver.model.begin(batch, driver.kv)
+    hidden = driver.model.hidden_states(context, torch.empty(0, dtype=torch.int64))
+    assert driver.model.logits(hidden, context).shape == (0, 512)
 
 
 def test_dynamic_rope_without_a_length_is_transformers_fed_token_by_token(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_bfloat16_serves_close_to_float32(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
     prompt = PROMPTS[1]
     exact = PagedDriver(served(tmp_path), 16).step([(Sequence(prompt), len(prompt))])
-    half = load_model(open_model(tmp_path), get_platform("cpu"), dtype=torch.bfloat16)
+    half = load_model(open_model(tmp_path), CPU, dtype=torch.bfloat16)
     rough = PagedDriver(half, 16).step([(Sequence(prompt), len(prompt))])
     assert rough.dtype == torch.float32
     assert torch.cosine_similarity(exact, rough).item() > 0.995

@@ -13,11 +13,11 @@ from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.devices.cpu.native import FORCE_ENV
 from radixmesh.services.model_worker.layers import rotary
 from radixmesh.services.model_worker.layers.rotary import RotaryEmbedding
-from radixmesh.services.model_worker.models import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import open_model
 from radixmesh.services.model_worker.start import load
 from radixmesh.shared.messages import SamplingParams
 from tests.checkpoints import change_config, make_checkpoint
+from tests.model_worker.loaded import load_model
 from tests.model_worker.paged_driver import PagedDriver
 from tests.model_worker.plans import Job, PlanDriver
 
@@ -96,7 +96,7 @@ def test_tokens_do_not_depend_on_how_the_tables_grew(
     monkeypatch.setattr(rotary, "_AT_FIRST", 32)
     theirs = make_checkpoint(tmp_path, "qwen2", num_hidden_layers=1, max_position_embeddings=1 << 20)
     prompt = [1 + (7 * i * i + 3 * i) % 509 for i in range(count)]
-    model = load_model(open_model(tmp_path), get_platform("cpu"), dtype=torch.float32)
+    model = load_model(open_model(tmp_path), dtype=torch.float32)
     ours = PagedDriver(model, 64).mixed([prompt], 40, chunk=50)
     assert isinstance(model.model.rotary.cos, torch.Tensor)
     assert len(model.model.rotary.cos) < 1000

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.forward.traits import DeviceTraits
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
 from radixmesh.services.model_worker.sampling.sampler import SampleOutput, Sampler, token_logprobs
 from radixmesh.shared.messages import SamplingParams
 
 CPU = torch.device("cpu")
 NOTHING = np.empty(0, np.int64)
-SAMPLER = Sampler(get_platform("cpu"))
+SAMPLER = Sampler(DeviceTraits(synchronous=True))
 
 
 def row(

@@ -15,7 +15,7 @@ import torch
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.engine.engine import Engine
-from radixmesh.services.model_worker.group.claim import ClaimDesk
+from radixmesh.services.model_worker.group.claim import ClaimState
 from radixmesh.services.model_worker.service import ModelWorker
 from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
@@ -62,21 +62,21 @@ def reason(refused: Refused | None) -> str:
 
 
 def test_the_first_claim_holds_until_its_scheduler_is_gone() -> None:
-    desk, members = ClaimDesk(), PresenceView()
+    state, members = ClaimState(), PresenceView()
     members.update(scheduler(10))
-    assert desk.consider(claim(10), members) is None
-    assert "works for r0" in reason(desk.consider(claim(11, "r1"), members))
-    assert "not newer" in reason(desk.consider(claim(9), members))
-    assert desk.consider(claim(12), members) is None  # its own scheduler may always claim anew
-    assert not desk.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
-    assert desk.release(scheduler(12))
-    assert desk.consider(claim(20, "r1"), members) is None
+    assert state.consider(claim(10), members) is None
+    assert "works for r0" in reason(state.consider(claim(11, "r1"), members))
+    assert "not newer" in reason(state.consider(claim(9), members))
+    assert state.consider(claim(12), members) is None  # its own scheduler may always claim anew
+    assert not state.release(scheduler(13))  # a later life of the scheduler, which this claim knows nothing of
+    assert state.release(scheduler(12))
+    assert state.consider(claim(20, "r1"), members) is None
 
 
 def test_a_pinned_group_works_for_its_replica_only() -> None:
-    desk = ClaimDesk("r7")
-    assert "pinned" in reason(desk.consider(claim(1, "r0"), PresenceView()))
-    assert desk.consider(claim(1, "r7"), PresenceView()) is None
+    state = ClaimState("r7")
+    assert "pinned" in reason(state.consider(claim(1, "r0"), PresenceView()))
+    assert state.consider(claim(1, "r7"), PresenceView()) is None
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ class Mesh:
 
     @property
     def engine(self) -> Engine:
-        assert self.worker._loaded is not None
-        return self.worker._loaded.engine
+        assert self.worker._rank is not None
+        return self.worker._rank.engine
 
     async def ask(self, message: Message) -> Message:
         return await self.bus.request(self.worker.subjects.group_claim(self.worker.group_id), message, timeout=10)
@@ -267,8 +267,8 @@ async def test_steps_go_on_while_something_is_prepared(
         await m.plan(epoch=10, seq=2, releases=[0], admissions=[admission([5, 6, 7], "slow")])
         await until(lambda: len(m.of(StepReport)) == 3)
         assert m.of(StepReport)[2].failures == []
-        assert m.worker._loaded is not None
-        (slot,) = filter(None, m.worker._loaded.engine.slots)
+        assert m.worker._rank is not None
+        (slot,) = filter(None, m.worker._rank.engine.slots)
         assert slot.prepared == {"lora": "adapter slow"}
         assert "step-loop" not in preparer.threads
 

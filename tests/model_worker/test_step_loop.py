@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from radixmesh.services.model_worker.engine.inbox import Inbox
 from radixmesh.services.model_worker.engine.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
@@ -65,11 +66,6 @@ class Engine:
         return self.made != self.lengths
 
 
-class Order:
-    def next(self, inbox: "queue.SimpleQueue[StepPlan]", *, block: bool) -> StepPlan:
-        return inbox.get(block=block)
-
-
 @contextmanager
 def loop_of(
     engine: Engine, interval: float, monkeypatch: pytest.MonkeyPatch
@@ -78,7 +74,7 @@ def loop_of(
     monkeypatch.setattr(time, "perf_counter", lambda: engine.now)
     outputs: queue.SimpleQueue[StepOutput] = queue.SimpleQueue()
     errors: list[Exception] = []
-    loop = StepLoop(engine, Order(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]  # stand-ins
+    loop = StepLoop(engine, Inbox(), outputs.put, errors.append, depth=0, stream_interval=interval)  # type: ignore[arg-type]
     seqs = iter(range(1000))
 
     def run(steps: int) -> list[StepOutput]:
@@ -132,7 +128,7 @@ def test_a_new_claim_during_a_step_does_not_lend_its_epoch_to_the_old_numbers() 
                 assert self.go.wait(20)
 
     engine, outputs = Held([100]), queue.SimpleQueue[StepOutput]()
-    loop = StepLoop(engine, Order(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]  # stand-ins
+    loop = StepLoop(engine, Inbox(), outputs.put, pytest.fail, depth=0)  # type: ignore[arg-type]
     loop.start()
     loop.reset(7)
     for seq in range(3):

@@ -11,10 +11,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.models import CausalLM, LoadFormat, load_model, open_model
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models import CausalLM, LoadFormat, open_model
+from radixmesh.services.model_worker.parallel.mesh import Mesh, MeshSizes
 from tests.checkpoints import change_config, make_checkpoint
+from tests.model_worker.loaded import CPU, load_model
 from tests.model_worker.paged_driver import PagedDriver
 
 PROMPT = list(range(5, 25))
@@ -22,7 +22,7 @@ Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 
 def load(path: Path, load_format: LoadFormat = "safetensors", **options: object) -> CausalLM:
-    return load_model(open_model(path, load_format), get_platform("cpu"), dtype=torch.float32, **options)  # type: ignore[arg-type]  # of mixed types
+    return load_model(open_model(path, load_format), CPU, dtype=torch.float32, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_progress_ends_at_the_total(checkpoint: Path) -> None:
 
 
 def test_weights_are_cast_to_the_serving_dtype(checkpoint: Path) -> None:
-    model = load_model(open_model(checkpoint), get_platform("cpu"), dtype=torch.bfloat16)
+    model = load_model(open_model(checkpoint), CPU, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     stored = load_file(checkpoint / "model.safetensors")["model.norm.weight"]
     assert torch.equal(model.model.norm.weight, stored.bfloat16())
@@ -203,7 +203,7 @@ def test_numbers_that_float16_does_not_hold_are_named(copy: Path) -> None:
     rewrite(copy, lambda tensors: tensors[Q_PROJ][3].fill_(70_000.0))
     load(copy)
     with pytest.raises(ModelLoadError, match=rf"{Q_PROJ}: holds numbers beyond float16; serve it in float32"):
-        load_model(open_model(copy), get_platform("cpu"), dtype=torch.float16)
+        load_model(open_model(copy), CPU, dtype=torch.float16)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, 100_000])
@@ -318,7 +318,7 @@ def test_dummy_weights_need_no_files_and_repeat(checkpoint: Path, tmp_path: Path
 
 def test_dummy_weights_of_ranks_are_slices_of_one_model(checkpoint: Path) -> None:
     whole = load(checkpoint, "dummy")
-    halves = [load(checkpoint, "dummy", group=ParallelGroup(rank, 2)) for rank in range(2)]
+    halves = [load(checkpoint, "dummy", mesh=Mesh(rank, MeshSizes(tp=2))) for rank in range(2)]
     rows = [half.lm_head.weight.data for half in halves]
     assert torch.equal(torch.cat(rows), whole.lm_head.weight)
     down = [half.get_parameter("model.layers.0.mlp.down_proj.weight").data for half in halves]

@@ -23,22 +23,21 @@ from hypothesis import strategies as st
 from radixmesh.local import Replica
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import native
-from radixmesh.services.model_worker.devices.executor import TorchExecutor, make_executor
+from radixmesh.services.model_worker.devices.torch.executor import TorchExecutor
 from radixmesh.services.model_worker.engine.drafts import DraftSource
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.outputs import Row
 from radixmesh.services.model_worker.engine.preparation import PreparedResults
-from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.models.loading import load_model, open_model
-from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.models.loading import open_model
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, Work
 from tests.checkpoints import make_checkpoint
 from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.loaded import CPU, load_model, make_runner
 from tests.model_worker.paged_driver import PagedDriver
 from tests.model_worker.preparers import SleepingPreparer
 
@@ -93,7 +92,7 @@ def checkpoint() -> str:
 
 
 def load() -> CausalLM:
-    return load_model(open_model(checkpoint()), get_platform("cpu"), max_length=CONTEXT)
+    return load_model(open_model(checkpoint()), CPU, max_length=CONTEXT)
 
 
 @cache
@@ -111,13 +110,11 @@ class Crowded(Replica):
     """A small replica, and the clients who come and go."""
 
     def __init__(self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: Any) -> None:
-        platform = get_platform("cpu")
         mine = load() if fused else model()  # the fused decoder takes the weights over
-        kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
-        executor = make_executor(mine, kv) if fused else TorchExecutor(mine, kv)
-        assert isinstance(executor, FusedDecoder) == fused
+        kv = KVCache(mine.kv_spec(page_size), num_pages, CPU.torch_device)
+        executor = FusedDecoder(mine, kv) if fused else TorchExecutor(mine, kv)
         engine = Engine(
-            ModelRunner(mine, kv, platform, executor),
+            make_runner(mine, kv, executor=executor),
             max_slots=4,
             max_model_len=CONTEXT,
             page_size=page_size,

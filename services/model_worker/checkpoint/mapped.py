@@ -11,7 +11,10 @@ from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice
 
 
 class Deferred:
-    """Takes note, while a model is loaded, of what should go into its matrices. Each must be asked for or settled."""
+    """Takes note, while a model is loaded into the host's memory, of what should go into its matrices.
+
+    Each must be asked for or settled.
+    """
 
     def __init__(self) -> None:
         self._blocks: dict[int, list[tuple[WeightSlice, Tensor]]] = defaultdict(list)
@@ -23,9 +26,9 @@ class Deferred:
         Not if it must be cast or broadcast, and no vectors.
         """
         target = item.target
-        if target.device.type != "cpu" or target.dim() != 2:
+        if target.dim() != 2 or target.dtype != source.dtype:
             return False
-        if target.dtype != source.dtype or target.shape != source.shape or not source.is_contiguous():
+        if target.shape != source.shape or not source.is_contiguous():
             return False
         self._blocks[target.untyped_storage().data_ptr()].append((item, source))
         return True

@@ -1,26 +1,27 @@
-"""Attention backends by name."""
+"""Devices by name."""
 
 from collections.abc import Callable
 
-from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
-from radixmesh.services.model_worker.devices.cpu.native import native
-from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
-from radixmesh.services.model_worker.errors import PlatformError
-from radixmesh.services.model_worker.forward.attention import AttentionBackend
+from radixmesh.services.model_worker.devices.cpu.device import CpuDevice
+from radixmesh.services.model_worker.devices.device import Device
+from radixmesh.services.model_worker.devices.torch.device import ACCELERATORS, TorchDevice, is_available
+from radixmesh.services.model_worker.errors import DeviceError
 
 
-def _native() -> AttentionBackend:
-    library = native()
-    if library is None:
-        raise PlatformError("the attention backend 'native' needs the CPU kernels, which are not to be had here")
-    return NativeAttention(library)
+def open_device(name: str, index: int, threads: int, progress: Callable[[str], None] = lambda _what: None) -> Device:
+    """The device `name`, or with "auto" the first accelerator found, else the CPU.
 
+    Args:
+        index: which of its kind; there is one CPU.
+        threads: of the CPU, for the model.
+        progress: called with what is being done, if it takes time.
 
-_BACKENDS: dict[str, Callable[[], AttentionBackend]] = {"torch": TorchAttention, "native": _native}
-
-
-def create_backend(name: str) -> AttentionBackend:
-    """A fresh backend. Raises `PlatformError` for a name that is not known, or not to be had on this machine."""
-    if name not in _BACKENDS:
-        raise PlatformError(f"unknown attention backend {name!r} (known: {', '.join(_BACKENDS)})")
-    return _BACKENDS[name]()
+    Raises `DeviceError` when it is not there.
+    """
+    if name == "auto":
+        name = next((kind for kind in ACCELERATORS if is_available(kind)), CpuDevice.name)
+    if name == CpuDevice.name:
+        return CpuDevice.open(threads, progress)
+    if name not in ACCELERATORS:
+        raise DeviceError(f"unknown device {name!r} (known: auto, {', '.join((CpuDevice.name, *ACCELERATORS))})")
+    return TorchDevice.open(name, index)

@@ -151,7 +151,7 @@ class Engine:
 
     def _is_over(self) -> bool:
         """After an error: whether other ranks may be out of step with this one now, or the device works no more."""
-        return self.runner.model.group.size > 1 or not self.runner.device_works()
+        return self.runner.model.mesh.world.size > 1 or not self.runner.device_works()
 
     def _stretches(self, plan: StepPlan, *, first: bool) -> list[Stretch]:
         """The plan's spans where their sequences are, but for those that have ended, are bound to, or are undecided."""

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor
+from radixmesh.services.model_worker.devices.device import Device
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.executor import Executor
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.platform import Platform
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch, SamplingRow
 from radixmesh.services.model_worker.sampling.sampler import SampleOutput, Sampler
 from radixmesh.shared.messages import SamplingParams
@@ -23,15 +23,15 @@ _FAILED = -1  # in place of a token
 class ModelRunner:
     """Runs one step: forward pass, sampling, and the tokens' way back to where the next step finds them."""
 
-    def __init__(self, model: CausalLM, kv: KVCache, platform: Platform, executor: Executor | None = None) -> None:
-        """`executor` runs `model` over `kv`; by default its torch modules do."""
+    def __init__(self, model: CausalLM, kv: KVCache, device: Device, executor: Executor) -> None:
+        """`executor` runs `model` over `kv` on `device`."""
         self.model = model
         self.kv = kv
-        self._executor = executor or TorchExecutor(model, kv)
-        self._platform = platform
-        self.device = platform.device
+        self._executor = executor
+        self._device = device
+        self.device = device.torch_device
         self.length_dependent_rope = model.config.rope.length_dependent
-        self._sampler = Sampler(platform)
+        self._sampler = Sampler(device.traits)
         self._rows: tuple[SamplingRow, ...] = ()
         self._columns = SamplingBatch((), model.config.vocab_size, self.device)
 
@@ -50,7 +50,7 @@ class ModelRunner:
     def device_works(self) -> bool:
         """False after an error that all later work on the device will meet too."""
         try:
-            self._platform.synchronize()
+            self._device.synchronize()
         except RuntimeError:
             return False
         return True
@@ -75,10 +75,12 @@ class ModelRunner:
         Returns:
             The sampled tokens, or None when R is 0: then the step only filled the cache.
         """
-        hidden = self._executor.hidden_states(batch, batch.logit_rows)
+        context = self._executor.begin(batch)
+        hidden = self._executor.hidden_states(context, batch.logit_rows)
         if not rows:
             return None
-        sampled = self._agreed(self._sampler.sample(self._executor.logits(hidden), self._batch(rows), positions))
+        logits = self._executor.logits(hidden, context)
+        sampled = self._agreed(self._sampler.sample(logits, self._batch(rows), positions))
         last_token[torch.from_numpy(slots).to(self.device, non_blocking=True)] = sampled.tokens
         self._columns.observe(sampled.tokens)
         return sampled
@@ -87,9 +89,9 @@ class ModelRunner:
         """Rank 0's tokens on every rank: sums that differ in their last bits must not set ranks apart.
 
         They go from device to device, without a stop of the host: the next step's decodes may be fed before anyone has
-        read them.
+        read them. By the control group, every rank would wait for its device here.
         """
-        group = self.model.group
+        group = self.model.mesh.tp
         if group.size == 1:
             return sampled
         told = group.broadcast(sampled.tokens.masked_fill(sampled.failed, _FAILED))

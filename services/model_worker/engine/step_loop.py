@@ -12,18 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from radixmesh.services.model_worker.engine.engine import Engine, InFlight
+from radixmesh.services.model_worker.engine.inbox import Inbox, Item, Reset
 from radixmesh.services.model_worker.engine.outputs import StepResult, step_report
-from radixmesh.services.model_worker.group.rank_order import Inbox, RankOrder
 from radixmesh.shared.messages import Admission, StepPlan, StepReport
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """An inbox item: forget every sequence, and begin the epoch of a new claim; -1: the group is free."""
-
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +76,19 @@ class StepLoop:
     def __init__(
         self,
         engine: Engine,
-        order: RankOrder,
+        inbox: Inbox,
         emit: Callable[[StepOutput], None],
         failed: Callable[[Exception], None],
         depth: int,
         stream_interval: float = 0.0,
     ) -> None:
         self._engine = engine
-        self._order = order
+        self._inbox = inbox
         self._emit = emit
         self._failed = failed
         self._depth = depth
         self._stream_interval = stream_interval
         self._emitted_at = 0.0
-        self._inbox: Inbox = queue.SimpleQueue()
         self._flights: deque[_Launched] = deque()
         self._busy_until = 0.0
         """When the last step ended, if sequences were running then; else 0."""
@@ -130,14 +122,14 @@ class StepLoop:
         except Exception as error:  # noqa: BLE001  told to the service, which ends the process
             self._failed(error)
 
-    def _next(self) -> StepPlan | Reset | None:
+    def _next(self) -> Item:
         """The next item; before waiting for one, collects what is in flight."""
         try:
-            return self._order.next(self._inbox, block=False)
+            return self._inbox.next(block=False)
         except queue.Empty:
             while self._flights:
                 self._collect()
-            return self._order.next(self._inbox, block=True)
+            return self._inbox.next(block=True)
 
     def _begin(self, epoch: int) -> None:
         while self._flights:

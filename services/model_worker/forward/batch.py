@@ -51,8 +51,7 @@ class ForwardBatch:
         """Convert and move. On the CPU, arrays of the right dtype share their memory with the tensors."""
 
         def move(array: IntArray, dtype: type[np.integer] = np.int64) -> Tensor:
-            tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=dtype))
-            return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
+            return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype)).to(device, non_blocking=True)
 
         return cls(
             token_ids=move(token_ids),

@@ -10,10 +10,10 @@ ranges.
 - It is FlashInfer's "HND" layout, so the same pool serves the GPU backends.
 """
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,18 +43,22 @@ class KVCacheSpec:
         return max(budget, 0) // self.page_bytes
 
 
+Zeros: TypeAlias = Callable[..., Tensor]
+
+
 class KVCache:
     """`keys[layer]` and `values[layer]`: `[num_pages, kv_heads, page_size, head_dim]`."""
 
-    def __init__(self, spec: KVCacheSpec, num_pages: int, device: torch.device) -> None:
+    def __init__(self, spec: KVCacheSpec, num_pages: int, device: torch.device, zeros: Zeros = torch.zeros) -> None:
+        """`zeros`: the device's way of making them, called as torch's is."""
         if num_pages < 1:
             raise ValueError(f"a KV cache needs at least one page of {spec.page_bytes} bytes, not {num_pages}")
         self.spec = spec
         self.num_pages = num_pages
         shape = (num_pages, spec.num_kv_heads, spec.page_size, spec.head_dim)
 
-        self.keys = [_zeros(shape, spec.dtype, device) for _ in range(spec.num_layers)]
-        self.values = [_zeros(shape, spec.dtype, device) for _ in range(spec.num_layers)]
+        self.keys = [zeros(shape, dtype=spec.dtype, device=device) for _ in range(spec.num_layers)]
+        self.values = [zeros(shape, dtype=spec.dtype, device=device) for _ in range(spec.num_layers)]
 
     def head_rows(self, locations: Tensor) -> Tensor:
         """Rows of the pool seen as `[num_pages * kv_heads * page_size, head_dim]`.
@@ -65,10 +69,3 @@ class KVCache:
         page, offset = locations // size, locations % size
         head = torch.arange(heads, device=locations.device).view(-1, *(1,) * locations.dim())
         return (page * heads + head) * size + offset
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU they take no time and no memory until they are written: torch would write zeros to all of them."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

@@ -4,7 +4,7 @@ from radixmesh.shared.messages import Claim, Presence, Refused
 from radixmesh.shared.presence.view import PresenceView
 
 
-class ClaimDesk:
+class ClaimState:
     """The group's one claim: the first comes, the first is served, until its scheduler is gone or claims anew."""
 
     def __init__(self, pinned_replica: str = "") -> None:

@@ -3,64 +3,31 @@
     column: y = x W^T, W split by rows      no communication, each rank holds a part of y
     row:    y = x W^T, W split by columns   x is already split; partial sums meet in an all-reduce
 
-How a weight is stored and multiplied is a `LinearMethod`'s business, so that quantized or packed weights
-come in without a change to any model.
+How a weight is stored and multiplied is a `LinearMethod`'s business.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, frozen_parameter, whole
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup, split_evenly
-
-
-class LinearMethod(Protocol):
-    """Stores and multiplies the weight of one kind of linear layer."""
-
-    def create(self, layer: "Linear", build: "Build") -> None:
-        """Add uninitialised parameters to `layer`: `weight` [out, in]; `bias` [out] if `has_bias`."""
-        ...
-
-    def finish(self, layer: "Linear") -> None:
-        """Called once, when the parameters are loaded: the place to repack them."""
-        ...
-
-    def apply(self, layer: "Linear", x: Tensor) -> Tensor:
-        """x [T, in] -> [T, out], bias included."""
-        ...
-
-
-class PlainLinear:
-    """The weight as it is, multiplied by torch."""
-
-    def create(self, layer: "Linear", build: "Build") -> None:
-        shape = (layer.out_features, layer.in_features)
-        layer.weight = frozen_parameter(torch.empty(shape, dtype=build.dtype, device=build.device))
-        layer.bias = None
-        if layer.has_bias:
-            bias = torch.empty(layer.out_features, dtype=build.dtype, device=build.device)
-            layer.bias = frozen_parameter(bias)
-
-    def finish(self, layer: "Linear") -> None:
-        """Nothing to repack."""
-
-    def apply(self, layer: "Linear", x: Tensor) -> Tensor:
-        return F.linear(x, layer.weight, layer.bias)
+from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, whole
+from radixmesh.services.model_worker.forward.attention import AttentionBackend
+from radixmesh.services.model_worker.forward.context import ForwardContext
+from radixmesh.services.model_worker.forward.linear import LinearMethod
+from radixmesh.services.model_worker.parallel.mesh import Mesh, ParallelGroup, split_evenly
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """What every layer is built with."""
 
-    group: ParallelGroup
+    mesh: Mesh
     dtype: torch.dtype
     device: torch.device
     linear: LinearMethod
+    attention: AttentionBackend
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +45,8 @@ class Linear(nn.Module):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    is_head = False
+    weight_is_shared = False
 
     def __init__(self, in_features: int, out_features: int, has_bias: bool, build: Build) -> None:
         super().__init__()
@@ -85,13 +54,13 @@ class Linear(nn.Module):
         self.out_features = out_features
         self.has_bias = has_bias
         self.method = build.linear
-        self.method.create(self, build)
+        self.method.create(self, build.dtype, build.device)
 
     def finish(self) -> None:
         """Let the method repack the loaded weights."""
         self.method.finish(self)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[T, in] -> [T, out]."""
         return self.method.apply(self, x)
 
@@ -120,7 +89,7 @@ class ColumnLinear(MergedColumnLinear):
     """[T, in] -> [T, out / ranks]."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool, build: Build) -> None:
-        start, length = split_evenly(out_features, build.group, "output size")
+        start, length = split_evenly(out_features, build.mesh.tp, "output size")
         super().__init__(in_features, [Part("", out_features, start, length)], bias, build)
 
 
@@ -128,7 +97,7 @@ class GateUpLinear(MergedColumnLinear):
     """`gate_proj` and `up_proj`: [T, hidden] -> [T, 2 * intermediate / ranks], gate first."""
 
     def __init__(self, hidden: int, intermediate: int, bias: bool, build: Build) -> None:
-        start, length = split_evenly(intermediate, build.group, "intermediate_size")
+        start, length = split_evenly(intermediate, build.mesh.tp, "intermediate_size")
         parts = [Part(name, intermediate, start, length) for name in ("gate_proj", "up_proj")]
         super().__init__(hidden, parts, bias, build)
 
@@ -141,8 +110,8 @@ class QKVLinear(MergedColumnLinear):
     """
 
     def __init__(self, hidden: int, heads: int, kv_heads: int, head_dim: int, bias: bool, build: Build) -> None:
-        shares = {"q_proj": (heads, *split_evenly(heads, build.group, "num_attention_heads"))}
-        shares["k_proj"] = shares["v_proj"] = (kv_heads, *kv_head_share(kv_heads, build.group))
+        shares = {"q_proj": (heads, *split_evenly(heads, build.mesh.tp, "num_attention_heads"))}
+        shares["k_proj"] = shares["v_proj"] = (kv_heads, *kv_head_share(kv_heads, build.mesh.tp))
         parts = [
             Part(name, total * head_dim, start * head_dim, length * head_dim)
             for name, (total, start, length) in shares.items()
@@ -165,11 +134,11 @@ class RowLinear(Linear):
     """[T, in / ranks] -> [T, out], the full sum on every rank."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool, build: Build) -> None:
-        start, share = split_evenly(in_features, build.group, "input size")
+        start, share = split_evenly(in_features, build.mesh.tp, "input size")
         super().__init__(share, out_features, bias, build)
         self.start = start
         self.total_in = in_features
-        self.group = build.group
+        self.group = build.mesh.tp
 
     def weight_slices(self, prefix: str) -> Iterator[WeightSlice]:
         columns = slice(self.start, self.start + self.in_features)
@@ -184,5 +153,5 @@ class RowLinear(Linear):
             self.bias.zero_()
         super().finish()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         return self.group.all_reduce(self.method.apply(self, x))

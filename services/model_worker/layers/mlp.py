@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from radixmesh.services.model_worker.forward.context import ForwardContext
 from radixmesh.services.model_worker.layers.linear import Build, GateUpLinear, RowLinear
 
 
@@ -14,8 +15,8 @@ class GatedMLP(nn.Module):
         self.gate_up_proj = GateUpLinear(hidden, intermediate, bias, build)
         self.down_proj = RowLinear(intermediate, hidden, bias, build)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        gate, up = self.gate_up_proj(x, context).chunk(2, dim=-1)
         # In-place is safe: silu made a fresh tensor, and no gradient is ever taken.
-        hidden: Tensor = self.down_proj(F.silu(gate).mul_(up))
+        hidden: Tensor = self.down_proj(F.silu(gate).mul_(up), context)
         return hidden

@@ -42,6 +42,7 @@ class RotaryEmbedding(nn.Module):
         self, config: RopeConfig, head_dim: int, max_length: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         super().__init__()
+        self.config = config
         self.max_length = max_length
         self.frequencies = inverse_frequencies(config, head_dim)
         self.scale = attention_scale(config)

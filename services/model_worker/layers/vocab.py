@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, frozen_parameter
+from radixmesh.services.model_worker.forward.context import ForwardContext
 from radixmesh.services.model_worker.layers.linear import Build, Linear
 
 
@@ -37,15 +38,15 @@ class VocabEmbedding(nn.Module):
 
     def __init__(self, vocab_size: int, hidden: int, build: Build) -> None:
         super().__init__()
-        self.group = build.group
-        self.share = VocabShare(vocab_size, build.group.rank, build.group.size)
+        self.group = build.mesh.tp
+        self.share = VocabShare(vocab_size, build.mesh.tp.rank, build.mesh.tp.size)
         shape = (self.share.padded, hidden)
         self.weight = frozen_parameter(torch.empty(shape, dtype=build.dtype, device=build.device))
 
     def weight_slices(self, prefix: str) -> Iterator[WeightSlice]:
         yield self.share.slice_of(f"{prefix}.weight", self.weight)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, context: ForwardContext) -> Tensor:
         if self.group.size == 1:
             return F.embedding(ids, self.weight)
         local = ids - self.share.start
@@ -57,22 +58,24 @@ class VocabEmbedding(nn.Module):
 class LMHead(Linear):
     """Hidden states [R, hidden] -> logits float32 [R, vocab_size], the whole vocabulary on every rank."""
 
+    is_head = True
+
     def __init__(self, vocab_size: int, hidden: int, build: Build, tied: VocabEmbedding | None) -> None:
         """`tied` is the embedding whose weight this head reuses, as the checkpoint has no `lm_head`."""
-        share = VocabShare(vocab_size, build.group.rank, build.group.size)
+        share = VocabShare(vocab_size, build.mesh.tp.rank, build.mesh.tp.size)
         if tied is not None:  # do not allocate what is replaced at once
             build = replace(build, device=torch.device("meta"))
         super().__init__(hidden, share.padded, False, build)
         if tied is not None:
             self.weight = tied.weight
-        self.tied = tied is not None
-        self.group = build.group
+        self.weight_is_shared = tied is not None
+        self.group = build.mesh.tp
         self.share = share
 
     def weight_slices(self, prefix: str) -> Iterator[WeightSlice]:
-        if not self.tied:
+        if not self.weight_is_shared:
             yield self.share.slice_of(f"{prefix}.weight", self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         logits = self.group.all_gather(self.method.apply(self, x))
         return logits[:, : self.share.vocab_size].float()

@@ -5,76 +5,66 @@
 
 Module names follow the Hugging Face checkpoints (`model.layers.0.self_attn.o_proj`), but for the fused
 `qkv_proj`, `gate_up_proj` and `qk_norm`, which know the names of their parts. A family says what differs
-through `AttentionOptions`.
+in its `DecoderConfig`; a layer of another kind it makes itself.
 """
-
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from radixmesh.services.model_worker.checkpoint.config import ModelConfig
-from radixmesh.services.model_worker.forward.attention import AttentionBackend
+from radixmesh.services.model_worker.checkpoint.fields import Fields
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.context import ForwardContext
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
-from radixmesh.services.model_worker.layers.attention import Attention, ForwardContext
+from radixmesh.services.model_worker.layers.attention import Attention
 from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
 from radixmesh.services.model_worker.layers.mlp import GatedMLP
 from radixmesh.services.model_worker.layers.norm import QKNorm, RMSNorm
 from radixmesh.services.model_worker.layers.rotary import apply_rotary, make_rotary
 from radixmesh.services.model_worker.layers.vocab import LMHead, VocabEmbedding
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionOptions:
-    """What differs between the families' attention layers."""
-
-    qkv_bias: bool = False
-    output_bias: bool = False
-    qk_norm: bool = False  # RMSNorm over each head of q and k, before the rotation
+from radixmesh.services.model_worker.models.config import DecoderConfig
 
 
 class DecoderAttention(nn.Module):
     """q, k, v projections, optional head norms, rotation, attention, output projection."""
 
-    def __init__(self, config: ModelConfig, layer: int, options: AttentionOptions, build: Build) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, build: Build) -> None:
         super().__init__()
         self.qkv_proj = QKVLinear(
             config.hidden_size,
             config.num_heads,
             config.num_kv_heads,
             config.head_dim,
-            options.qkv_bias,
+            config.qkv_bias,
             build,
         )
         width = config.num_heads * config.head_dim
-        self.o_proj = RowLinear(width, config.hidden_size, options.output_bias, build)
+        self.o_proj = RowLinear(width, config.hidden_size, config.output_bias, build)
         self.heads, kv_heads = self.qkv_proj.num_heads, self.qkv_proj.num_kv_heads
         self.rotated = self.heads + kv_heads
         self.qk_norm = (
-            QKNorm(self.heads, kv_heads, config.head_dim, config.rms_norm_eps, build) if options.qk_norm else None
+            QKNorm(self.heads, kv_heads, config.head_dim, config.rms_norm_eps, build) if config.head_norm else None
         )
         self.head_dim = config.head_dim
-        self.attend = Attention(layer, config.head_dim, config.windows[layer])
+        self.attend = Attention(layer, config.head_dim, config.windows[layer], build)
 
     def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
         """[T, hidden] -> [T, hidden]."""
-        heads: Tensor = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)
+        heads: Tensor = self.qkv_proj(x, context).view(x.shape[0], -1, self.head_dim)
         qk, v = heads[:, : self.rotated], heads[:, self.rotated :]
         if self.qk_norm is not None:
             qk = self.qk_norm(qk)
-        qk = apply_rotary(qk, context.cos_sin)
+        qk = apply_rotary(qk, context.positions)
         attended: Tensor = self.attend(qk[:, : self.heads], qk[:, self.heads :], v, context)
-        out: Tensor = self.o_proj(attended.reshape(x.shape[0], -1))
+        out: Tensor = self.o_proj(attended.reshape(x.shape[0], -1), context)
         return out
 
 
 class DecoderLayer(nn.Module):
     """Attention and MLP, each behind a norm and around a residual."""
 
-    def __init__(self, config: ModelConfig, layer: int, options: AttentionOptions, build: Build) -> None:
+    def __init__(self, config: DecoderConfig, layer: int, build: Build) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
-        self.self_attn = DecoderAttention(config, layer, options, build)
+        self.self_attn = DecoderAttention(config, layer, build)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
         self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.mlp_bias, build)
 
@@ -86,16 +76,16 @@ class DecoderLayer(nn.Module):
             normed, residual = self.input_layernorm.add(x, residual)
         attended = self.self_attn(normed, context)
         normed, residual = self.post_attention_layernorm.add(attended, residual)
-        return self.mlp(normed), residual
+        return self.mlp(normed, context), residual
 
 
 class Decoder(nn.Module):
     """The stack below the head."""
 
-    def __init__(self, config: ModelConfig, options: AttentionOptions, max_length: int, build: Build) -> None:
+    def __init__(self, config: DecoderConfig, layers: list[nn.Module], max_length: int, build: Build) -> None:
         super().__init__()
         self.embed_tokens = VocabEmbedding(config.vocab_size, config.hidden_size, build)
-        self.layers = nn.ModuleList(DecoderLayer(config, layer, options, build) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(layers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build)
         self.rotary = make_rotary(config.rope, config.head_dim, max_length, build.dtype, build.device)
 
@@ -103,43 +93,49 @@ class Decoder(nn.Module):
 class CausalLM(nn.Module):
     """A language model of one rank. Call under `torch.inference_mode()`."""
 
-    def __init__(
-        self, config: ModelConfig, build: Build, backend: AttentionBackend, max_length: int | None = None
-    ) -> None:
+    model_type = ""
+    """What `config.json` calls the family where it names no class."""
+
+    def __init__(self, config: DecoderConfig, build: Build, max_length: int | None = None) -> None:
         """`max_length`: the longest sequence ever to be served, at most (and by default) the config's."""
         super().__init__()
         self.config = config
         self.dtype = build.dtype
         self.device = build.device
-        self.group = build.group
-        self.backend = backend
+        self.mesh = build.mesh
+        self.attention = build.attention
         self.max_length = min(max_length or config.max_length, config.max_length)
-        self.model = Decoder(config, self.attention_options(config), self.max_length, build)
+        layers = [self.make_layer(config, layer, build) for layer in range(config.num_layers)]
+        self.model = Decoder(config, layers, self.max_length, build)
         tied = self.model.embed_tokens if config.tie_word_embeddings else None
         self.lm_head = LMHead(config.vocab_size, config.hidden_size, build, tied)
 
-    @staticmethod
-    def attention_options(config: ModelConfig) -> AttentionOptions:
-        """What the family's attention layers have."""
+    @classmethod
+    def read_config(cls, fields: Fields) -> DecoderConfig:
+        """What the family makes of a `config.json`. Raises `ModelLoadError`, naming the field at fault."""
         raise NotImplementedError
+
+    @staticmethod
+    def make_layer(config: DecoderConfig, layer: int, build: Build) -> nn.Module:
+        """Layer number `layer`, which is called as a `DecoderLayer` is."""
+        return DecoderLayer(config, layer, build)
 
     def kv_spec(self, page_size: int) -> KVCacheSpec:
         """The KV pool this rank's slice of the model needs."""
         config = self.config
-        heads = kv_head_share(config.num_kv_heads, self.group)[1]
+        heads = kv_head_share(config.num_kv_heads, self.mesh.tp)[1]
         return KVCacheSpec(config.num_layers, heads, config.head_dim, page_size, self.dtype)
 
-    def hidden_states(self, batch: ForwardBatch, kv: KVCache, rows: Tensor) -> Tensor:
-        """Run the layers, writing `kv`. Returns the normed states [R, hidden] of tokens `rows` int64 [R]."""
+    def begin(self, batch: ForwardBatch, kv: KVCache) -> ForwardContext:
+        """What the layers share over `batch`."""
+        rotary = self.model.rotary
+        rotary.reserve(int(batch.host_context_len.max()))
+        return ForwardContext(batch, kv, self.attention.plan(batch, kv), rotary(batch.positions, batch.rope_length))
+
+    def hidden_states(self, context: ForwardContext, rows: Tensor) -> Tensor:
+        """Run the layers, writing the pool. Returns the normed states [R, hidden] of tokens `rows` int64 [R]."""
         decoder = self.model
-        decoder.rotary.reserve(int(batch.host_context_len.max()))
-        context = ForwardContext(
-            self.backend,
-            self.backend.plan(batch, kv),
-            kv,
-            decoder.rotary(batch.positions, batch.rope_length),
-        )
-        x: Tensor = decoder.embed_tokens(batch.token_ids)
+        x: Tensor = decoder.embed_tokens(context.batch.token_ids, context)
         residual: Tensor | None = None
         for layer in decoder.layers:
             x, residual = layer(x, residual, context)
@@ -147,11 +143,12 @@ class CausalLM(nn.Module):
         normed: Tensor = decoder.norm(picked)
         return normed
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, context: ForwardContext) -> Tensor:
         """[R, hidden] -> float32 [R, vocab_size], the same on every rank."""
-        logits: Tensor = self.lm_head(hidden)
+        logits: Tensor = self.lm_head(hidden, context)
         return logits
 
     def forward(self, batch: ForwardBatch, kv: KVCache) -> Tensor:
         """Logits of `batch.logit_rows`: float32 [R, vocab_size], the same bits on every rank."""
-        return self.logits(self.hidden_states(batch, kv, batch.logit_rows))
+        context = self.begin(batch, kv)
+        return self.logits(self.hidden_states(context, batch.logit_rows), context)

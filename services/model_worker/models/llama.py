@@ -1,12 +1,16 @@
 """Llama 1 to 3.3 and the many models in its shape (arXiv:2407.21783)."""
 
-from radixmesh.services.model_worker.checkpoint.config import ModelConfig
-from radixmesh.services.model_worker.models.decoder import AttentionOptions, CausalLM
+from radixmesh.services.model_worker.checkpoint.fields import Fields
+from radixmesh.services.model_worker.models.config import DecoderConfig, decoder_config
+from radixmesh.services.model_worker.models.decoder import CausalLM
 
 
 class LlamaForCausalLM(CausalLM):
-    """`attention_bias` of the config covers all four projections."""
+    """`attention_bias` covers all four projections."""
 
-    @staticmethod
-    def attention_options(config: ModelConfig) -> AttentionOptions:
-        return AttentionOptions(qkv_bias=config.attention_bias, output_bias=config.attention_bias)
+    model_type = "llama"
+
+    @classmethod
+    def read_config(cls, fields: Fields) -> DecoderConfig:
+        bias = fields.flag("attention_bias", False)
+        return decoder_config(fields, cls.__name__, qkv_bias=bias, output_bias=bias)

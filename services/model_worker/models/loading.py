@@ -8,17 +8,16 @@ from typing import Literal
 
 import torch
 
-from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.checkpoint.reader import Checkpoint
 from radixmesh.services.model_worker.checkpoint.weights import Progress, load_weights, random_weights
-from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.services.model_worker.layers.linear import Build, Linear, LinearMethod, PlainLinear
+from radixmesh.services.model_worker.forward.description import ModelDescription
+from radixmesh.services.model_worker.layers.linear import Build, Linear
+from radixmesh.services.model_worker.models.config import DecoderConfig
 from radixmesh.services.model_worker.models.decoder import CausalLM
-from radixmesh.services.model_worker.models.registry import model_class
-from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
-from radixmesh.services.model_worker.platform import Platform
+from radixmesh.services.model_worker.models.describe import describe
+from radixmesh.services.model_worker.models.registry import read_config
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,8 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 class ModelFiles:
     """A model directory, its config put right by what is stored."""
 
-    config: ModelConfig
+    family: type[CausalLM]
+    config: DecoderConfig
     dtype: torch.dtype
     """To serve in, if nobody wishes otherwise."""
     checkpoint: Checkpoint | None
@@ -46,10 +46,9 @@ def open_model(path: Path | str, load_format: LoadFormat = "safetensors") -> Mod
 
     Raises `ModelLoadError`, naming the file and the field or tensor at fault.
     """
-    config = ModelConfig.load(path)
-    model_class(config)
+    family, config = read_config(path)
     if load_format == "dummy":
-        return ModelFiles(config, config.dtype or torch.float32, None)
+        return ModelFiles(family, config, config.dtype or torch.float32, None)
     checkpoint = Checkpoint.open(config.path)
     layers = {int(found[1]) for name in checkpoint.names if (found := _LAYER.match(name))}
     if config.num_layers > len(layers):
@@ -57,7 +56,7 @@ def open_model(path: Path | str, load_format: LoadFormat = "safetensors") -> Mod
         raise ModelLoadError(config.path / "config.json", "num_hidden_layers", problem)
     config = replace(config, tie_word_embeddings=config.tie_word_embeddings and _tie(checkpoint))
     dtype = config.dtype or (checkpoint.dtype(_EMBEDDING) if _EMBEDDING in checkpoint.names else torch.float32)
-    return ModelFiles(config, dtype, checkpoint)
+    return ModelFiles(family, config, dtype, checkpoint)
 
 
 def _tie(checkpoint: Checkpoint) -> bool:
@@ -72,42 +71,30 @@ def _tie(checkpoint: Checkpoint) -> bool:
     return True
 
 
+def describe_model(files: ModelFiles, build: Build, max_length: int | None = None) -> ModelDescription:
+    """What the model offers to a device, before there is memory for it; how `build` computes does not matter.
+
+    Raises `ModelLoadError`, naming the file and the field at fault.
+    """
+    return describe(_make(files, replace(build, device=torch.device("meta")), max_length))
+
+
 def load_model(
     files: ModelFiles,
-    platform: Platform,
-    *,
-    dtype: torch.dtype | None = None,
-    group: ParallelGroup | None = None,
-    attention_backend: str | None = None,
-    linear_method: LinearMethod | None = None,
+    build: Build,
     max_length: int | None = None,
     progress: Progress | None = None,
     deferred: Deferred | None = None,
 ) -> CausalLM:
-    """Load this rank's slice of a model, in evaluation mode.
+    """Loads this rank's slice of a model, in evaluation mode.
 
-    dtype: serve in this one; by default the checkpoint's, or what `platform` prefers to it.
-    group: the ranks to split over; by default this process alone.
-    max_length: the longest sequence that will be served [tokens], if that is less than the model's.
-    deferred: keeps the matrices; the model is not loaded until it is settled or they are taken from it.
+    Args:
+        max_length: the longest sequence that will be served [tokens], if that is less than the model's.
+        deferred: keeps the matrices; the model is not loaded until it is settled or they are taken from it.
 
     Raises `ModelLoadError`, naming the file and the field or tensor at fault.
     """
-    config = files.config
-    build = Build(
-        group=group or ParallelGroup(),
-        dtype=dtype or platform.serving_dtype(files.dtype),
-        device=platform.device,
-        linear=linear_method or PlainLinear(),
-    )
-    backend = create_backend(attention_backend or platform.attention_backend)
-    try:
-        model = model_class(config)(config, build, backend, max_length)
-    except ValueError as error:  # sizes that the group cannot share
-        raise ModelLoadError(config.path / "config.json", "", str(error)) from error
-    except (MemoryError, RuntimeError) as error:  # torch has no type of its own for a CPU without memory
-        problem = f"there is no memory for a model of these sizes ({error})"
-        raise ModelLoadError(config.path / "config.json", "", problem) from error
+    model = _make(files, build, max_length)
     if files.checkpoint is None:
         random_weights(model, progress)
     else:
@@ -116,3 +103,14 @@ def load_model(
         if isinstance(module, Linear):
             module.finish()
     return model.eval()
+
+
+def _make(files: ModelFiles, build: Build, max_length: int | None) -> CausalLM:
+    config = files.config
+    try:
+        return files.family(config, build, max_length)
+    except ValueError as error:  # sizes that the group cannot share
+        raise ModelLoadError(config.path / "config.json", "", str(error)) from error
+    except (MemoryError, RuntimeError) as error:  # torch has no type of its own for a CPU without memory
+        problem = f"there is no memory for a model of these sizes ({error})"
+        raise ModelLoadError(config.path / "config.json", "", problem) from error

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radixmesh.services.model_worker.platform import Platform
+from radixmesh.services.model_worker.forward.traits import DeviceTraits
 from radixmesh.services.model_worker.sampling.columns import SamplingBatch
 from radixmesh.services.model_worker.sampling.philox import uniforms
 
@@ -60,9 +60,11 @@ def token_logprobs(logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Te
 class Sampler:
     """Stateless; see the module."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, traits: DeviceTraits) -> None:
+        """`traits`: of the device on which logits lie."""
         # Whether a nucleus fits the shortlist is read by the host, for which a GPU would have to stop.
-        self.shortlist = _SHORTLIST if platform.synchronous else None
+        self.shortlist = _SHORTLIST if traits.synchronous else None
+        self._find_likeliest = _likeliest_on_the_host if traits.synchronous else _likeliest
 
     def sample(self, logits: Tensor, batch: SamplingBatch, positions: NDArray[np.integer]) -> SampleOutput:
         """One token for each of R rows.
@@ -72,7 +74,7 @@ class Sampler:
         """
         raw = logits[batch.logprob_index] if len(batch.logprob_rows) else None
         self._adjust(logits, batch, positions)
-        best, tokens = _likeliest(logits)
+        best, tokens = self._find_likeliest(logits)
         failed = ~best.isfinite()
         if len(batch.drawn):
             drawn = self._draw(logits, best, batch, positions)
@@ -151,10 +153,12 @@ class Sampler:
 
 def _likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Largest logit [R] and its token int64 [R], the first of equals; NaN if the row has one."""
-    if logits.device.type != "cpu":
-        best, tokens = logits.max(-1)
-        return best, tokens
-    # numpy compares with SIMD: 0.1 ms for 32 rows of 32k where torch takes 1.2.
+    best, tokens = logits.max(-1)
+    return best, tokens
+
+
+def _likeliest_on_the_host(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The same. numpy compares with SIMD: 0.1 ms for 32 rows of 32k where torch takes 1.2."""
     tokens = torch.from_numpy(logits.numpy().argmax(-1))
     return logits.gather(1, tokens.unsqueeze(1)).squeeze(1), tokens
 

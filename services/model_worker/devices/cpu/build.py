@@ -18,7 +18,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,8 +49,10 @@ class BuildError(Exception):
     """The library cannot be built here; the message says why in one line."""
 
 
-def library_path(cache: Path) -> Path:
+def library_path(cache: Path, building: Callable[[], None] = lambda: None) -> Path:
     """The library for this machine, built now if it is not sound in the folder `cache`.
+
+    building: called before that, as it takes most of a minute.
 
     Raises:
         BuildError: it cannot be built, wherever it is to lie.
@@ -59,17 +61,8 @@ def library_path(cache: Path) -> Path:
     compiler = find_compiler()
     target = _target(compiler, cache)
     if not is_sound(target):
-        _build(compiler, target)
+        _build(compiler, target, building)
     return target
-
-
-def must_be_built() -> bool:
-    """Whether `library_path` would compile now in each of the `caches`, which takes most of a minute."""
-    try:
-        compiler = find_compiler()
-        return not any(is_sound(_target(compiler, cache)) for cache in caches())
-    except (BuildError, OSError):
-        return False
 
 
 def caches() -> Iterator[Path]:
@@ -143,13 +136,14 @@ def cpu_features() -> str:
     return f"{platform.machine()} {platform.processor()} {sorted(lines.items())}"
 
 
-def _build(compiler: str, target: Path) -> None:
+def _build(compiler: str, target: Path, building: Callable[[], None]) -> None:
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     if not is_trusted(folder):
         os.chmod(folder, 0o755)  # made under a generous umask; somebody else's is refused  # noqa: S103
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as draft:
         _require_room(Path(draft))
+        building()
         try:
             library = _compile(compiler, Path(draft))
         except BuildError:

@@ -6,6 +6,7 @@ The model cannot run by itself afterwards.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -24,29 +25,48 @@ from radixmesh.services.model_worker.devices.cpu.native import (
     native,
     pointer,
 )
-from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
+from radixmesh.services.model_worker.devices.device import Quantization
+from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
+from radixmesh.services.model_worker.forward.context import ForwardContext
+from radixmesh.services.model_worker.forward.description import LayerDescription, ModelDescription
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
+from radixmesh.services.model_worker.layers.linear import Linear
 from radixmesh.services.model_worker.layers.rotary import DynamicRotaryEmbedding, make_rotary
 from radixmesh.services.model_worker.models.decoder import CausalLM, DecoderLayer
+from radixmesh.services.model_worker.models.describe import describe
 
 _MAX_HEAD_DIM = 512
 
 
-def supported(model: CausalLM) -> str:
-    """Why `model` cannot be fused, in a few words; empty if it can."""
-    if model.device.type != "cpu":
-        return f"the model is on {model.device.type}"
-    if model.group.size > 1:
+def unfusable(model: ModelDescription) -> str:
+    """Why a model cannot be fused, in a few words; empty if it can."""
+    if model.all_own:
+        return f"{model.architecture} computes in its own way: {', '.join(model.all_own)}"
+    if model.ranks > 1:
         return "the model is split over ranks"
     if model.dtype not in KINDS:
         return f"weights are {model.dtype}"
-    if model.config.head_dim > _MAX_HEAD_DIM:
-        return f"heads are {model.config.head_dim} wide"
-    if not all(type(module.method) is PlainLinear for module in model.modules() if isinstance(module, Linear)):
-        return "linear layers are packed already"
-    return "" if native() is not None else "the kernels cannot be built"
+    if not model.layers or not model.rotary:
+        return "it is no decoder with rotary embeddings"
+    alike = {_alike(layer) for layer in model.layers}
+    if len(alike) > 1 or model.layers[0].norm_eps != model.norm_eps:
+        return "its layers are not of one shape"
+    attention = model.layers[0].attention
+    if attention is None or model.layers[0].mlp is None:
+        return "its layers are not described"
+    return f"heads are {attention.head_dim} wide" if attention.head_dim > _MAX_HEAD_DIM else ""
+
+
+def _alike(layer: LayerDescription) -> LayerDescription:
+    """What the library takes once for all layers."""
+    attention, mlp = layer.attention, layer.mlp
+    return replace(
+        layer,
+        attention=attention and replace(attention, window=None, qkv_bias=False, output_bias=False, head_norm=False),
+        mlp=mlp and replace(mlp, bias=False),
+    )
 
 
 class FusedDecoder:
@@ -65,14 +85,16 @@ class FusedDecoder:
         int16: hold bfloat16 as integers (see `Format`); by default where that is faster.
         deferred: what of them has not been loaded yet.
 
-        Raises ValueError if the model is not `supported`.
+        Raises ValueError if the model is `unfusable`.
         """
-        library = native()
-        if (why := supported(model)) or library is None:
-            raise ValueError(f"the model cannot be fused: {why}")
+        library, described = native(), describe(model)
+        if (why := unfusable(described)) or library is None:
+            raise ValueError(f"the model cannot be fused: {why or 'the kernels are not to be had'}")
+        if not all(type(module.method) is TorchLinear for module in model.modules() if isinstance(module, Linear)):
+            raise ValueError("the model cannot be fused: its linear layers are packed already")
         self.native: Native = library
-        self.config = model.config
-        self.group = model.group
+        self.config = config = model.config
+        self.described = described
         self.dtype, self.device = model.dtype, model.device
         self.kv = kv
         for pool in (*kv.keys, *kv.values):
@@ -81,8 +103,8 @@ class FusedDecoder:
         self._deferred = deferred or Deferred()
         self._arena = Arena()
         self._keep: list[object] = []  # whatever the structs point to
-        config = model.config
-        self.rotary = make_rotary(config.rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
+        rope = model.model.rotary.config  # which a family may have made otherwise than `config.rope` says
+        self.rotary = make_rotary(rope, config.head_dim, model.max_length, torch.float32, torch.device("cpu"))
         self.rotary.reserve(1)  # at the start, and not in the first step
         with torch.inference_mode():
             self._model = self._take(model, quantization)
@@ -90,13 +112,16 @@ class FusedDecoder:
 
     def _take(self, model: CausalLM, quantization: Quantization) -> Model:
         config, decoder, kv = model.config, model.model, self.kv
+        first = self.described.layers[0]
+        attention, mlp = first.attention, first.mlp
+        assert attention is not None and mlp is not None  # noqa: S101, PT018  else it were unfusable
         form = Format.of(quantization, dtype=model.dtype, int16=self._int16)
-        layers = (Layer * config.num_layers)()
+        layers = (Layer * len(decoder.layers))()
         for index, layer in enumerate(cast(list[DecoderLayer], list(decoder.layers))):
             self._fill(layers[index], layer, form)
             layers[index].keys, layers[index].values = pointer(kv.keys[index]), pointer(kv.values[index])
-            layers[index].window = config.windows[index] or 0
-        tied = model.lm_head.tied
+            layers[index].window = layer.self_attn.attend.window or 0
+        tied = model.lm_head.weight_is_shared
         head = self._pack(model.lm_head, Format.of(quantization, True, model.dtype, self._int16))
         self._deferred.settle()  # an embedding that is not tied
         embedding: Tensor | None = None if tied else decoder.embed_tokens.weight.data
@@ -112,16 +137,16 @@ class FusedDecoder:
             kv.num_pages,
             KINDS[model.dtype],
             KINDS[kv.spec.dtype],
-            config.num_layers,
+            len(layers),
             config.hidden_size,
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-            config.intermediate_size,
+            attention.heads,
+            attention.kv_heads,
+            attention.head_dim,
+            mlp.intermediate,
             config.vocab_size,
             kv.spec.page_size,
-            config.rms_norm_eps,
-            config.head_dim**-0.5,
+            self.described.norm_eps,
+            attention.scale,
         )
 
     def _fill(self, to: Layer, layer: DecoderLayer, form: Format) -> None:
@@ -156,11 +181,16 @@ class FusedDecoder:
         """Bytes a decode step reads of the packed weights."""
         return sum(item.nbytes for item in self._keep if isinstance(item, PackedWeight))
 
-    def hidden_states(self, batch: ForwardBatch, rows: Tensor) -> Tensor:
+    def begin(self, batch: ForwardBatch) -> ForwardContext:
+        """Nothing but the batch is needed."""
+        return ForwardContext(batch, self.kv)
+
+    def hidden_states(self, context: ForwardContext, rows: Tensor) -> Tensor:
         """Run the layers, writing the pool. Returns the normed states float32 [R, hidden] of tokens `rows` int64 [R].
 
         Raises IndexError for a token id, position, page or row that does not exist.
         """
+        batch = context.batch
         out = torch.empty(len(rows), self.config.hidden_size)
         cos, sin, rope_rows = self._angles(batch)
         rows = rows.contiguous()
@@ -194,7 +224,7 @@ class FusedDecoder:
         rotary.reserve(int(batch.host_context_len.max()))
         return rotary.cos, rotary.sin, len(rotary.cos)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, context: ForwardContext) -> Tensor:
         """float32 [R, hidden] -> float32 [R, vocab_size]."""
         out = torch.empty(len(hidden), self.config.vocab_size)
         check(
@@ -206,7 +236,8 @@ class FusedDecoder:
 
     def __call__(self, batch: ForwardBatch) -> Tensor:
         """Logits of `batch.logit_rows`: float32 [R, vocab_size]."""
-        return self.logits(self.hidden_states(batch, batch.logit_rows))
+        context = self.begin(batch)
+        return self.logits(self.hidden_states(context, batch.logit_rows), context)
 
 
 def _split(blocks: list[Tensor], parts: int) -> Sequence[Tensor]:

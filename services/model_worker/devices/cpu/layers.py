@@ -1,5 +1,4 @@
 """The kernels one by one, for models that run layer by layer in torch: several ranks, families that are not fused.
-
 `PackedLinear` goes where a model is built (`load_model(linear_method=...)`), `NativeAttention` where backends are made.
 """
 
@@ -10,33 +9,35 @@ import torch
 from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.native import KINDS, Batch, Heads, Native, PagedLayer, check, pointer
-from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
+from radixmesh.services.model_worker.devices.device import Quantization
+from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
-from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
-from radixmesh.services.model_worker.layers.vocab import LMHead
+from radixmesh.services.model_worker.forward.linear import LinearLayer
 
 _ATTRIBUTE = "packed"
 
 
-class PackedLinear(PlainLinear):
+class PackedLinear(TorchLinear):
     """A `LinearMethod`: weights in panels, in their own dtype or in 8 or 4 bits; sums in float32."""
 
-    def __init__(self, native: Native, quantization: Quantization = "") -> None:
+    def __init__(self, native: Native, quantization: Quantization = "", int16: bool | None = None) -> None:
+        """int16: hold bfloat16 as integers (see `Format`); by default where that is faster."""
         self.native = native
         self.quantization = quantization
+        self.int16 = native.prefers_int16 if int16 is None else int16
 
-    def finish(self, layer: Linear) -> None:
+    def finish(self, layer: LinearLayer) -> None:
         """Packs, and frees what was packed, but for a tied head's weight: the embedding still reads that."""
-        head = isinstance(layer, LMHead)
         biases = None if layer.bias is None else [layer.bias.data]
-        form = Format.of(self.quantization, head, layer.weight.dtype, self.native.prefers_int16)
+        form = Format.of(self.quantization, layer.is_head, layer.weight.dtype, self.int16)
         packed = PackedWeight(self.native, [layer.weight.data], biases, form)
         object.__setattr__(layer, _ATTRIBUTE, packed)  # neither parameter nor module
-        if not (isinstance(layer, LMHead) and layer.tied):
+        if not layer.weight_is_shared:
             layer.weight.data = torch.empty(0, dtype=layer.weight.dtype)
 
-    def apply(self, layer: Linear, x: Tensor) -> Tensor:
+    def apply(self, layer: LinearLayer, x: Tensor) -> Tensor:
         packed: PackedWeight = getattr(layer, _ATTRIBUTE)
         return packed.multiply(x.reshape(-1, packed.k).float().contiguous()).to(x.dtype).view(*x.shape[:-1], packed.n)
 

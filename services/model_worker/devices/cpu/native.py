@@ -4,6 +4,7 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Callable
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
@@ -175,34 +176,41 @@ def pointer(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-@functools.cache
-def _load() -> tuple[Native | None, str]:
-    problems = []
-    try:
-        for cache in caches():
-            try:
-                return Native(library_path(cache)), ""
-            except OSError as error:  # it cannot be written, or nothing in it may be executed
-                problems.append(f"{cache}: {error.strerror or error}")
-    except (BuildError, OSError, AttributeError) as error:
-        problems.append(str(error))
-    return None, "; ".join(problems)
+_found: tuple[Native | None, str] | None = None
+"""The library, or why there is none, once it has been looked for."""
 
 
-def native() -> Native | None:
+def native(building: Callable[[], None] = lambda: None) -> Native | None:
     """The library, or None where it is switched off or cannot be built; why is logged once.
+
+    building: called before it is compiled.
 
     Raises `BuildError` if it is wanted in any case and cannot be had.
     """
+    global _found
     wish = os.environ.get(FORCE_ENV, "")
     if wish == "torch":
         return None
-    library, why = _load()
+    _found = _found or _find(building)
+    library, why = _found
     if library is None:
         if wish == "native":
             raise BuildError(why)
         _warn(why)
     return library
+
+
+def _find(building: Callable[[], None]) -> tuple[Native | None, str]:
+    problems = []
+    try:
+        for cache in caches():
+            try:
+                return Native(library_path(cache, building)), ""
+            except OSError as error:  # it cannot be written, or nothing in it may be executed
+                problems.append(f"{cache}: {error.strerror or error}")
+    except (BuildError, OSError, AttributeError) as error:
+        problems.append(str(error))
+    return None, "; ".join(problems)
 
 
 @functools.cache

@@ -9,24 +9,24 @@ from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.native import Native
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
-from radixmesh.services.model_worker.layers.linear import Linear, PlainLinear
-from radixmesh.services.model_worker.layers.vocab import LMHead
+from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
+from radixmesh.services.model_worker.forward.linear import LinearLayer
 
 _ROWS, _SIZE, _ROUNDS = 256, 1024, 5
 _FACTOR = 2.0  # oneDNN gives up the fused decoder: it has to be faster by that
 
 
-class OneDnnLinear(PlainLinear):
+class OneDnnLinear(TorchLinear):
     """A `LinearMethod`: weights in oneDNN's own order. Needs a CPU on which oneDNN has the weights' dtype."""
 
-    def finish(self, layer: Linear) -> None:
+    def finish(self, layer: LinearLayer) -> None:
         """Reorders, and frees what was there, but for a tied head's weight: the embedding still reads that."""
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.data, None)
         object.__setattr__(layer, "packed", packed)
-        if not (isinstance(layer, LMHead) and layer.tied):
+        if not layer.weight_is_shared:
             layer.weight.data = torch.empty(0, dtype=layer.weight.dtype)
 
-    def apply(self, layer: Linear, x: Tensor) -> Tensor:
+    def apply(self, layer: LinearLayer, x: Tensor) -> Tensor:
         bias = None if layer.bias is None else layer.bias.data
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, layer.packed, bias, "none", [], "")
         return out

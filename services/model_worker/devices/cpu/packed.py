@@ -3,16 +3,16 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.arena import Arena
 from radixmesh.services.model_worker.devices.cpu.native import INT4, INT8, INT12, KINDS, Native, Weight, check, pointer
+from radixmesh.services.model_worker.devices.device import Quantization
 
-Quantization = Literal["", "w8a16", "w4a16"]
-QUANTIZATIONS: tuple[Quantization, ...] = ("", "w8a16", "w4a16")
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
 from radixmesh.services.model_worker.devices.cpu.native import Native
-from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight, Quantization
+from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
+from radixmesh.services.model_worker.devices.device import Quantization
 from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
