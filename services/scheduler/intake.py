@@ -76,6 +76,7 @@ def new_sequences(admit: Admit, choices: list[Choice], state: ReplicaState, orde
             arrived_at=now,
             queued_at=now,
             deadline=now + admit.time_left,
+            held=state.kv.nothing(),
         )
         for number, choice in enumerate(choices, order)
     ]

@@ -16,6 +16,7 @@ from radixmesh.shared.messages import (
     Choice,
     Claimed,
     Finish,
+    KvGroup,
     SamplingParams,
     StepPlan,
     StepReport,
@@ -27,12 +28,18 @@ EPOCH = 7
 
 
 def sizes(
-    *, page_size: int = 4, num_pages: int = 64, max_slots: int = 8, max_model_len: int = 256, max_drafts: int = 0
+    *,
+    page_size: int = 4,
+    num_pages: int = 64,
+    max_slots: int = 8,
+    max_model_len: int = 256,
+    max_drafts: int = 0,
+    groups: list[KvGroup] | None = None,
 ) -> Claimed:
+    """`groups` if given, else a single one of `num_pages`."""
     return Claimed(
         group_id="g",
-        page_size=page_size,
-        num_pages=num_pages,
+        groups=groups or [KvGroup(page_size=page_size, num_pages=num_pages)],
         max_slots=max_slots,
         max_model_len=max_model_len,
         vocab_size=VOCAB,

@@ -54,7 +54,7 @@ EXAMPLES: list[m.Message] = [
         work=WORK, choices=CHOICES, time_left=2.5,
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
-    m.Claimed(group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
+    m.Claimed(group_id="w", groups=[m.KvGroup(page_size=16, num_pages=8)], max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
     m.Refused(reason="busy"),
     m.StepPlan(
         epoch=9, seq=1, releases=i32(3),
@@ -63,7 +63,7 @@ EXAMPLES: list[m.Message] = [
                 slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), work=WORK,
             )
         ],
-        grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
+        grant_slots=i32(0), grant_groups=i32(1), grant_starts=i32(3), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
         span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0), span_drafts=i32(3, 0),
     ),
     m.StepReport(

@@ -68,6 +68,8 @@ class PlanDraft:
 
     admissions: list[Admission] = field(default_factory=list)
     grant_slots: list[int] = field(default_factory=list)
+    grant_groups: list[int] = field(default_factory=list)
+    grant_starts: list[int] = field(default_factory=list)
     grant_counts: list[int] = field(default_factory=list)
     grant_pages: list[int] = field(default_factory=list)
     decode_slots: NDArray[np.intp] = field(default_factory=lambda: _NO_SLOTS)
@@ -100,13 +102,16 @@ class PlanDraft:
 
     def grant(self, seq: Sequence, upto: int) -> None:
         """Tells the worker of the sequence's pages up to number `upto`."""
-        fresh = seq.pages[seq.granted : upto]
-        if fresh:
-            self.grant_slots.append(seq.slot)
-            self.grant_counts.append(len(fresh))
-            self.grant_pages += fresh
-            self.bytes += 4 * len(fresh)
-            seq.granted = upto
+        for group, holding in enumerate(seq.held.groups):
+            fresh = holding.pages[holding.granted : upto]
+            if fresh:
+                self.grant_slots.append(seq.slot)
+                self.grant_groups.append(group)
+                self.grant_starts.append(holding.granted)
+                self.grant_counts.append(len(fresh))
+                self.grant_pages += fresh
+                self.bytes += 4 * len(fresh)
+                holding.granted = upto
 
     def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
         """What to remember of the plan; `seqs` by slot, as they are now."""
@@ -121,6 +126,8 @@ class PlanDraft:
             fields["releases"] = np.array(releases, np.int32)
         if self.grant_slots:
             fields["grant_slots"] = np.array(self.grant_slots, np.int32)
+            fields["grant_groups"] = np.array(self.grant_groups, np.int32)
+            fields["grant_starts"] = np.array(self.grant_starts, np.int32)
             fields["grant_counts"] = np.array(self.grant_counts, np.int32)
             fields["grant_pages"] = np.array(self.grant_pages, np.int32)
         return StepPlan(epoch=epoch, seq=number, **fields)

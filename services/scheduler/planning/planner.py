@@ -45,7 +45,7 @@ class Planner:
             self._preempt(now)
         self._decodes(plan, now)
         budget = self._budget(plan)
-        budget -= self._prefills(plan, budget)
+        budget -= self._prefills(plan, budget, now)
         if len(state.queue):
             self._admissions(plan, budget, now)
         message = plan.build(self._epoch, state.planned_seq + 1, state.releases)
@@ -72,7 +72,9 @@ class Planner:
             lacking = np.minimum(length + advance, slots.kv_end[rows]) - slots.room[rows]
             short = (lacking > 0).nonzero()[0].tolist()
             wanted = [kv.pages_for(int(lacking[i])) for i in short]
-            if sum(wanted) <= kv.available:
+            if kv.moving:
+                self._slide(rows[short])
+            if kv.can_take(sum(wanted)):
                 break
             if advance > 1:
                 steps, drafts = 1, drafts if steps > 1 else 0
@@ -103,9 +105,17 @@ class Planner:
     def _extend(self, plan: PlanDraft, slot: int, count: int) -> None:
         seq = self._state.slots.seqs[slot]
         assert seq is not None  # noqa: S101  decode slots are taken
-        self._state.kv.extend(seq, count)
+        pages = seq.held.end + count
+        self._state.kv.extend(seq.held, pages)
         self._state.slots.room[slot] += count * self._state.kv.page_size
-        plan.grant(seq, len(seq.pages))
+        plan.grant(seq, pages)
+
+    def _slide(self, slots: NDArray[np.intp]) -> None:
+        """Sequences that want pages first give back those that their windows have left behind."""
+        for slot in slots.tolist():
+            seq = self._state.slots.seqs[slot]
+            assert seq is not None  # noqa: S101  decode slots are taken
+            self._state.slide(seq)
 
     # -- prompts --
 
@@ -115,31 +125,48 @@ class Planner:
         budget = settings.prefill_chunk - decodes if decodes else settings.max_prefill_tokens
         return max(budget, self._state.kv.page_size)
 
-    def _prefills(self, plan: PlanDraft, budget: int) -> int:
-        """Goes on with prompts that have begun. Returns the tokens used."""
-        used = 0
-        for seq in list(self._state.prefilling):
-            count = self._chunk_size(seq, budget - used)
-            if count == 0:
-                break
-            self._chunk(plan, seq, count)
-            used += count
-        return used
+    def _prefills(self, plan: PlanDraft, budget: int, now: float) -> int:
+        """Goes on with prompts that have begun. Returns the tokens used.
 
-    def _chunk_size(self, seq: Sequence, budget: int) -> int:
+        Windows' pages are not set aside for a whole prompt. When the first one finds none, and nothing runs that could
+        give some back, the last in rank goes back to the queue.
+        """
+        state, used = self._state, 0
+        while True:
+            for seq in list(state.prefilling):
+                count = self._chunk_size(plan, seq, budget - used)
+                if count == 0:
+                    break
+                self._chunk(plan, seq, count)
+                used += count
+            nothing_runs = not plan.decode_slots.size and state.planned_seq == state.reported_seq
+            if used or not state.prefilling or not nothing_runs:
+                return used
+            state.retract(max(state.slots.sequences(), key=lambda seq: seq.rank), now)
+
+    def _chunk_size(self, plan: PlanDraft, seq: Sequence, budget: int) -> int:
         """Tokens of the prompt's next chunk: the rest of it, or whole pages, so that they can be shared at once."""
+        state = self._state
+        if state.kv.moving:
+            state.slide(seq)
+            spare = state.slots.running if plan.decode_slots.size else 0
+            room = state.kv.room(seq.held, spare)
+            budget = budget if room is None else min(budget, room - seq.planned)
         left = len(seq.prompt) - seq.planned
-        return left if left <= budget else budget // self._state.kv.page_size * self._state.kv.page_size
+        return left if left <= budget else budget // state.kv.page_size * state.kv.page_size
 
     def _chunk(self, plan: PlanDraft, seq: Sequence, count: int) -> None:
         state = self._state
         last = seq.planned + count == len(seq.prompt)
         plan.chunks.append(Chunk(seq, seq.slot, seq.planned, count, last))
         seq.planned += count
-        plan.grant(seq, state.kv.pages_for(seq.planned))
+        pages = state.kv.pages_for(seq.planned)
+        if state.kv.moving:
+            state.kv.extend(seq.held, pages)
+        plan.grant(seq, pages)
         if last:
             state.prefilling.remove(seq)
-            state.slots.start_decoding(seq, len(seq.pages) * state.kv.page_size)
+            state.slots.start_decoding(seq, pages * state.kv.page_size)
 
     # -- admissions --
 
@@ -156,7 +183,7 @@ class Planner:
                 text = f"a prompt of {len(seq.prompt)} tokens is too long for the bus: {self._max_bytes} bytes a plan"
                 state.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
                 continue
-            cached = state.kv.peek(seq)
+            cached = state.kv.peek(seq.prompt, seq.namespace)
             if self._waits_for_prefix(seq, cached):
                 continue
             if plan.bytes + size > self._max_bytes or not self._fits(seq, cached):
@@ -174,8 +201,11 @@ class Planner:
         """Whether its whole prompt has pages now, and those who run keep room to go on."""
         state = self._state
         headroom = self._headroom * (state.slots.running + 1) if state.slots.running else 0
-        fresh = state.kv.pages_for(len(seq.prompt)) - cached.pages
-        return fresh + cached.unlocked + headroom <= state.kv.available
+        pledged: list[int] = []
+        if state.kv.moving:
+            begun = [state.kv.wanted(other.held, len(other.prompt)) for other in state.prefilling]
+            pledged = [sum(wanted) for wanted in zip(*begun, strict=True)]
+        return state.kv.fits(len(seq.prompt), cached, headroom, pledged)
 
     def _admit(self, plan: PlanDraft, seq: Sequence, budget: int, room: int, now: float) -> int:
         """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
@@ -184,14 +214,13 @@ class Planner:
             room: bytes that its cached pages' ids may take in the plan.
         """
         state = self._state
-        state.kv.attach(seq, room // 4)
-        count = self._chunk_size(seq, budget)
-        fresh = state.kv.pages_for(len(seq.prompt)) - len(seq.pages)
-        if count == 0 or fresh > state.kv.available:
-            state.kv.detach(seq, keep=False)
+        state.attach(seq, room // 4)
+        count, pages = self._chunk_size(plan, seq, budget), state.kv.pages_for(len(seq.prompt))
+        if count == 0 or not state.kv.can_reserve(seq.held, pages):
+            state.detach(seq)
             return 0
         state.place(seq, now)
-        state.kv.extend(seq, fresh)
+        state.kv.reserve(seq.held, pages)
         plan.admit(seq)
         self._chunk(plan, seq, count)
         return count
@@ -202,15 +231,16 @@ class Planner:
         head = next(iter(state.queue.ready(state.reported_seq, 1)), None)
         if head is None:
             return
-        cached = state.kv.peek(head)
+        cached = state.kv.peek(head.prompt, head.namespace)
         if state.slots.free and self._fits(head, cached):
             return
         if self._waits_for_prefix(head, cached):
             return  # room made now would go to others
         victims = [seq for seq in state.slots.sequences() if state.policy.preempts(head, seq)]
-        gain = sum(len(seq.pages) for seq in victims)
-        if not victims or state.kv.pages_for(len(head.prompt)) > state.kv.available + gain:
+        if not victims or not state.kv.would_fit(len(head.prompt), [seq.held for seq in victims]):
             return
         victims.sort(key=lambda seq: seq.rank)
-        while victims and not (state.slots.free and self._fits(head, state.kv.peek(head))):
+        while victims and not (
+            state.slots.free and self._fits(head, state.kv.peek(head.prompt, head.namespace))
+        ):
             state.retract(victims.pop(), now)

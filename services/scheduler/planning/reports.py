@@ -62,7 +62,9 @@ def _chunks_done(state: ReplicaState, plan: InFlight) -> None:
         if seq.slot != chunk.slot:
             continue  # it has left the slot, and gets no other before all plans of its time there are reported
         seq.computed = chunk.end
-        state.kv.store(seq)
+        state.store(seq)
+        if state.kv.moving:
+            state.slide(seq)
         state.warming.advance(seq)
 
 
