@@ -18,7 +18,8 @@ from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
 from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor, make_executor
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
+from radixmesh.services.model_worker.group.claim import kv_groups
 from radixmesh.services.model_worker.group.rank_order import RankOrder
 from radixmesh.services.model_worker.layers.linear import LinearMethod
 from radixmesh.services.model_worker.models.decoder import CausalLM
@@ -37,6 +38,10 @@ Progress = Callable[[float, str], None]
 RANK_TIMEOUT_SECONDS = 24 * 3600.0
 """How long a rank waits for the others in a collective: an idle group waits for its next plan in one. A rank that
 dies closes its connections, which the others notice at once."""
+
+
+_CHUNKS_UNDER_WAY = 2048
+"""Tokens of a prompt that are computed, or to be, before the window moves on: by the scheduler's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,7 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
     )
     sizes = Claimed(
         group_id="",
-        page_size=settings.page_size,
-        num_pages=kv.num_pages,
+        groups=kv_groups(kv),
         max_slots=settings.max_slots,
         max_model_len=max_model_len,
         vocab_size=model.config.vocab_size,
@@ -110,13 +114,13 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Loaded:
         length_keyed_above=model.config.rope.original_length if model.config.rope.length_dependent else 0,
     )
     log.info(
-        "%s on %s in %s: %d pages of %d tokens (%.2f GiB), context %d",
+        "%s on %s in %s: %s pages of %d tokens (%.2f GiB), context %d",
         model.config.architecture,
         platform.name,
         str(model.dtype).removeprefix("torch."),
-        kv.num_pages,
+        " and ".join(f"{group.num_pages} {group.kind.value}" for group in sizes.groups),
         settings.page_size,
-        kv.num_pages * kv.spec.page_bytes / 2**30,
+        kv.num_bytes / 2**30,
         max_model_len,
     )
     depth = 0 if platform.synchronous or engine.drafts.most else 1
@@ -161,33 +165,54 @@ def _device_offset(settings: ModelWorkerSettings) -> int:
 
 
 def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, platform: Platform) -> tuple[KVCache, int]:
-    """The pool, and the longest sequence that both model and pool allow (tokens)."""
-    spec = model.kv_spec(settings.page_size)
-    num_pages = _agree(_num_pages(settings, spec, model, platform), model.group)
-    max_model_len = min(model.max_length, num_pages * settings.page_size)
+    """The pools, and the longest sequence that both model and pools allow (tokens)."""
+    specs = model.kv_groups(settings.page_size)
+    counts = _agree(_num_pages(settings, specs, model, platform), model.group)
+    bounds = [spec.longest(count) for spec, count in zip(specs, counts, strict=True)]
+    longest = min([bound for bound in bounds if bound is not None], default=model.max_length)
+    max_model_len = min(model.max_length, longest)
     if settings.max_model_len > max_model_len:
         raise ConfigError(
             f"--max-model-len {settings.max_model_len} is more than the model ({model.max_length} tokens) or the "
-            f"KV cache ({num_pages * settings.page_size} tokens) allows"
+            f"KV cache ({longest} tokens) allows"
         )
-    return KVCache(spec, num_pages, platform.device), max_model_len
+    return KVCache(specs, counts, platform.device), max_model_len
 
 
-def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM, platform: Platform) -> int:
+def _num_pages(
+    settings: ModelWorkerSettings, specs: list[KVGroupSpec], model: CausalLM, platform: Platform
+) -> list[int]:
+    """By group: `--num-pages`, or as many as there is memory for; of a window's, no more than are of use."""
+    most = [_useful_pages(settings, spec, model) for spec in specs]
     if settings.num_pages:
-        return settings.num_pages
+        return [
+            settings.num_pages if spec.window is None else min(settings.num_pages, useful)
+            for spec, useful in zip(specs, most, strict=True)
+        ]
     budget = int(settings.kv_memory * 2**30) or platform.memory_budget(settings.memory_fraction)
-    pages = spec.pages_within(budget)
-    if pages < 1:
+    pages = pages_within(specs, most, budget)
+    if min(pages) < 1:
+        least = sum(spec.page_bytes for spec in specs)
         raise ConfigError(
-            f"no memory for the KV cache: a page takes {spec.page_bytes} bytes, and {budget} are to be had; "
+            f"no memory for the KV cache: a page takes {least} bytes, and {budget} are to be had; "
             "see --kv-memory and --memory-fraction"
         )
-    # More than every slot at full length is of use to the prefix cache only; twice that is plenty.
-    return min(pages, 2 * settings.max_slots * -(-model.max_length // settings.page_size))
+    return pages
 
 
-def _agree(pages: int, group: ParallelGroup) -> int:
+def _useful_pages(settings: ModelWorkerSettings, spec: KVGroupSpec, model: CausalLM) -> int:
+    """More than every slot at full length is of use to the prefix cache only; twice that is plenty.
+
+    A slot never has more of a window than it shows, and chunks of its prompt that are under way.
+    """
+    longest = model.max_length
+    if spec.window is not None:
+        longest = min(longest, spec.window + _CHUNKS_UNDER_WAY)
+    return max(2 * settings.max_slots * -(-longest // settings.page_size), spec.least_pages)
+
+
+def _agree(pages: list[int], group: ParallelGroup) -> list[int]:
     """The least of all ranks' counts, so that a page id means the same everywhere."""
     counts = group.all_gather(torch.tensor([pages], dtype=torch.int64))
-    return int(counts.min())
+    least: list[int] = counts.amin(0).tolist()
+    return least

@@ -219,7 +219,9 @@ class Scheduler(Actor):
             watcher=self._spans,
             listener=self._blocks,
         )
-        pages = ", ".join(f"{group.kind.value}: {group.num_pages} of {group.page_size} tokens" for group in sizes.groups)
+        pages = ", ".join(
+            f"{group.kind.value}: {group.num_pages} of {group.page_size} tokens" for group in sizes.groups
+        )
         log.info("claimed group %s: pages %s", sizes.group_id, pages)
         self._wake.set()
 

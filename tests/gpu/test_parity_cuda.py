@@ -33,7 +33,7 @@ def platform() -> Platform:
 
 def make_engine(path: Path, platform: Platform, dtype: torch.dtype, page_size: int) -> Engine:
     model = load_model(open_model(path), platform, dtype=dtype, max_length=128)
-    runner = ModelRunner(model, KVCache(model.kv_spec(page_size), 256, platform.device), platform)
+    runner = ModelRunner(model, KVCache(model.kv_groups(page_size), 256, platform.device), platform)
     return Engine(runner, max_slots=8, max_model_len=128, page_size=page_size, eos_token_ids=[])
 
 

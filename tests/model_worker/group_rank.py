@@ -59,7 +59,7 @@ def order(group: ParallelGroup) -> list[tuple[int, int]]:
 def sequences(group: ParallelGroup, platform: Platform, path: str) -> dict[str, list[Any]]:
     """Tokens, or why there are none, of each of `jobs`: without drafts, and with some of which a third is wrong."""
     model = load_model(open_model(path), platform, dtype=torch.float32, group=group)
-    runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
+    runner = ModelRunner(model, KVCache(model.kv_groups(4), 64, platform.device), platform)
     executor = runner._executor
     true_logits, true_states = executor.logits, executor.hidden_states
     poisoned: list[int] = []

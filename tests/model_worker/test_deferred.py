@@ -54,7 +54,7 @@ def test_nothing_is_missing_where_torch_computes(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("radixmesh.services.model_worker.devices.executor.supported", lambda _model: "it is not to be")
     deferred = Deferred()
     loaded, late = load_model(open_model(tmp_path), CPU), load_model(open_model(tmp_path), CPU, deferred=deferred)
-    kv = KVCache(late.kv_spec(16), 4, CPU.device)
+    kv = KVCache(late.kv_groups(16), 4, CPU.device)
     assert isinstance(make_executor(late, kv, deferred=deferred), TorchExecutor)
     for mine, other in zip(late.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(mine, other)

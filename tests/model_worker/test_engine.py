@@ -48,7 +48,7 @@ def make_engine(
 ) -> Engine:
     platform = platform or get_platform("cpu")
     model = load_model(open_model(path), platform, max_length=max_model_len)
-    kv = KVCache(model.kv_spec(page_size), 256, platform.device)
+    kv = KVCache(model.kv_groups(page_size), 256, platform.device)
     runner = ModelRunner(model, kv, platform, make_executor(model, kv, "") if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
     return Engine(runner, max_model_len=max_model_len, page_size=page_size, **ends)

@@ -8,7 +8,7 @@ from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relativ
 
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 
 BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}
 
@@ -20,10 +20,11 @@ def expected_attention(
 ) -> torch.Tensor:
     """Of the keys and values that are in the pool by now."""
     out = torch.zeros(q.shape, dtype=torch.float64)
-    size, group = kv.spec.page_size, q.shape[1] // kv.spec.num_kv_heads
+    spec = kv.pools[0].spec
+    size, group = spec.page_size, q.shape[1] // spec.num_kv_heads
     for s, context in enumerate(batch.host_context_len.tolist()):
         positions = torch.arange(context)
-        pages, at = batch.block_tables[s][positions // size].long(), positions % size
+        pages, at = batch.block_tables[0][s][positions // size].long(), positions % size
         k = kv.keys[0][pages, :, at].double().repeat_interleave(group, 1)
         v = kv.values[0][pages, :, at].double().repeat_interleave(group, 1)
         start, end = batch.host_query_start[s : s + 2].tolist()
@@ -40,20 +41,20 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(ours, expected) for random q, k, v, cut from one tensor as a model does."""
     generator = torch.Generator().manual_seed(seed)
-    spec = kv.spec
+    spec = kv.pools[0].spec
     total = heads + 2 * spec.num_kv_heads
     qkv = torch.randn(len(batch.token_ids), total, spec.head_dim, generator=generator).to(dtype)
     q, k, v = qkv.split([heads, spec.num_kv_heads, spec.num_kv_heads], 1)
     backend = NativeAttention(library())
     got = backend.forward(backend.plan(batch, kv), kv, 0, q, k, v, 0.3, window)
-    page, at = batch.kv_locations // spec.page_size, batch.kv_locations % spec.page_size
+    page, at = batch.kv_locations[0] // spec.page_size, batch.kv_locations[0] % spec.page_size
     torch.testing.assert_close(kv.keys[0][page, :, at], k.to(spec.dtype), rtol=0, atol=0)
     torch.testing.assert_close(kv.values[0][page, :, at], v.to(spec.dtype), rtol=0, atol=0)
     return got, expected_attention(batch, kv, q, 0.3, window)
 
 
 def hold_against_softmax(
-    spec: KVCacheSpec, lengths: list[tuple[int, int]], wishes: list[tuple[int, int]], heads: int, window: int | None
+    spec: KVGroupSpec, lengths: list[tuple[int, int]], wishes: list[tuple[int, int]], heads: int, window: int | None
 ) -> None:
     """Sequences of (new tokens, context); `wishes`: see `share_prefixes`."""
     pages = sum(-(-context // spec.page_size) for _, context in lengths) + 3
@@ -85,7 +86,7 @@ def test_mixed_batches(
     threads: int,
 ) -> None:
     library().set_threads(threads)
-    spec = KVCacheSpec(1, kv_heads, head_dim, page_size, dtype)
+    spec = KVGroupSpec((0,), kv_heads, head_dim, page_size, dtype)
     hold_against_softmax(spec, lengths, [], kv_heads * group, window)
 
 
@@ -117,14 +118,14 @@ def test_sequences_that_share_prefixes(
     threads: int,
 ) -> None:
     library().set_threads(threads)
-    spec = KVCacheSpec(1, kv_heads, head_dim, page_size, dtype)
+    spec = KVGroupSpec((0,), kv_heads, head_dim, page_size, dtype)
     hold_against_softmax(spec, lengths, wishes, kv_heads * group, window)
 
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_more_sequences_share_a_prefix_than_go_into_one_item(threads: int) -> None:
     library().set_threads(threads)
-    kv = random_pool(KVCacheSpec(1, 2, 32, 16, torch.float32), 2000)
+    kv = random_pool(KVGroupSpec((0,), 2, 32, 16, torch.float32), 2000)
     batch = ragged_batch([(1, 600 + i) for i in range(40)], 16, 2000)
     share_prefixes(batch, 16, [(0, 30)] * 20 + [(19, 35)] * 20)
     got, expected = attend(batch, kv, 16, None, torch.float32)
@@ -135,7 +136,7 @@ def test_more_sequences_share_a_prefix_than_go_into_one_item(threads: int) -> No
 @pytest.mark.parametrize("window", [None, 700])
 def test_a_long_decode_is_split_over_threads(threads: int, window: int | None) -> None:
     library().set_threads(threads)
-    kv = random_pool(KVCacheSpec(1, 1, 64, 16, torch.float32), 200)
+    kv = random_pool(KVGroupSpec((0,), 1, 64, 16, torch.float32), 200)
     lengths = [(1, 2900), (1, 17)]
     got, expected = attend(ragged_batch(lengths, 16, 200), kv, 3, window, torch.float32)
     assert relative(got, expected) < 2e-6
@@ -144,7 +145,7 @@ def test_a_long_decode_is_split_over_threads(threads: int, window: int | None) -
 @pytest.mark.parametrize("head_dim", [32, 20])
 def test_stale_pages_are_never_read(head_dim: int) -> None:
     library().set_threads(2)
-    kv = random_pool(KVCacheSpec(1, 2, head_dim, 16, torch.bfloat16), 40)
+    kv = random_pool(KVGroupSpec((0,), 2, head_dim, 16, torch.bfloat16), 40)
     for pool in (*kv.keys, *kv.values):
         pool.fill_(float("nan"))
     got, expected = attend(ragged_batch([(1, 1), (21, 21), (3, 3)], 16, 40), kv, 4, None, torch.bfloat16)
@@ -153,12 +154,12 @@ def test_stale_pages_are_never_read(head_dim: int) -> None:
 
 def test_nan_in_one_sequence_does_not_reach_another() -> None:
     library().set_threads(2)
-    spec = KVCacheSpec(1, 2, 32, 16, torch.float32)
+    spec = KVGroupSpec((0,), 2, 32, 16, torch.float32)
     batch = ragged_batch([(1, 30), (9, 50), (1, 40), (5, 5)], 16, 40)
     clean, _ = attend(batch, random_pool(spec, 40), 4, None, torch.float32)
     kv = random_pool(spec, 40)
     for sequence in (1, 2):
-        kv.values[0][batch.block_tables[sequence][0]] = float("nan")
+        kv.values[0][batch.block_tables[0][sequence][0]] = float("nan")
     got, _ = attend(batch, kv, 4, None, torch.float32)
     assert got[1:11].isnan().all()
     torch.testing.assert_close(got[0], clean[0], rtol=0, atol=0)
@@ -167,7 +168,7 @@ def test_nan_in_one_sequence_does_not_reach_another() -> None:
 
 def test_huge_scores_do_not_overflow() -> None:
     library().set_threads(1)
-    kv = random_pool(KVCacheSpec(1, 1, 32, 16, torch.float32), 20)
+    kv = random_pool(KVGroupSpec((0,), 1, 32, 16, torch.float32), 20)
     for pool in kv.keys:
         pool.mul_(1e4)
     got, expected = attend(ragged_batch([(1, 70), (40, 90)], 16, 20), kv, 2, None, torch.float32)
@@ -175,7 +176,7 @@ def test_huge_scores_do_not_overflow() -> None:
 
 
 def test_pages_that_do_not_exist_are_refused() -> None:
-    kv = random_pool(KVCacheSpec(1, 1, 16, 16, torch.float32), 2)
+    kv = random_pool(KVGroupSpec((0,), 1, 16, 16, torch.float32), 2)
     batch = ragged_batch([(1, 40)], 16, 9, seed=3)
     with pytest.raises(IndexError, match="page"):
         attend(batch, kv, 2, None, torch.float32)

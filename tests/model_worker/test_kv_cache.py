@@ -11,25 +11,26 @@ import torch
 from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import PlatformError
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
 
 CPU = torch.device("cpu")
 
 
 def test_page_bytes_and_budget() -> None:
-    spec = KVCacheSpec(num_layers=28, num_kv_heads=8, head_dim=128, page_size=16, dtype=torch.bfloat16)
+    spec = KVGroupSpec(layers=tuple(range(28)), num_kv_heads=8, head_dim=128, page_size=16, dtype=torch.bfloat16)
     assert spec.page_bytes == 28 * 2 * 8 * 128 * 16 * 2
-    assert spec.pages_within(10 * spec.page_bytes + 5) == 10
-    assert spec.pages_within(-1) == 0
-    cache = KVCache(KVCacheSpec(2, 3, 8, 4, torch.float32), 5, CPU)
-    assert sum(pool.nbytes for pool in cache.keys + cache.values) == 5 * cache.spec.page_bytes
+    assert pages_within([spec], [1000], 10 * spec.page_bytes + 5) == [10]
+    assert pages_within([spec], [7], 10 * spec.page_bytes + 5) == [7]
+    assert pages_within([spec], [1000], -1) == [0]
+    cache = KVCache([KVGroupSpec((0, 1), 3, 8, 4, torch.float32)], 5, CPU)
+    assert sum(pool.nbytes for pool in cache.keys + cache.values) == 5 * cache.num_bytes // 5
 
 
 def test_impossible_pools_are_refused() -> None:
     with pytest.raises(ValueError, match="page_size"):
-        KVCacheSpec(1, 1, 2, 0, torch.float32)
+        KVGroupSpec((0,), 1, 2, 0, torch.float32)
     with pytest.raises(ValueError, match="at least one page"):
-        KVCache(KVCacheSpec(1, 1, 2, 1, torch.float32), 0, CPU)
+        KVCache([KVGroupSpec((0,), 1, 2, 1, torch.float32)], 0, CPU)
     with pytest.raises(PlatformError, match="unknown attention backend"):
         create_backend("telepathy")
 
@@ -55,7 +56,7 @@ def test_mixed_batches_equal_a_plain_loop(page_size: int, window: int | None) ->
     prefixes, counts = [0, 9, 0, 14, 3], [7, 1, 1, 5, 1]  # whole prompt, decode, one-token prompt, chunk, decode
     generator = torch.Generator().manual_seed(page_size)
     totals = [prefix + count for prefix, count in zip(prefixes, counts, strict=True)]
-    cache = KVCache(KVCacheSpec(1, kv_heads, size, page_size, torch.float32), 80, CPU)
+    cache = KVCache([KVGroupSpec((0,), kv_heads, size, page_size, torch.float32)], 80, CPU)
     for pool in (*cache.keys, *cache.values):
         pool.fill_(float("nan"))  # nothing that was not written may be read
     pages = np.random.default_rng(0).permutation(80).astype(np.int32)[:75].reshape(5, 15)
@@ -82,10 +83,10 @@ def test_mixed_batches_equal_a_plain_loop(page_size: int, window: int | None) ->
     batch = ForwardBatch.from_numpy(
         np.zeros(len(spans), np.int64),
         np.array([p for _, p in spans]),
-        np.array([where(row, p) for row, p in spans]),
+        [np.array([where(row, p) for row, p in spans])],
         starts,
         np.array(totals),
-        pages,
+        [pages],
         starts[1:] - 1,
         CPU,
     )
@@ -100,7 +101,7 @@ def test_a_pool_takes_no_memory_until_it_is_written() -> None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
     before = resident()
-    cache = KVCache(KVCacheSpec(2, 8, 64, 16, torch.bfloat16), 4096, CPU)
+    cache = KVCache([KVGroupSpec((0, 1), 8, 64, 16, torch.bfloat16)], 4096, CPU)
     assert sum(pool.nbytes for pool in cache.keys + cache.values) == 256 << 20
     assert not cache.values[1][1000:1004].any()
     assert resident() - before < 64 << 20

@@ -31,7 +31,7 @@ def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     assert failure == "the model's logits are not finite"
     platform = get_platform("cpu")
     model = load_model(open_model(tmp_path / "model"), platform)
-    runner = ModelRunner(model, KVCache(model.kv_spec(4), 64, platform.device), platform)
+    runner = ModelRunner(model, KVCache(model.kv_groups(4), 64, platform.device), platform)
     alone = jobs()[:2]
     PlanDriver(Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])).run(alone)
     assert said == [job.tokens for job in alone]

@@ -32,6 +32,7 @@ from radixmesh.services.model_worker.engine.outputs import Row
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.group.claim import kv_groups
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
@@ -109,7 +110,7 @@ class Crowded(Replica):
     ) -> None:
         platform = get_platform("cpu")
         mine = load() if fused else model()  # the fused decoder takes the weights over
-        kv = KVCache(mine.kv_spec(page_size), num_pages, platform.device)
+        kv = KVCache(mine.kv_groups(page_size), num_pages, platform.device)
         executor = make_executor(mine, kv) if fused else TorchExecutor(mine, kv)
         assert isinstance(executor, FusedDecoder) == fused
         engine = Engine(
@@ -122,8 +123,7 @@ class Crowded(Replica):
         )
         sizes = Claimed(
             group_id="g",
-            page_size=page_size,
-            num_pages=num_pages,
+            groups=kv_groups(kv),
             max_slots=4,
             max_model_len=CONTEXT,
             vocab_size=512,

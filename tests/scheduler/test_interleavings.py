@@ -11,6 +11,7 @@ from scheduler.simulator import VOCAB
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.shared.errors import RequestError
+from radixmesh.shared.messages import Claimed, KvGroup, KvKind
 
 _BASES = np.random.default_rng(5).integers(1, VOCAB, (3, 400)).astype(np.int32)
 
@@ -38,6 +39,30 @@ _sizes = st.builds(
     max_model_len=st.integers(20, 200),
     max_drafts=st.sampled_from([0, 0, 1, 4]),
 )
+
+
+@st.composite
+def _mixed_sizes(draw: st.DrawFn) -> Claimed:
+    """One to three groups, with windows among them."""
+    page_size = draw(st.sampled_from([1, 4, 16]))
+    kinds = st.lists(st.sampled_from(["full", "latent", "window", "window"]), min_size=1, max_size=3)
+    groups = [
+        KvGroup(
+            kind=KvKind(kind),
+            page_size=page_size,
+            num_pages=draw(st.integers(4, 40)),
+            window=draw(st.integers(1, 60)) if kind == "window" else 0,
+        )
+        for kind in draw(kinds)
+    ]
+    return sizes(
+        groups=groups,
+        max_slots=draw(st.integers(1, 6)),
+        max_model_len=draw(st.integers(20, 200)),
+        max_drafts=draw(st.sampled_from([0, 0, 1, 4])),
+    )
+
+
 _admits = st.fixed_dictionaries(
     {
         "base": st.integers(0, 2),
@@ -119,8 +144,21 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
 @settings(max_examples=200)
 @given(options=_settings, claimed=_sizes, actions=_actions, seed=st.integers(0, 1000))
 def test_outputs_are_those_of_a_lone_run(
-    partial: bool, options: SchedulerSettings, claimed: Any, actions: list[Any], seed: int
+    partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int
 ) -> None:
+    _run(partial, options, claimed, actions, seed)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@settings(max_examples=300)
+@given(options=_settings, claimed=_mixed_sizes(), actions=_actions, seed=st.integers(0, 1000))
+def test_so_they_are_with_layers_of_several_kinds(
+    partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int
+) -> None:
+    _run(partial, options, claimed, actions, seed)
+
+
+def _run(partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int) -> None:
     harness = Harness(options, claimed, partial=np.random.default_rng(seed) if partial else None)
     for action in actions:
         _act(harness, action)
@@ -128,6 +166,9 @@ def test_outputs_are_those_of_a_lone_run(
     harness.verify()
     state = harness.core.state
     assert not harness.worker.slots, "a slot was not released"
-    assert state.kv.free + state.kv.tree.size == state.kv.total
+    assert state.kv.free + state.kv.cached == state.kv.total
     assert state.kv.tree.locked == 0
+    state.kv.flush()
+    assert state.kv.free == state.kv.total
+    assert not list(state.kv.tree.nodes())
     assert not state.warming._counts

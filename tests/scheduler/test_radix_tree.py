@@ -162,7 +162,9 @@ def test_equals_a_dictionary_of_prefixes(page_size: int, eviction: Any, operatio
         assert tree.check(node for _, node in naive.locks) == []
         assert tree.size == len(naive.pages)
         assert tree.locked == len(naive.locked())
-        assert sorted(page for node in tree.nodes() for part in node.pages for page in part) == sorted(naive.pages.values())
+        assert sorted(page for node in tree.nodes() for part in node.pages for page in part) == sorted(
+            naive.pages.values()
+        )
     assert blocks.known == naive.hashes()
     for _, node in naive.locks:
         tree.unlock(node)

@@ -54,7 +54,13 @@ EXAMPLES: list[m.Message] = [
         work=WORK, choices=CHOICES, time_left=2.5,
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
-    m.Claimed(group_id="w", groups=[m.KvGroup(page_size=16, num_pages=8)], max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2]),
+    m.Claimed(
+        group_id="w", max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2],
+        groups=[
+            m.KvGroup(page_size=16, num_pages=8),
+            m.KvGroup(kind=m.KvKind.WINDOW, page_size=16, num_pages=5, window=40),
+        ],
+    ),
     m.Refused(reason="busy"),
     m.StepPlan(
         epoch=9, seq=1, releases=i32(3),
@@ -63,8 +69,9 @@ EXAMPLES: list[m.Message] = [
                 slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), work=WORK,
             )
         ],
-        grant_slots=i32(0), grant_groups=i32(1), grant_starts=i32(3), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
-        span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0), span_drafts=i32(3, 0),
+        grant_slots=i32(0), grant_groups=i32(1), grant_starts=i32(3), grant_counts=i32(2), grant_pages=i32(5, 6),
+        span_slots=i32(1, 0), span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0),
+        span_drafts=i32(3, 0),
     ),
     m.StepReport(
         epoch=9, seq=1, accepted=i32(2, 0), tokens=i32(42, 43), finish=u8(1, 0), failed_slots=i32(2), failures=["no"],
@@ -120,8 +127,8 @@ def test_unknown_fields_are_ignored(message: m.Message) -> None:
         (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
-        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
-        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+        (msgpack.packb(["StepPlan", 5, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 5, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
     ],
 )
 def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from radixmesh.services.model_worker.checkpoint.config import ModelConfig
 from radixmesh.services.model_worker.forward.attention import AttentionBackend
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 from radixmesh.services.model_worker.layers.attention import Attention, ForwardContext
 from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
 from radixmesh.services.model_worker.layers.mlp import GatedMLP
@@ -123,11 +123,25 @@ class CausalLM(nn.Module):
         """What the family's attention layers have."""
         raise NotImplementedError
 
-    def kv_spec(self, page_size: int) -> KVCacheSpec:
-        """The KV pool this rank's slice of the model needs."""
+    def kv_groups(self, page_size: int) -> list[KVGroupSpec]:
+        """The KV pools this rank's slice of the model needs: layers without a window first, then by window.
+
+        One that no sequence outgrows is none.
+        """
         config = self.config
         heads = kv_head_share(config.num_kv_heads, self.group)[1]
-        return KVCacheSpec(config.num_layers, heads, config.head_dim, page_size, self.dtype)
+        windows = [window if window and window < self.max_length else None for window in config.windows]
+        return [
+            KVGroupSpec(
+                tuple(layer for layer, its in enumerate(windows) if its == window),
+                heads,
+                config.head_dim,
+                page_size,
+                self.dtype,
+                window,
+            )
+            for window in sorted(set(windows), key=lambda window: window or 0)
+        ]
 
     def hidden_states(self, batch: ForwardBatch, kv: KVCache, rows: Tensor) -> Tensor:
         """Run the layers, writing `kv`. Returns the normed states [R, hidden] of tokens `rows` int64 [R]."""

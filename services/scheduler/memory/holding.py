@@ -38,8 +38,8 @@ class Holding:
 class Holdings:
     """Its part of all groups. The tree's pages come first, and are the same tokens' in each group.
 
-        pages   [ in the tree, locked by `node` ][ this sequence's own ............ ]
-                0 .................... tree_pages ..................... len(pages)
+    pages   [ in the tree, locked by `node` ][ this sequence's own ............ ]
+            0 .................... tree_pages ..................... len(pages)
     """
 
     groups: list[Holding]

@@ -303,4 +303,4 @@ class KvMemory:
             else:
                 window.unlock([page])
             holding.pages[number] = NONE
-        holding.first = upto
+        holding.first, holding.granted = upto, max(holding.granted, upto)

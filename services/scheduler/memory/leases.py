@@ -1,9 +1,8 @@
 """Pages that somebody reads or writes beside the plans: a hand-over to another worker, a copy to another tier.
 
-Whoever does so outlives no promise of the page's holder: the sequence may end, and the tree may evict, while the copy is
-under way. So a lease keeps its pages from being given to others, and nothing else: the holder goes on as if there were
-none. Leases end one by one, or all of an owner's when that one is gone. They do not outlive the claim: a scheduler's
-memory is made anew for each epoch, and a worker drops what an older epoch has asked of it.
+The page's holder promises nothing: while the copy is under way the sequence may end, and the tree may evict. So a lease
+keeps its pages from being given to others, and changes nothing else. Leases end one by one, or all of an owner's when
+that one is gone. They do not outlive the claim: a scheduler's memory is made anew for each epoch.
 """
 
 from collections.abc import Sequence

@@ -83,7 +83,7 @@ class Peek:
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """Where an insertion ends, and which of its pages, by group, the tree did not take: it had others for the tokens."""
+    """Where an insertion ends, and which pages, by group, the tree did not take, as it had others for the tokens."""
 
     node: Node
     duplicates: list[list[int]]

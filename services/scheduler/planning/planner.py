@@ -240,7 +240,5 @@ class Planner:
         if not victims or not state.kv.would_fit(len(head.prompt), [seq.held for seq in victims]):
             return
         victims.sort(key=lambda seq: seq.rank)
-        while victims and not (
-            state.slots.free and self._fits(head, state.kv.peek(head.prompt, head.namespace))
-        ):
+        while victims and not (state.slots.free and self._fits(head, state.kv.peek(head.prompt, head.namespace))):
             state.retract(victims.pop(), now)

@@ -33,15 +33,18 @@ class Tree {
     // been added already.
     void divide(std::vector<int64_t> group, int64_t from, int64_t page) {
         if (group.size() == 1) {
-            stretches.push_back({group, from * page_size_, sequences_.context_len[group[0]]});
+            const int64_t begin = std::max(from, first(group[0]));
+            stretches.push_back({group, begin * page_size_, sequences_.context_len[group[0]]});
             return;
         }
         int64_t common = page;
         while (std::all_of(group.begin(), group.end(), [&](int64_t s) {
             return shareable(s, common) && at(s, common) == at(group[0], common);
         })) common++;
-        if ((common - from) * page_size_ >= MIN_SHARED) {
-            stretches.push_back({group, from * page_size_, common * page_size_});
+        int64_t seen = common;  // from here on
+        for (int64_t s : group) seen = std::min(seen, std::max(from, first(s)));
+        if ((common - seen) * page_size_ >= MIN_SHARED) {
+            stretches.push_back({group, seen * page_size_, common * page_size_});
             from = common;
         }
         // Those that go on together lie side by side; those that cannot share a page more, at the end.
@@ -57,7 +60,11 @@ class Tree {
     std::vector<Stretch> stretches;
 
   private:
-    int32_t at(int64_t sequence, int64_t page) const { return sequences_.tables[sequence * sequences_.table_width + page]; }
+    int64_t first(int64_t sequence) const { return sequences_.first_page(sequence, page_size_); }
+    // -1 where the window has moved on: what the table says of that is of no meaning.
+    int32_t at(int64_t sequence, int64_t page) const {
+        return page < first(sequence) ? -1 : sequences_.tables[sequence * sequences_.table_width + page];
+    }
     // A full page, and not the last: every sequence keeps keys of its own.
     bool shareable(int64_t sequence, int64_t page) const {
         return (page + 1) * page_size_ < sequences_.context_len[sequence];
@@ -123,7 +130,8 @@ void AttentionPlan::add(const Stretch& stretch, int64_t pieces, const Sequences&
                         PartsOf& parts_of) {
     const int64_t keys = stretch.end - stretch.begin, number = int64_t(stretch.sequences.size());
     const int64_t tokens = tokens_per_item(pool);
-    const bool whole = number == 1 && stretch.begin == 0 && pieces == 1;
+    const int64_t first_key = sequences.first_page(stretch.sequences[0], pool.page_size) * pool.page_size;
+    const bool whole = number == 1 && stretch.begin == first_key && pieces == 1;
     for (int64_t first = 0; first < number; first += tokens) {
         const int64_t count = std::min(tokens, number - first), s = stretch.sequences[first];
         const int64_t member = int64_t(members.size());
