@@ -1,6 +1,6 @@
 """Checkpoints of random weights in the shape of real models: what a server costs does not depend on the values.
 
-    python benchmarks/checkpoints.py qwen3-0.6b     writes it, once, and prints its directory
+    python -m benchmarks.checkpoints qwen3-0.6b     writes it, once, and prints its directory
 
 A checkpoint is a Hugging Face directory with bfloat16 safetensors and a byte-level BPE tokenizer that decodes every
 id to printable text, so that no server stumbles over half characters.
@@ -15,9 +15,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from comparison.shapes import EOS, SHAPES, Shape
-
-from radixmesh.shared import homes
+from benchmarks.comparison.shapes import EOS, SHAPES, Shape
+from radixmesh.shared.host import homes
 
 VERSION = 1
 """Raise it when anything below changes: directories of other versions are left alone."""

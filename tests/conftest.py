@@ -1,18 +1,13 @@
 """Fixtures that every test may use: a real nats-server and a namespace of one's own on it."""
 
-import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import hypothesis
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # so that tests can import `support` and `checkpoints`
-
-from support import NatsServer
-
 from radixmesh.shared.config import ServiceSettings
+from tests.support import NatsServer
 
 # How long an example takes is the machine's affair: a machine that others use too has failed a test of microseconds.
 hypothesis.settings.register_profile("radixmesh", deadline=None)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radixmesh.shared.actor import Actor
+from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.config import ServiceSettings
 
 A = TypeVar("A", bound=Actor)

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comparison.processes import ServerError, Tree
-from comparison.results import Run
-from comparison.schedule import Turn
-from comparison.servers import MAX_RUNNING, RUN_SECONDS, Options, Server
-from comparison.shapes import Shape
+from benchmarks.comparison.processes import ServerError, Tree
+from benchmarks.comparison.results import Run
+from benchmarks.comparison.schedule import Turn
+from benchmarks.comparison.servers import MAX_RUNNING, RUN_SECONDS, Options, Server
+from benchmarks.comparison.shapes import Shape
 from radixmesh.bench.client import Record
 from radixmesh.bench.flags import add_arguments
 from radixmesh.bench.load import Load

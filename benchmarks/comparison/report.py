@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from comparison.results import Results, Spread, Verdict, verdicts
-from comparison.workloads import CLIENT_CPU, LABELS, REST_CPU, Workload
+from benchmarks.comparison.results import Results, Spread, Verdict, verdicts
+from benchmarks.comparison.workloads import CLIENT_CPU, LABELS, REST_CPU, Workload
 
 WORKER_CPU = "cpu_ms_per_output_token.worker"
 CACHED = "cached_tokens"

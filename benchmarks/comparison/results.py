@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from comparison.workloads import PEERS, Target, Workload
+from benchmarks.comparison.workloads import PEERS, Target, Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from comparison.workloads import BRIEF, Workload
+from benchmarks.comparison.workloads import BRIEF, Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import create_server
 
-from comparison.processes import ServerError, Tree, cores, free_gib
-from comparison.results import Run
-from comparison.schedule import Turn
-from comparison.shapes import Shape
-from comparison.workloads import MESH, NO_CACHE, W4, W8
+from benchmarks.comparison.processes import ServerError, Tree, cores, free_gib
+from benchmarks.comparison.results import Run
+from benchmarks.comparison.schedule import Turn
+from benchmarks.comparison.shapes import Shape
+from benchmarks.comparison.workloads import MESH, NO_CACHE, W4, W8
 
 MAX_MODEL_LEN = 4096
 MAX_RUNNING = 64

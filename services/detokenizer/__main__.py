@@ -2,8 +2,8 @@
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.service import Detokenizer
-from radixmesh.shared.process import main
-from radixmesh.shared.tokenizer_files.lean import without_torch
+from radixmesh.shared.actor.main import main
+from radixmesh.shared.model_files.tokenizer.lean import without_torch
 
 if __name__ == "__main__":
     without_torch()

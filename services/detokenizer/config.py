@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from radixmesh.shared import model_source
 from radixmesh.shared.config import ModelName, ServiceSettings
+from radixmesh.shared.model_files import model_source
 
 
 class DetokenizerSettings(ServiceSettings):

@@ -10,11 +10,11 @@ from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.effects import Effects
 from radixmesh.services.detokenizer.table import Table
-from radixmesh.shared import model_source
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import Cancel, OpenText, TokenBatch
+from radixmesh.shared.model_files import model_source
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from radixmesh.services.detokenizer.incremental import (
     FallbackDecoder,
     WindowDecoder,
 )
-from radixmesh.shared.tokenizer_files import reader
-from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
+from radixmesh.shared.model_files.tokenizer import reader
+from radixmesh.shared.model_files.tokenizer.conversion import PythonTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.errors import BusError, MessageError
 from radixmesh.shared.messages import CacheFlushed, FlushCache, Presence
 from radixmesh.shared.subjects import Subjects

@@ -5,7 +5,7 @@ from typing import Any
 
 from radixmesh.services.gateway.ports import Load
 from radixmesh.shared.messages import Presence, State
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 
 NEEDED = ("tokenizer", "scheduler", "detokenizer")
 """Services of which each model needs a ready one."""

@@ -17,8 +17,8 @@ from radixmesh.services.gateway.mesh import MeshView
 from radixmesh.services.gateway.metrics import Metrics
 from radixmesh.services.gateway.ports import Limits
 from radixmesh.services.gateway.watch import Watch
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import ErrorCode, RadixMeshError, RequestError
 from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, State, Submit, TextBatch
 

@@ -6,6 +6,6 @@ if __name__ == "__main__":
     preload.begin()  # before the imports, which take seconds
     from radixmesh.services.model_worker.config import ModelWorkerSettings
     from radixmesh.services.model_worker.service import ModelWorker
-    from radixmesh.shared.process import main
+    from radixmesh.shared.actor.main import main
 
     raise SystemExit(main(ModelWorker, ModelWorkerSettings))

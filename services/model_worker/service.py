@@ -17,11 +17,11 @@ from radixmesh.services.model_worker.errors import is_out_of_memory
 from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.start import Loaded, load
 from radixmesh.services.model_worker.tracing import SequenceSpans
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import BusError, PayloadTooLarge, RadixMeshError
 from radixmesh.shared.messages import Claim, Claimed, Presence, StepPlan
-from radixmesh.shared.model_source import default_name
+from radixmesh.shared.model_files.model_source import default_name
 
 log = logging.getLogger(__name__)
 

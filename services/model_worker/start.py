@@ -28,7 +28,7 @@ from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Claimed
-from radixmesh.shared.model_source import resolve
+from radixmesh.shared.model_files.model_source import resolve
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from radixmesh.services.scheduler.mesh.spans import QueueSpans
 from radixmesh.services.scheduler.outgoing import Effect, ToGateway
 from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep
 from radixmesh.shared import telemetry
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import BusError, ErrorCode, MessageError, RadixMeshError, RequestError
 from radixmesh.shared.messages import (
     Admit,

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from radixmesh.services.tokenizer.reasoning import AUTO, NONE, TAGS, parser_name
-from radixmesh.shared import model_source
 from radixmesh.shared.config import ModelName, ServiceSettings
+from radixmesh.shared.model_files import model_source
 
 
 class TokenizerSettings(ServiceSettings):

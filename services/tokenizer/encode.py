@@ -12,8 +12,8 @@ from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length,
 from radixmesh.services.tokenizer.reasoning import AUTO, ReasoningTags
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
-from radixmesh.shared.tokenizer_files import reader
-from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
+from radixmesh.shared.model_files.tokenizer import reader
+from radixmesh.shared.model_files.tokenizer.conversion import PythonTokenizer
 
 
 class Encoded(NamedTuple):

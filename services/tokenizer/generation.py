@@ -4,8 +4,8 @@ import logging
 import math
 from pathlib import Path
 
-from radixmesh.shared.json_file import optional_object
 from radixmesh.shared.messages import MIN_REPETITION_PENALTY
+from radixmesh.shared.model_files.json_file import optional_object
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.shared.errors import ErrorCode, RequestError
-from radixmesh.shared.json_file import read_object, whole
 from radixmesh.shared.messages import Presence, SamplingParams, Submit, Task
+from radixmesh.shared.model_files.json_file import read_object, whole
 
 _LARGEST = 2**31 - 1
 

@@ -16,12 +16,13 @@ from radixmesh.services.tokenizer.dispatch import Dispatch, choices_of, close_te
 from radixmesh.services.tokenizer.generation import sampling_defaults
 from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
-from radixmesh.shared import model_source, telemetry
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared import telemetry
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.actor.mailbox import Lane
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
-from radixmesh.shared.mailbox import Lane
 from radixmesh.shared.messages import KvEvents, KvSnapshotRequest, Presence, Submit
+from radixmesh.shared.model_files import model_source
 from radixmesh.shared.prefix_hash import cache_namespace
 from radixmesh.shared.subjects import TOKENIZER_GROUP
 from radixmesh.shared.telemetry import Attr

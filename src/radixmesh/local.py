@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from radixmesh.cli.serve.model import choose
+from radixmesh.cli.serve.planning.model import choose
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.rows import TextRows
 from radixmesh.services.detokenizer.table import Table

@@ -18,15 +18,13 @@ from radixmesh.bench.settings import BenchError, Settings
 if TYPE_CHECKING:
     from tests.bench.conftest import FakeServer
 
-SRC = Path(__file__).parents[2] / "src"
-
 
 async def start(*args: str, wrapper: tuple[str, ...] = ()) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(*wrapper, sys.executable, "-m", "radixmesh.bench", *args),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(SRC), "RADIXMESH_API_KEY": "hidden"},
+        env={**os.environ, "RADIXMESH_API_KEY": "hidden"},
     )
 
 

@@ -1,40 +1,23 @@
 """benchmarks/compare.py: the order of runs, the figures, the table. No server is started."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from tokenizers import Tokenizer
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))  # where compare.py finds its parts, too
-
-from comparison import report  # noqa: E402
-from comparison.openvino_server import to_load  # noqa: E402
-from comparison.results import Measured, Results, Run, Spread, verdicts  # noqa: E402
-from comparison.schedule import turns  # noqa: E402
-from comparison.shapes import EOS, SHAPES  # noqa: E402
-from comparison.workloads import MESH, NO_CACHE, OPENVINO, SERVERS, VLLM, WORKLOADS, choose  # noqa: E402
-
-from radixmesh.bench.metrics import figures, summarize  # noqa: E402
-from radixmesh.bench.workload import Job  # noqa: E402
+from benchmarks import checkpoints
+from benchmarks.comparison import report
+from benchmarks.comparison.openvino_server import to_load
+from benchmarks.comparison.results import Measured, Results, Run, Spread, verdicts
+from benchmarks.comparison.schedule import turns
+from benchmarks.comparison.shapes import EOS, SHAPES
+from benchmarks.comparison.workloads import MESH, NO_CACHE, OPENVINO, SERVERS, VLLM, WORKLOADS, choose
+from radixmesh.bench.metrics import figures, summarize
+from radixmesh.bench.workload import Job
 
 ONE, EIGHT, PREFIX = choose(["one"])[0], choose(["eight"])[0], choose(["prefix"])[0]
-
-
-@pytest.fixture(scope="module")
-def checkpoints() -> ModuleType:
-    """By its path: the tests have a module of this name themselves."""
-    spec = importlib.util.spec_from_file_location("benchmark_checkpoints", BENCHMARKS / "checkpoints.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def results(values: dict[str, list[float]], workload: str = "eight", floor: float | None = None) -> Results:
@@ -57,7 +40,7 @@ def test_shapes_have_the_sizes_of_the_models_they_stand_for() -> None:
     assert SHAPES["llama-100m"].parameters == pytest.approx(100e6, rel=0.005)
 
 
-def test_checkpoint_is_written_once_and_its_tokenizer_decodes_every_id(checkpoints: ModuleType, tmp_path: Path) -> None:
+def test_checkpoint_is_written_once_and_its_tokenizer_decodes_every_id(tmp_path: Path) -> None:
     shape = replace(SHAPES["llama-tiny"], layers=1, hidden=16, head_dim=8, heads=2, kv_heads=1, intermediate=16)
     directory = checkpoints.ensure(shape, tmp_path)
     written = (directory / "model.safetensors").stat()
@@ -77,7 +60,7 @@ def test_checkpoint_is_written_once_and_its_tokenizer_decodes_every_id(checkpoin
 
 
 @pytest.mark.parametrize("vocab", [100, 10_000_000])
-def test_tokenizer_of_an_impossible_size_is_refused(checkpoints: ModuleType, vocab: int) -> None:
+def test_tokenizer_of_an_impossible_size_is_refused(vocab: int) -> None:
     with pytest.raises(ValueError, match="would be right"):
         checkpoints.tokenizer_json(vocab)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import openai
 import pytest
-from serving import ServeProcess
+
+from tests.serving import ServeProcess
 from training.evaluate import Answered, by_kind, judge
 
 QUESTIONS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("questions.json").read_text(encoding="utf-8"))

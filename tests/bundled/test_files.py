@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from radixmesh.cli.serve.planning.model import bundled_model
 from training import tokenizer
 from training.corpus.conversation import Conversation
 from training.generate import greedy
 from training.lora import as_pirate
 from training.model import DRAFT, TINY, Model, Shape
-
-from radixmesh.cli.serve.model import bundled_model
 
 TINY_DIR = bundled_model()
 DRAFT_DIR = TINY_DIR.with_name("radixmesh-tiny-draft")

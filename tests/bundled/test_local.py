@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from radixmesh import local
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import SamplingParams, Submit, Work

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compose.compose_file import ROOT
-
-from radixmesh.cli.serve.machine import free_port
+from radixmesh.cli.serve.host.machine import free_port
+from tests.compose.compose_file import ROOT
 
 PORTS = ("4222", "8222", "8000", "50051")
 

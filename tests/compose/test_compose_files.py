@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from compose.compose_file import ROOT, interpolate, load, read_env
 
 from radixmesh import __version__
+from tests.compose.compose_file import ROOT, interpolate, load, read_env
 
 FILES = ("compose.yaml", "compose.gpu.yaml", "compose.observability.yaml")
 OURS = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")

@@ -8,11 +8,11 @@ from functools import partial
 
 import openai
 import pytest
-from compose.compose_file import ROOT, load
-from compose.containers import Containers
-from serving import wait_for
 
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
+from tests.compose.compose_file import ROOT, load
+from tests.compose.containers import Containers
+from tests.serving import wait_for
 
 SERVICES = ("gateway", "tokenizer", "scheduler", "model-worker", "detokenizer")
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer.small_tokenizers import byte_level, sentencepiece
 from tokenizers import AddedToken, Tokenizer
 
 from radixmesh.services.detokenizer.choice import ChoiceText
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared.messages import Finish, OpenText
+from tests.tokenizer.small_tokenizers import byte_level, sentencepiece
 
 END, START = "<|im_end|>", "<|im_start|>"
 TAGS = ("<think>", "</think>")

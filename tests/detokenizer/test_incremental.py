@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer.small_tokenizers import byte_level, metaspace, sentencepiece, wordpiece
 from tokenizers import Tokenizer, decoders, models
 
 from radixmesh.services.detokenizer import vocabulary as vocabulary_module
 from radixmesh.services.detokenizer.incremental import REPLACEMENT, Decoder
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
+from tests.tokenizer.small_tokenizers import byte_level, metaspace, sentencepiece, wordpiece
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "byte_level": byte_level,

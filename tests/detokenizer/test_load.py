@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
+from tests.tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 
 def test_special_tokens_come_from_all_files(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_detokenizer_process_does_without_torch_and_transformers(tmp_path: Pat
     save_model(tmp_path, byte_level(), added_tokens_decoder={"401": {"content": "<call>"}}, eos_token="<|im_end|>")
     program = (
         "import sys; from pathlib import Path; from radixmesh.services.detokenizer import __main__, vocabulary;"
-        "from radixmesh.shared.tokenizer_files import lean;"
+        "from radixmesh.shared.model_files.tokenizer import lean;"
         "lean.without_torch(); loaded = vocabulary.load(Path(sys.argv[1]));"
         "print(sys.modules['torch'], 'transformers' in sys.modules, loaded.decode([401], True))"
     )

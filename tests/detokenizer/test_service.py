@@ -9,19 +9,20 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support import starter, until
-from tokenizer.small_tokenizers import byte_level, save_model
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.service import Detokenizer
 from radixmesh.shared import telemetry
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ModelLoadError
 from radixmesh.shared.messages import Cancel, Choice, Finish, Message, OpenText, Presence, State, TextBatch, TokenBatch
+from radixmesh.shared.model_files.tokenizer import reader
 from radixmesh.shared.subjects import Subjects
 from radixmesh.shared.telemetry import Attr
-from radixmesh.shared.tokenizer_files import reader
+from tests.support import starter, until
+from tests.tokenizer.small_tokenizers import byte_level, save_model
 
 R1 = "1" * 32
 Start = Callable[..., Awaitable[Detokenizer]]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.detokenizer.effects import Effects
 from radixmesh.services.detokenizer.table import Table
@@ -26,6 +25,7 @@ from radixmesh.shared.messages import (
     unpack,
 )
 from radixmesh.shared.subjects import Subjects
+from tests.tokenizer.small_tokenizers import byte_level
 
 VOCABULARY = Vocabulary(byte_level())
 SUBJECTS = Subjects("t")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support import until
 
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.detokenizer.service import Detokenizer
@@ -18,11 +17,13 @@ from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.service import Tokenizer
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.messages import Finish, Message, RequestFailed, Routed, SamplingParams, Submit, TextBatch, Work
 from radixmesh.shared.subjects import Subjects
+from tests.support import until
 
 
 class Answer:

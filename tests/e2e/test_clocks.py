@@ -14,14 +14,14 @@ from pathlib import Path
 import grpc
 import openai
 import pytest
-from checkpoints import make_checkpoint, make_tokenizer
-from serving import ServeProcess, wait_for
-from support import NatsServer, free_port
-from wall_clock import WallClock
 
 from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.model_worker.devices.cpu.native import native
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.serving import ServeProcess, wait_for
+from tests.support import NatsServer, free_port
+from tests.wall_clock import WallClock
 
 HOURS = 3600
 SECONDS = 30.0

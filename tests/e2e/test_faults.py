@@ -10,11 +10,11 @@ from typing import Any
 
 import openai
 import pytest
-from checkpoints import make_checkpoint, make_tokenizer
-from serving import ServeProcess, wait_for
-from support import NatsServer
 
-from radixmesh.shared.presence import MISSED_BEATS
+from radixmesh.shared.presence.view import MISSED_BEATS
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.serving import ServeProcess, wait_for
+from tests.support import NatsServer
 
 HEARTBEAT = 0.5
 """Seconds. The dead are missed sooner than by default."""

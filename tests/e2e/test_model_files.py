@@ -7,10 +7,10 @@ from typing import Any
 
 import openai
 import pytest
-import scripted_checkpoint
-import sentencepiece_model
-from serving import ServeProcess, wait_for
-from tokenizer.small_tokenizers import CHAT_TEMPLATE, save_model, sentencepiece
+
+from tests import scripted_checkpoint, sentencepiece_model
+from tests.serving import ServeProcess, wait_for
+from tests.tokenizer.small_tokenizers import CHAT_TEMPLATE, save_model, sentencepiece
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "256")
 NAMES = {"bos_token": "<s>", "unk_token": "<unk>", "chat_template": CHAT_TEMPLATE}

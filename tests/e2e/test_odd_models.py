@@ -8,10 +8,11 @@ import openai
 import psutil
 import pytest
 import torch
-from checkpoints import make_checkpoint, make_tokenizer
 from safetensors.torch import load_file, save_file
-from serving import ServeProcess
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.serving import ServeProcess
 
 FLAGS = ("--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 PROMPT = [5, 6, 7, 300, 41]

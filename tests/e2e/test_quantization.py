@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import openai
 import pytest
 import torch
-from checkpoints import make_checkpoint, make_tokenizer, settle
-from model_worker.kernel_fixtures import library
-from serving import ServeProcess, wait_for
 from transformers import AutoTokenizer
+
+from tests.checkpoints import make_checkpoint, make_tokenizer, settle
+from tests.model_worker.kernel_fixtures import library
+from tests.serving import ServeProcess, wait_for
 
 FLAGS = ("--dtype", "bfloat16", "--max-model-len", "128", "--max-slots", "4", "--threads", "1", "--grpc-port", "-1")
 SIZES: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 512}

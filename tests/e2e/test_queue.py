@@ -5,8 +5,9 @@ from typing import Any
 
 import openai
 import pytest
-from checkpoints import make_checkpoint, make_tokenizer
-from serving import ServeProcess
+
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.serving import ServeProcess
 
 SLOTS, LIMIT = 4, 2
 BOUNDS = {"RADIXMESH_MAX_SLOTS": str(SLOTS), "RADIXMESH_MAX_QUEUED_REQUESTS": str(LIMIT)}

@@ -11,9 +11,10 @@ from typing import Any
 import openai
 import pytest
 import torch
-from checkpoints import make_checkpoint, make_tokenizer
-from serving import ServeProcess, wait_for
 from transformers import AutoTokenizer
+
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.serving import ServeProcess, wait_for
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "256", "--tokenizers", "2", "--detokenizers", "2", "--gateways", "2")
 TOLD = 1.5

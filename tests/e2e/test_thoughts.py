@@ -6,10 +6,11 @@ from typing import Any
 
 import openai
 import pytest
-from checkpoints import make_tokenizer
-from scripted_checkpoint import write
-from serving import ServeProcess
 from tokenizers import Tokenizer
+
+from tests.checkpoints import make_tokenizer
+from tests.scripted_checkpoint import write
+from tests.serving import ServeProcess
 
 TEMPLATE = "{{ messages[-1].content }}{% if enable_thinking %}<think>\n{% endif %}{# and </think> ends it #}"
 END, START = 0, 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import openai
 import pytest
-from e2e.otlp import Collector, attributes
-from serving import ServeProcess, wait_for
 
 from radixmesh.shared.telemetry import CHAIN, Attr
+from tests.e2e.otlp import Collector, attributes
+from tests.serving import ServeProcess, wait_for
 
 SERVICES = dict(
     zip(

@@ -5,11 +5,11 @@ import random
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint, make_tokenizer
-from e2e.local_mesh import Answer, local_mesh, places
 
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.shared.config import ServiceSettings
+from tests.checkpoints import make_checkpoint, make_tokenizer
+from tests.e2e.local_mesh import Answer, local_mesh, places
 
 PREFIX, TAIL = 96, 8
 GROUPS, ROUNDS = 10, 5

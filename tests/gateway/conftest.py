@@ -8,11 +8,11 @@ import aiohttp
 import openai
 import pytest
 import uvloop
-from gateway.ring import Ring
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.config import ServiceSettings
+from tests.gateway.ring import Ring
 
 StartGateway = Callable[..., Awaitable[Gateway]]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (

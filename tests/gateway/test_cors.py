@@ -2,11 +2,11 @@
 
 import aiohttp
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import Ring
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.shared.errors import ConfigError
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import Ring
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PAGE = "https://chat.example.org"

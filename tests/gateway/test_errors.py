@@ -11,13 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.errors import FACES
 from radixmesh.services.gateway.grpc.statuses import STATUSES
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.errors import ErrorCode
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import MODEL, Ring
 
 JSON = {"Content-Type": "application/json"}
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

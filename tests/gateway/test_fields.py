@@ -6,7 +6,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway.ring import MODEL, Ring
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from radixmesh.services.gateway.completions import completion_job
 from radixmesh.services.gateway.fields import FIELDS
 from radixmesh.services.gateway.openai_schemas import ChatRequest, CompletionRequest, Sampling
 from radixmesh.shared.errors import RequestError
+from tests.gateway.ring import MODEL, Ring
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BODIES: dict[str, dict[str, Any]] = {

@@ -7,8 +7,6 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -18,6 +16,8 @@ from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
 from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.messages import State
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
 
 Code = grpc.StatusCode
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from gateway.ring import MODEL, Ring, words
 
 from radixmesh.services.gateway import connection
 from radixmesh.services.gateway.service import Gateway
+from tests.gateway.ring import MODEL, Ring, words
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -6,7 +6,8 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
+
+from tests.gateway.ring import CACHED_TOKENS, MODEL, PROMPT_TOKENS, Ring, token, words
 
 
 def user(text: str) -> list[dict[str, str]]:

@@ -6,16 +6,16 @@ from importlib.metadata import version
 
 import aiohttp
 import pytest
-from conftest import NatsServer
-from gateway.conftest import StartGateway
-from gateway.ring import MODEL, Ring
 
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.gateway.service import Gateway
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import CacheFlushed, State
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import MODEL, Ring
+from tests.support import NatsServer
 
 
 async def test_ready_says_what_is_missing(ring: Ring, start_gateway: StartGateway) -> None:

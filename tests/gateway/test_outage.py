@@ -8,16 +8,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import MODEL, Ring, words
-from support import NatsServer, until
 
 from radixmesh.services.gateway.mesh import BUS_AWAY
 from radixmesh.services.gateway.service import Gateway
-from radixmesh.shared.bus import PENDING_BYTES, Bus
+from radixmesh.shared.bus.connection import PENDING_BYTES, Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import Cancel, State, Submit
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import MODEL, Ring, words
+from tests.support import NatsServer, until
 
 QUICK = {"route_timeout": 0.1, "max_attempts": 2, "stall_timeout": 0.3}
 """All attempts together take less than a second."""

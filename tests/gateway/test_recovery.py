@@ -7,11 +7,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import MODEL, Ring, word, words
 
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.messages import State
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import MODEL, Ring, word, words
 
 TEXT = "/v1/completions"
 

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 import aiohttp
 import pytest
-from gateway.conftest import StartGateway
-from gateway.ring import MODEL, Ring
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -13,6 +11,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from radixmesh.shared import telemetry
 from radixmesh.shared.telemetry import Attr
+from tests.gateway.conftest import StartGateway
+from tests.gateway.ring import MODEL, Ring
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

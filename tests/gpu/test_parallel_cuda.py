@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from group_rank import run_group
 
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.group_rank import run_group
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import FAMILIES, make_checkpoint
-from model_worker.plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
@@ -16,6 +14,8 @@ from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.shared.messages import SamplingParams
+from tests.checkpoints import FAMILIES, make_checkpoint
+from tests.model_worker.plans import Job, PlanDriver
 
 pytestmark = pytest.mark.gpu
 

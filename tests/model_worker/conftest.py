@@ -1,13 +1,9 @@
 """Shared by the tests of the model worker."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent))  # for paged_driver
 
 
 @pytest.fixture(autouse=True)

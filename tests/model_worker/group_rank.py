@@ -1,4 +1,4 @@
-"""One rank of two, on their way to the same tokens: python group_rank.py RANK SIZE RENDEZVOUS OUT DEVICE BACKEND MODEL
+"""One rank of two, on their way to the same tokens: python -m NAME RANK SIZE RENDEZVOUS OUT DEVICE BACKEND MODEL
 
 It runs plans through a `RankOrder`, then a few sequences; rank 1 gets plans that rank 0 does not, and computes logits
 that lead elsewhere.
@@ -12,9 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from guesses import GivenDrafts
-from plans import Job, PlanDriver
-from ranks import run_ranks
 
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
@@ -25,6 +22,9 @@ from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.shared.messages import SamplingParams, StepPlan
+from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.plans import Job, PlanDriver
+from tests.model_worker.ranks import run_ranks
 
 SIZE = 2
 POISON = 499
@@ -95,7 +95,7 @@ def run(runner: ModelRunner, drafts: GivenDrafts | None) -> list[Any]:
 
 def run_group(device: str, backend: str, folder: Path, checkpoint: Path) -> list[dict[str, Any]]:
     """What both ranks came to: `order` and `sequences`."""
-    return run_ranks("group_rank.py", SIZE, folder, device, backend, checkpoint)
+    return run_ranks("tests.model_worker.group_rank", SIZE, folder, device, backend, checkpoint)
 
 
 def main(rank: int, size: int, rendezvous: str, out: Path, device: str, backend: str, path: str) -> None:

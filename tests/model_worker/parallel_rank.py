@@ -1,4 +1,4 @@
-"""One rank of `test_parallel`: python parallel_rank.py RANK SIZE RENDEZVOUS OUT CHECKPOINT..."""
+"""One rank of `test_parallel`: python -m NAME RANK SIZE RENDEZVOUS OUT CHECKPOINT..."""
 
 import hashlib
 import json
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paged_driver import PagedDriver, Sequence
 
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
+from tests.model_worker.paged_driver import PagedDriver, Sequence
 
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 509 for i in range(n)] for n in (5, 19)]
 COUNT = 10

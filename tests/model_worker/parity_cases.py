@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import FAMILIES, make_checkpoint
+
+from tests.checkpoints import FAMILIES, make_checkpoint
 
 COUNT = 14
 # Longer and shorter than the windows, the page and the lengths that scaled models were "trained" on (32).

@@ -7,24 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_ranks(program: str, size: int, folder: Path, *words: str | Path) -> list[dict[str, Any]]:
-    """Runs ``program RANK SIZE RENDEZVOUS OUT WORD...`` once per rank. Gives the object that each wrote to OUT.
+    """Runs ``python -m program RANK SIZE RENDEZVOUS OUT WORD...`` once per rank. Gives what each wrote to OUT.
 
     Args:
-        program: a file beside this one.
+        program: a module, as `tests.model_worker.group_rank`.
         folder: empty; for the rendezvous and the results.
     """
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1] / "src")]),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     outs = [folder / f"rank{rank}.json" for rank in range(size)]
     ranks = [
         subprocess.Popen(
-            [sys.executable, HERE / program, str(rank), str(size), folder / "meet", out, *words],
+            [sys.executable, "-m", program, str(rank), str(size), folder / "meet", out, *words],
+            cwd=ROOT,
             env=environment,
             stderr=subprocess.PIPE,
         )

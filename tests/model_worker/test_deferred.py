@@ -5,10 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import FAMILIES, make_checkpoint
-from kernel_fixtures import library
-from paged_driver import PagedDriver, Sequence
-from test_parity import PROMPTS
 
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
@@ -17,6 +13,10 @@ from radixmesh.services.model_worker.devices.executor import TorchExecutor, make
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import FAMILIES, make_checkpoint
+from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.paged_driver import PagedDriver, Sequence
+from tests.model_worker.test_parity import PROMPTS
 
 CPU = get_platform("cpu")
 

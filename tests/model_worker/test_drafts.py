@@ -8,11 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import EOS_ID, make_checkpoint
-from guesses import GivenDrafts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plans import Job, PlanDriver, columns, i32
 
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.devices.executor import make_executor
@@ -25,6 +22,9 @@ from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
+from tests.checkpoints import EOS_ID, make_checkpoint
+from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.plans import Job, PlanDriver, columns, i32
 
 needs_kernels = pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
 executors = pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=needs_kernels)])

@@ -10,8 +10,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from checkpoints import EOS_ID, make_checkpoint
-from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.devices.executor import make_executor
@@ -22,6 +20,8 @@ from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import load_model, open_model
 from radixmesh.services.model_worker.platform import Platform, get_platform
 from radixmesh.shared.messages import Finish, SamplingParams, StepPlan
+from tests.checkpoints import EOS_ID, make_checkpoint
+from tests.model_worker.plans import Job, PlanDriver
 
 needs_kernels = pytest.mark.skipif(native() is None, reason="there is no C++ compiler")
 PROMPTS = [[5, 6, 7], list(range(20, 57)), [100], [9, 8, 7, 6, 5, 4, 3], list(range(300, 390, 3))]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative, share_prefixes
 
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
+from tests.model_worker.kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative, share_prefixes
 
 BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}
 

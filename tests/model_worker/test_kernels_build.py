@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from kernel_fixtures import library
 
 from radixmesh.services.model_worker.devices.cpu import build, native
+from tests.model_worker.kernel_fixtures import library
 
 _BUILD = (
     "from radixmesh.services.model_worker.devices.cpu import build; print(build.library_path(next(build.caches())))"

@@ -6,12 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import FAMILIES, make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_fixtures import THREADS, library, relative
-from paged_driver import PagedDriver, Sequence
-from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, reference
 
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder, supported
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, PackedLinear
@@ -20,6 +16,10 @@ from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import FAMILIES, make_checkpoint
+from tests.model_worker.kernel_fixtures import THREADS, library, relative
+from tests.model_worker.paged_driver import PagedDriver, Sequence
+from tests.model_worker.parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens, reference
 
 
 class FusedDriver(PagedDriver):

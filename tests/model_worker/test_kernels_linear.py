@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_fixtures import THREADS, library, relative
 
 from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
 from radixmesh.services.model_worker.layers.linear import Build, ColumnLinear
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
+from tests.model_worker.kernel_fixtures import THREADS, library, relative
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 FORMS = [Format(5, 128), Format(5, 32), Format(3, 128), Format(3, 32), Format(4, 32), Format(4, 64), Format(4, 128)]

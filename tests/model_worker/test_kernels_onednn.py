@@ -6,11 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from kernel_fixtures import library
-from paged_driver import PagedDriver
-from parity_cases import COUNT, PROMPTS, reference
-from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -20,6 +15,11 @@ from radixmesh.services.model_worker.devices.executor import TorchExecutor
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.messages import SamplingParams
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.paged_driver import PagedDriver
+from tests.model_worker.parity_cases import COUNT, PROMPTS, reference
+from tests.model_worker.plans import Job, PlanDriver
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")

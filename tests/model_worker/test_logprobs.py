@@ -9,9 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from checkpoints import make_checkpoint, settle
-from kernel_fixtures import library
-from paged_driver import PagedDriver, Sequence
 from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
@@ -19,6 +16,9 @@ from radixmesh.services.model_worker.devices.cpu.layers import PackedLinear
 from radixmesh.services.model_worker.devices.executor import Executor, TorchExecutor
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import make_checkpoint, settle
+from tests.model_worker.kernel_fixtures import library
+from tests.model_worker.paged_driver import PagedDriver, Sequence
 
 SIZES: dict[str, Any] = {
     "vocab_size": 1000,

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from paged_driver import PagedDriver
-from parallel_rank import COUNT, PROMPTS
-from ranks import run_ranks
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.paged_driver import PagedDriver
+from tests.model_worker.parallel_rank import COUNT, PROMPTS
+from tests.model_worker.ranks import run_ranks
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4}),
@@ -28,7 +28,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     checkpoints = [tmp_path / name for name in CASES]
     for path, (family, overrides) in zip(checkpoints, CASES.values(), strict=True):
         make_checkpoint(path, family, **overrides)
-    first, second = run_ranks("parallel_rank.py", 2, tmp_path, *checkpoints)
+    first, second = run_ranks("tests.model_worker.parallel_rank", 2, tmp_path, *checkpoints)
     for path, (_, overrides) in zip(checkpoints, CASES.values(), strict=True):
         model = load_model(open_model(path), get_platform("cpu"), dtype=torch.float32)
         expected = PagedDriver(model, 4).mixed(PROMPTS, COUNT, chunk=6)

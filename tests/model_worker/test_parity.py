@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from paged_driver import PagedDriver, Sequence
-from parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens
 
 from radixmesh.services.model_worker.models import CausalLM, load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.paged_driver import PagedDriver, Sequence
+from tests.model_worker.parity_cases import COUNT, FEATURES, PROMPTS, checkpoint_and_tokens
 
 
 def served(path: Path, **options: Any) -> CausalLM:

@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import make_checkpoint
-from group_rank import jobs, run_group
-from plans import PlanDriver
 
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.runner import ModelRunner
@@ -19,6 +16,9 @@ from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import StepPlan
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.group_rank import jobs, run_group
+from tests.model_worker.plans import PlanDriver
 
 
 @pytest.mark.parametrize("backend", ["gloo", "cpu:gloo,cuda:deviceonly"])

@@ -7,9 +7,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from checkpoints import change_config, make_checkpoint
-from paged_driver import PagedDriver
-from plans import Job, PlanDriver
 
 from radixmesh.services.model_worker.checkpoint.rope import RopeConfig
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -20,6 +17,9 @@ from radixmesh.services.model_worker.models import load_model, open_model
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.start import load
 from radixmesh.shared.messages import SamplingParams
+from tests.checkpoints import change_config, make_checkpoint
+from tests.model_worker.paged_driver import PagedDriver
+from tests.model_worker.plans import Job, PlanDriver
 
 CPU = torch.device("cpu")
 LLAMA3 = RopeConfig(5e5, "llama3", 8192, 8.0, 1.0, 4.0)

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from checkpoints import make_checkpoint
-from kernel_fixtures import library
 
 from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
@@ -12,6 +10,8 @@ from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.packed import PackedWeight
 from radixmesh.services.model_worker.devices.cpu.selfcheck import selfcheck
 from radixmesh.services.model_worker.devices.executor import TorchExecutor
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.kernel_fixtures import library
 
 
 def test_they_are_right_here() -> None:

@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from plans import columns
-from support import until
 
 from radixmesh.services.model_worker import service
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.group.claim import ClaimDesk
 from radixmesh.services.model_worker.service import ModelWorker
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import (
@@ -38,7 +35,10 @@ from radixmesh.shared.messages import (
     TokenBatch,
     Work,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.plans import columns
+from tests.support import until
 
 
 def scheduler(epoch: int, state: State = State.READY, name: str = "r0") -> Presence:

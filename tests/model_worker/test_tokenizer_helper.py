@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from checkpoints import EOS_ID, FAMILIES, make_checkpoint, make_tokenizer
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
+
+from tests.checkpoints import EOS_ID, FAMILIES, make_checkpoint, make_tokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from checkpoints import change_config, make_checkpoint
-from paged_driver import PagedDriver
 from safetensors.torch import load_file, save_file
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.models import CausalLM, LoadFormat, load_model, open_model
 from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
+from tests.checkpoints import change_config, make_checkpoint
+from tests.model_worker.paged_driver import PagedDriver
 
 PROMPT = list(range(5, 25))
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"

@@ -16,11 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_worker.guesses import GivenDrafts
-from model_worker.paged_driver import PagedDriver
 
 from radixmesh.local import Replica
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
@@ -39,6 +36,9 @@ from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.shared.messages import Admit, Cancel, Choice, Claimed, Finish, SamplingParams, Work
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.guesses import GivenDrafts
+from tests.model_worker.paged_driver import PagedDriver
 
 CONTEXT = 96
 MAX_NEW = 10

@@ -16,9 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import make_checkpoint
-from model_worker.paged_driver import PagedDriver
-from model_worker.parity_cases import reference
 
 from radixmesh.local import Replica
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
@@ -34,6 +31,9 @@ from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.shared.messages import Admit, Choice, Claimed, KvKind, SamplingParams, Work
+from tests.checkpoints import make_checkpoint
+from tests.model_worker.paged_driver import PagedDriver
+from tests.model_worker.parity_cases import reference
 
 COUNT = 30
 CONTEXT = 400
@@ -162,9 +162,7 @@ def plenty(model: CausalLM, window_pages: int, full_pages: int = 400) -> list[in
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("case", WINDOWED)
-def test_tokens_equal_transformers_while_pages_change_hands(
-    case: str, executor: str, cached: bool, depth: int
-) -> None:
+def test_tokens_equal_transformers_while_pages_change_hands(case: str, executor: str, cached: bool, depth: int) -> None:
     path, expected = checkpoint(case)
     model = load(path)
     replica = Poisoned(

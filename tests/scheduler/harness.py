@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scheduler.simulator import EOS, VOCAB, Row, SimWorker, expected_output
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
@@ -23,6 +22,7 @@ from radixmesh.shared.messages import (
     Task,
     Work,
 )
+from tests.scheduler.simulator import EOS, VOCAB, Row, SimWorker, expected_output
 
 EPOCH = 7
 

@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-from scheduler.harness import admit_message, sizes
-from scheduler.simulator import SimWorker
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.messages import (
     Admit,
@@ -26,8 +25,10 @@ from radixmesh.shared.messages import (
     RequestFailed,
     StepPlan,
 )
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
+from tests.scheduler.harness import admit_message, sizes
+from tests.scheduler.simulator import SimWorker
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from scheduler.harness import EPOCH, Harness, admit_message, options, prompt, sizes
-from scheduler.simulator import expected_output
 
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import Cancel, Finish, SamplingParams
+from tests.scheduler.harness import EPOCH, Harness, admit_message, options, prompt, sizes
+from tests.scheduler.simulator import expected_output
 
 
 @pytest.mark.parametrize("moves", range(9))

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler.harness import Harness, admit_message, sizes
-from scheduler.simulator import VOCAB
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.shared.errors import RequestError
 from radixmesh.shared.messages import Claimed, KvGroup, KvKind
+from tests.scheduler.harness import Harness, admit_message, sizes
+from tests.scheduler.simulator import VOCAB
 
 _BASES = np.random.default_rng(5).integers(1, VOCAB, (3, 400)).astype(np.int32)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.shared.messages import Choice
+from tests.scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 # -- memory pressure --
 

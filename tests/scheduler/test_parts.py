@@ -7,7 +7,6 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from scheduler.harness import EPOCH, Harness, admit_message, sizes
 
 from radixmesh.services.scheduler.cancels import CancelLog
 from radixmesh.services.scheduler.config import SchedulerSettings
@@ -22,6 +21,7 @@ from radixmesh.shared import telemetry
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Presence, State
 from radixmesh.shared.telemetry import Attr
+from tests.scheduler.harness import EPOCH, Harness, admit_message, sizes
 
 # -- pages --
 

@@ -1,12 +1,12 @@
 """Plans: how many are in flight, what one holds, and what a report may say of it."""
 
 import pytest
-from scheduler.harness import EPOCH, Harness, admit_message, decodes, options, prompt, running, sizes
-from scheduler.simulator import STEP_US
 
 from radixmesh.services.scheduler.core import HEAD_START
 from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep
 from radixmesh.shared.messages import StepReport
+from tests.scheduler.harness import EPOCH, Harness, admit_message, decodes, options, prompt, running, sizes
+from tests.scheduler.simulator import STEP_US
 
 # -- planning --
 

@@ -1,9 +1,9 @@
 """Prefixes that requests share: exact counts, warming, flushing."""
 
 import numpy as np
-from scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 from radixmesh.shared.messages import Finish
+from tests.scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 
 def test_cached_tokens_are_exact() -> None:

@@ -1,12 +1,12 @@
 """What the scheduler refuses, and by which name."""
 
 import pytest
-from scheduler.harness import Harness, admit_message, prompt, sizes
-from scheduler.simulator import VOCAB
 
 from radixmesh.services.scheduler.planning.plan_builder import admission_bytes
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish, SamplingParams, Task, Work, pack
+from tests.scheduler.harness import Harness, admit_message, prompt, sizes
+from tests.scheduler.simulator import VOCAB
 
 
 @pytest.mark.parametrize(

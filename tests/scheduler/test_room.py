@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Finish
+from tests.scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 
 def _offer(harness: Harness, name: str, *, n: int = 1, priority: int = 0, tokens: int = 6) -> RequestError | None:

@@ -4,12 +4,10 @@ import asyncio
 
 import numpy as np
 import pytest
-from scheduler.harness import sizes
-from scheduler.mesh import FakeGroup, Mesh, mesh, until
 
 from radixmesh.services.scheduler.mesh import pairing
 from radixmesh.services.scheduler.service import Scheduler
-from radixmesh.shared.bus import Envelope
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import (
@@ -25,6 +23,8 @@ from radixmesh.shared.messages import (
     State,
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
+from tests.scheduler.harness import sizes
+from tests.scheduler.mesh import FakeGroup, Mesh, mesh, until
 
 
 async def ended(group: FakeGroup, request_id: str, choices: int = 1) -> None:

@@ -1,10 +1,10 @@
 """Ten thousand requests through the scheduler, without a model."""
 
 import numpy as np
-from scheduler.harness import Harness, admit_message, sizes
-from scheduler.simulator import VOCAB
 
 from radixmesh.services.scheduler.config import SchedulerSettings
+from tests.scheduler.harness import Harness, admit_message, sizes
+from tests.scheduler.simulator import VOCAB
 
 
 def test_ten_thousand_requests() -> None:

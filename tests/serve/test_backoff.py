@@ -1,6 +1,6 @@
 """How long to wait before a process that died is started again."""
 
-from radixmesh.cli.serve.backoff import Backoff
+from radixmesh.cli.serve.supervision.backoff import Backoff
 
 
 def test_waits_double_up_to_a_bound() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from radixmesh.cli.serve import interpreter
+from radixmesh.cli.serve.host import interpreter
 
 LOOK = """
 import os, sys
-from radixmesh.cli.serve.interpreter import settle_imports
+from radixmesh.cli.serve.host.interpreter import settle_imports
 settle_imports()
 print(os.path.realpath(".") in sys.path, os.environ.get("PYTHONPATH", "-"))
 """
@@ -43,7 +43,7 @@ def test_run_from_its_sources_the_package_is_found_again() -> None:
 
 @pytest.mark.parametrize("flags", [(), ("-I",), ("-E", "-s")])
 def test_a_child_is_as_isolated_as_its_parent(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    code = "from radixmesh.cli.serve import interpreter; print(*interpreter.command('m'))"
+    code = "from radixmesh.cli.serve.host import interpreter; print(*interpreter.command('m'))"
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     argv = done.stdout.split()
     assert argv[:2] == [sys.executable, "-P"]

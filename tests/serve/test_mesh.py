@@ -4,18 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import NatsServer, until
 
-from radixmesh.cli.serve import mesh as mesh_module
-from radixmesh.cli.serve.backoff import Backoff
-from radixmesh.cli.serve.mesh import Mesh
-from radixmesh.cli.serve.plan import ProcessSpec
-from radixmesh.shared.bus import Bus, Envelope, without_credentials
+from radixmesh.cli.serve.planning.plan import ProcessSpec
+from radixmesh.cli.serve.supervision import mesh as mesh_module
+from radixmesh.cli.serve.supervision.backoff import Backoff
+from radixmesh.cli.serve.supervision.mesh import Mesh
+from radixmesh.shared.bus.connection import Bus, without_credentials
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.epochs import now_epoch
 from radixmesh.shared.messages import Outdated, Presence, State
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.epochs import now_epoch
+from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
+from tests.support import NatsServer, until
 
 SPEC = ProcessSpec("gateway", "gateway-1", ("true",))
 

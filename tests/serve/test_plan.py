@@ -4,16 +4,17 @@ import argparse
 import socket
 
 import pytest
-from support import free_port
 
-from radixmesh.cli.serve import command, interpreter, machine
-from radixmesh.cli.serve.machine import Machine
-from radixmesh.cli.serve.options import Options, add_arguments, from_args
-from radixmesh.cli.serve.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.cli.serve import command
+from radixmesh.cli.serve.host import interpreter, machine
+from radixmesh.cli.serve.host.machine import Machine
+from radixmesh.cli.serve.planning.options import Options, add_arguments, from_args
+from radixmesh.cli.serve.planning.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
+from tests.support import free_port
 
 MODEL = Model("/models/llama", "llama")
 MACHINE = Machine(cores=2, accelerators=0, free_gib=16.0)

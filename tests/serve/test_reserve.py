@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import free_port
 
-from radixmesh.cli.serve import reserve
+from radixmesh.cli.serve.children import reserve
+from tests.support import free_port
 
 pytestmark = pytest.mark.skipif(not reserve.SUPPORTED, reason="children are not forked in advance here")
 
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(not reserve.SUPPORTED, reason="children are not 
 SUPERVISOR = """
 import asyncio, os, sys
 from pathlib import Path
-from radixmesh.cli.serve.plan import ProcessSpec
-from radixmesh.cli.serve.process import Process
-from radixmesh.cli.serve.reserve import Reserve
+from radixmesh.cli.serve.planning.plan import ProcessSpec
+from radixmesh.cli.serve.children.process import Process
+from radixmesh.cli.serve.children.reserve import Reserve
 
 MODULE = "radixmesh.services.scheduler"
 FLAGS, BEFORE = sys.argv[2:], {before}
@@ -133,8 +133,8 @@ def test_an_order_that_is_too_long_for_a_pipe_goes_to_a_fresh_one(tmp_path: Path
 
 def test_nothing_is_forked_beside_a_second_thread() -> None:
     code = (
-        "import threading, sys; from radixmesh.cli.serve.plan import ProcessSpec\n"
-        "from radixmesh.cli.serve.reserve import Reserve\n"
+        "import threading, sys; from radixmesh.cli.serve.planning.plan import ProcessSpec\n"
+        "from radixmesh.cli.serve.children.reserve import Reserve\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "reserve = Reserve(); print(reserve.fork([ProcessSpec('scheduler', 'r0', ())]), reserve.take('r0'))"
     )

@@ -16,10 +16,11 @@ from radixmesh import __version__
 from radixmesh.cli import main
 from radixmesh.cli.mesh import bus_settings
 from radixmesh.cli.ps import load, table
-from radixmesh.cli.serve import machine, state
-from radixmesh.cli.serve.model import BUNDLED, bundled_model, choose
-from radixmesh.shared import homes
+from radixmesh.cli.serve.host import machine
+from radixmesh.cli.serve.planning.model import BUNDLED, bundled_model, choose
+from radixmesh.cli.serve.supervision import state
 from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.host import homes
 from radixmesh.shared.messages import Presence, State
 
 

@@ -14,11 +14,11 @@ import openai
 import psutil
 import pytest
 from safetensors.torch import load_file, save_file
-from serving import ServeProcess, all_gone, wait_for
 
 from radixmesh.cli import main
-from radixmesh.cli.serve.model import bundled_model
+from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.cli.serve.ready import is_ready
+from tests.serving import ServeProcess, all_gone, wait_for
 
 PROMISED_END = 5.0
 """Seconds from SIGTERM to the exit of `radixmesh serve`."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from serving import ServeProcess, wait_for
 
 from radixmesh.services.model_worker.devices.cpu.native import native
+from tests.serving import ServeProcess, wait_for
 
 SMALL = ("--dtype", "float32", "--max-model-len", "256", "--max-slots", "4", "--threads", "1")
 SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")

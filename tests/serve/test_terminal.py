@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from radixmesh.cli.serve.progress import Progress
-from radixmesh.cli.serve.terminal import Banner, Terminal
+from radixmesh.cli.serve.display.progress import Progress
+from radixmesh.cli.serve.display.terminal import Banner, Terminal
 from radixmesh.shared.messages import Presence, State
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 
 
 class Screen(io.StringIO):

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from radixmesh.cli.serve.backoff import Backoff
-from radixmesh.cli.serve.plan import ProcessSpec, UnitSpec
-from radixmesh.cli.serve.process import describe, level_of
-from radixmesh.cli.serve.unit import HopelessError, Surroundings, Unit
+from radixmesh.cli.serve.children.process import describe, level_of
+from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
+from radixmesh.cli.serve.supervision.backoff import Backoff
+from radixmesh.cli.serve.supervision.unit import HopelessError, Surroundings, Unit
 
 
 class Home:

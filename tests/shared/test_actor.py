@@ -8,12 +8,11 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import NatsServer, until
 
-from radixmesh.shared.actor import Actor
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.actor.actor import Actor
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.epochs import SETTLED, now_epoch
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RadixMeshError, RequestError
 from radixmesh.shared.messages import (
     Admit,
@@ -32,8 +31,10 @@ from radixmesh.shared.messages import (
     Work,
     pack,
 )
-from radixmesh.shared.presence import until_beat
+from radixmesh.shared.presence.epochs import SETTLED, now_epoch
+from radixmesh.shared.presence.view import until_beat
 from radixmesh.shared.telemetry import JsonFormatter
+from tests.support import NatsServer, until
 
 
 class Echo(Actor):

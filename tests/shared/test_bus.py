@@ -5,12 +5,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from support import until
 
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import WhoIsThere
+from tests.support import until
 
 INFO = b'INFO {"server_id":"scripted","version":"2.10.0","proto":1,"headers":true,"max_payload":1048576}\r\n'
 

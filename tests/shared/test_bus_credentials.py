@@ -5,12 +5,12 @@ from pathlib import Path
 
 import nkeys
 import pytest
-from support import NatsServer, until
 
-from radixmesh.shared.bus import Bus
-from radixmesh.shared.bus_credentials import credentials
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.credentials import credentials
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError
+from tests.support import NatsServer, until
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 

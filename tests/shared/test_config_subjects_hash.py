@@ -16,10 +16,10 @@ from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
-from radixmesh.shared import homes
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, ModelLoadError
-from radixmesh.shared.model_source import resolve
+from radixmesh.shared.host import homes
+from radixmesh.shared.model_files.model_source import resolve
 from radixmesh.shared.prefix_hash import block_hashes
 from radixmesh.shared.subjects import Subjects, subject_token
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece_model
 
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
+from radixmesh.shared.model_files.tokenizer.end_tokens import end_token_ids
+from tests import sentencepiece_model
 
 VOCAB = 100
 WORDS = {"<s>": 1, "</s>": 2, "the": 3, "<|im_start|>": 20, "<|im_end|>": 21, "<|eot_id|>": 22, "7": 23}

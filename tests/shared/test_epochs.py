@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.shared.epochs import HIGHEST, LATENCY, SETTLED, Epoch
 from radixmesh.shared.errors import RadixMeshError
 from radixmesh.shared.messages import Outdated, Presence, State
-from radixmesh.shared.presence import MISSED_BEATS, PresenceView
+from radixmesh.shared.presence.epochs import HIGHEST, LATENCY, SETTLED, Epoch
+from radixmesh.shared.presence.view import MISSED_BEATS, PresenceView
 
 INTERVAL = 2.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from radixmesh.shared import homes
-from radixmesh.shared.programs import which
+from radixmesh.shared.host import homes
+from radixmesh.shared.host.programs import which
 
 
 @pytest.fixture(autouse=True)

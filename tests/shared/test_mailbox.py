@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.shared import mailbox
-from radixmesh.shared.bus import Envelope
-from radixmesh.shared.mailbox import ENVELOPE_BYTES, Lane, Mailbox, lane_of
+from radixmesh.shared.actor import mailbox
+from radixmesh.shared.actor.mailbox import ENVELOPE_BYTES, Lane, Mailbox, lane_of
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.messages import Message, WhoIsThere, pack, tag_of
 
 _REQUESTS = {"Submit", "Admit"}

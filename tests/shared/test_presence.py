@@ -1,7 +1,7 @@
 """What a service believes of the others, whatever order heartbeats come in."""
 
 from radixmesh.shared.messages import Outdated, Presence, State
-from radixmesh.shared.presence import MISSED_BEATS, PresenceView
+from radixmesh.shared.presence.view import MISSED_BEATS, PresenceView
 
 
 def beat(instance: str = "a", epoch: int = 1, state: State = State.READY, **fields: object) -> Presence:

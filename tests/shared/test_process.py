@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import free_port
+
+from tests.support import free_port
 
 SCHEDULER = [sys.executable, "-m", "radixmesh.services.scheduler"]
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support import starter, until
-from tokenizer.scripted import SIZES, Mesh
-from tokenizer.small_tokenizers import save_chat_model
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.service import Tokenizer
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
+from tests.support import starter, until
+from tests.tokenizer.scripted import SIZES, Mesh
+from tests.tokenizer.small_tokenizers import save_chat_model
 
 Start = Callable[..., Awaitable[Tokenizer]]
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from support import until
-
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.messages import Message, Presence, RequestFailed, State, Submit
 from radixmesh.shared.subjects import Subjects
+from tests.support import until
 
 SIZES = {"max_model_len": 200, "vocab_size": 401}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece_model
-from tokenizer.small_tokenizers import byte_level
 from tokenizers import Tokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import conversion, reader, sentencepiece_file
-from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
+from radixmesh.shared.model_files.tokenizer import conversion, reader, sentencepiece_file
+from radixmesh.shared.model_files.tokenizer.end_tokens import end_token_ids
+from tests import sentencepiece_model
+from tests.tokenizer.small_tokenizers import byte_level
 
 TEXTS = [
     "Once upon a time",

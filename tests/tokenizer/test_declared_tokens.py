@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import reader
+from radixmesh.shared.model_files.tokenizer import reader
+from tests.tokenizer.small_tokenizers import byte_level, save_model, sentencepiece
 
 SIZE = sentencepiece().get_vocab_size()
 CALL: dict[str, Any] = {"content": "<|call|>", "normalized": False, "special": False}

@@ -7,13 +7,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support import until
-from tokenizer.conftest import Start
-from tokenizer.scripted import Mesh, rid
 
 from radixmesh.services.tokenizer.service import Tokenizer
 from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import RequestFailed, Routed, State
+from tests.support import until
+from tests.tokenizer.conftest import Start
+from tests.tokenizer.scripted import Mesh, rid
 
 LONG = "the quick brown fox " * 500
 """Long enough to be encoded on a thread."""

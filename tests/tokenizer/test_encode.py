@@ -10,16 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer.small_tokenizers import (
-    TOOL_TEMPLATE,
-    byte_level,
-    save_chat_model,
-    save_model,
-    sentencepiece,
-)
 from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
@@ -28,6 +20,14 @@ from radixmesh.services.tokenizer.chat import plain_messages
 from radixmesh.services.tokenizer.limits import Limits, check_token_params, from_config
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task, Work
+from tests.checkpoints import make_tokenizer
+from tests.tokenizer.small_tokenizers import (
+    TOOL_TEMPLATE,
+    byte_level,
+    save_chat_model,
+    save_model,
+    sentencepiece,
+)
 
 ROOMY = Limits(max_model_len=1000, vocab_size=401)
 
@@ -402,7 +402,7 @@ def test_a_tokenizer_process_does_without_torch_and_transformers(tmp_path: Path)
     model = save_chat_model(tmp_path)
     program = (
         "import sys; from pathlib import Path; from radixmesh.services.tokenizer import __main__, encode;"
-        "from radixmesh.shared.tokenizer_files import lean;"
+        "from radixmesh.shared.model_files.tokenizer import lean;"
         "lean.without_torch(); encoder = encode.load(Path(sys.argv[1]));"
         "print(sys.modules['torch'], 'transformers' in sys.modules, encoder._ids('the quick', True))"
     )

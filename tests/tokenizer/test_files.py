@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer.small_tokenizers import byte_level, metaspace, save_chat_model, save_model, sentencepiece, wordpiece
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.shared.errors import ModelLoadError
-from radixmesh.shared.tokenizer_files import fields, reader
-from radixmesh.shared.tokenizer_files.conversion import PythonTokenizer
-from radixmesh.shared.tokenizer_files.folder import Folder
+from radixmesh.shared.model_files.tokenizer import fields, reader
+from radixmesh.shared.model_files.tokenizer.conversion import PythonTokenizer
+from radixmesh.shared.model_files.tokenizer.folder import Folder
+from tests.tokenizer.small_tokenizers import (
+    byte_level,
+    metaspace,
+    save_chat_model,
+    save_model,
+    sentencepiece,
+    wordpiece,
+)
 
 TEXTS = [
     "",

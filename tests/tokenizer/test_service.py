@@ -12,10 +12,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support import NatsServer, until
-from tokenizer.conftest import Start
-from tokenizer.scripted import SIZES, Mesh, rid
-from tokenizer.small_tokenizers import byte_level
 
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
@@ -24,7 +20,7 @@ from radixmesh.services.tokenizer.limits import Limits
 from radixmesh.services.tokenizer.routing import choose_detokenizer
 from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
 from radixmesh.shared import telemetry
-from radixmesh.shared.bus import Bus
+from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ErrorCode, ModelLoadError
 from radixmesh.shared.messages import (
@@ -43,6 +39,10 @@ from radixmesh.shared.messages import (
 )
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 from radixmesh.shared.telemetry import Attr
+from tests.support import NatsServer, until
+from tests.tokenizer.conftest import Start
+from tests.tokenizer.scripted import SIZES, Mesh, rid
+from tests.tokenizer.small_tokenizers import byte_level
 
 
 async def test_three_messages_in_order(mesh: Mesh, serving: Tokenizer) -> None:

@@ -4,12 +4,12 @@ from typing import Any
 
 import jinja2
 import pytest
-from tokenizer.small_tokenizers import CHAT_TEMPLATE, TOOL_TEMPLATE, byte_level
 from transformers import PreTrainedTokenizerFast
 
 from radixmesh.services.tokenizer.chat import ChatRenderer
 from radixmesh.services.tokenizer.template import ChatTemplate
 from radixmesh.shared.errors import RequestError
+from tests.tokenizer.small_tokenizers import CHAT_TEMPLATE, TOOL_TEMPLATE, byte_level
 
 CHATML = """{%- if tools %}
     {{- '<|im_start|>system\\n# Tools\\n' }}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import tokenizer
 from training.data import Batch
 from training.drill import LENGTH, mixed, repeats, sums

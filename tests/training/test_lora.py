@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
 from training.corpus.conversation import Conversation
 from training.lora import ALPHA, TARGETS, adapt, as_pirate, in_manner, save
 from training.model import TINY, Model, Shape

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
+
 from training.checkpoint import WEIGHTS
 from training.export import export
 from training.generate import greedy

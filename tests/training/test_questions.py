@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
 from training.questions import KINDS, PATH, passes, questions
 
 

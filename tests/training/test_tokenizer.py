@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from radixmesh.services.tokenizer.chat import ChatRenderer
 from training import tokenizer as tokenizers_of_ours
 from training.corpus.conversation import Conversation
 from training.data import Encoder, collate
 from training.tokenizer import CONTROL, END, MARKUP, PAD, START, VOCAB, render
-from transformers import AutoTokenizer
-
-from radixmesh.services.tokenizer.chat import ChatRenderer
 
 WEATHER = {
     "type": "function",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import tokenizer
 from training.checkpoint import Progress, load_weights
 from training.model import SHAPES, Model, Shape

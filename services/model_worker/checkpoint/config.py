@@ -14,8 +14,8 @@ import torch
 from radixmesh.services.model_worker.checkpoint.fields import LARGEST, Fields
 from radixmesh.services.model_worker.checkpoint.rope import RopeConfig, max_length, parse_rope
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.shared.json_file import read_object
-from radixmesh.shared.tokenizer_files.end_tokens import end_token_ids
+from radixmesh.shared.model_files.json_file import read_object
+from radixmesh.shared.model_files.tokenizer.end_tokens import end_token_ids
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radixmesh.services.model_worker.errors import ModelLoadError
-from radixmesh.shared.json_file import whole
+from radixmesh.shared.model_files.json_file import whole
 
 LARGEST = 2**31 - 1
 """Sizes are counted in 32 bits by the kernels and on the bus."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.shared import errors
-from radixmesh.shared.json_file import read_object
+from radixmesh.shared.model_files.json_file import read_object
 
 log = logging.getLogger(__name__)
 

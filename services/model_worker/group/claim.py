@@ -2,7 +2,7 @@
 
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.shared.messages import Claim, KvGroup, KvKind, Presence, Refused
-from radixmesh.shared.presence import PresenceView
+from radixmesh.shared.presence.view import PresenceView
 
 
 class ClaimDesk:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from radixmesh.bench.flags import add_arguments
 from radixmesh.bench.settings import BenchError, Settings
-from radixmesh.shared.signals import is_ignored
+from radixmesh.shared.host.signals import is_ignored
 
 if TYPE_CHECKING:
     from radixmesh.bench.load import Load

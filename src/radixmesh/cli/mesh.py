@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from radixmesh.cli.serve import state
-from radixmesh.shared.bus import Bus, Envelope
+from radixmesh.cli.serve.supervision import state
+from radixmesh.shared.bus.connection import Bus
+from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import ConfigError, MessageError
 from radixmesh.shared.messages import Presence, WhoIsThere

@@ -34,7 +34,7 @@ def _find_the_bus(args: argparse.Namespace) -> None:
     """With nothing said about the bus: the one of the `radixmesh serve` that runs here."""
     import os
 
-    from radixmesh.cli.serve import state
+    from radixmesh.cli.serve.supervision import state
 
     if args.nats_url or args.state_file or os.environ.get("RADIXMESH_NATS_URL"):
         return

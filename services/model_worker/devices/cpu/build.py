@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from radixmesh.shared.homes import cache_home, is_trusted, temporary
-from radixmesh.shared.programs import which
+from radixmesh.shared.host.homes import cache_home, is_trusted, temporary
+from radixmesh.shared.host.programs import which
 
 SOURCES = Path(__file__).parent / "src"
 COMPILER_ENV = "RADIXMESH_CXX"

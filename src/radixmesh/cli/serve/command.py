@@ -9,15 +9,16 @@ import os
 import socket
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radixmesh.cli.serve.options import GRPC_OFF, Options, add_arguments, from_args
+from radixmesh.cli.serve.planning.options import GRPC_OFF, Options, add_arguments, from_args
 from radixmesh.shared.errors import ConfigError
-from radixmesh.shared.signals import on_end_signals
+from radixmesh.shared.host.signals import on_end_signals
 
 if TYPE_CHECKING:
-    from radixmesh.cli.serve.plan import Model, UnitSpec
+    from radixmesh.cli.serve.planning.plan import Model, UnitSpec
     from radixmesh.cli.serve.session import Session
 
 __all__ = ["add_arguments", "run"]
@@ -37,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """
     began = time.monotonic()
     _open_standard_streams()
-    from radixmesh.cli.serve import interpreter
-    from radixmesh.cli.serve.reserve import Reserve
+    from radixmesh.cli.serve.children.reserve import Reserve
+    from radixmesh.cli.serve.host import interpreter
 
     if (folder := interpreter.folder()) is not None:
         os.chdir(folder)
@@ -53,12 +54,13 @@ def run(args: argparse.Namespace) -> int:
         return post.serve()
     os.environ["OMP_NUM_THREADS"] = "1"  # numpy must not start threads before we fork
     from radixmesh.cli.serve.session import Session
-    from radixmesh.shared import process  # noqa: F401
+
+    import_module("radixmesh.shared.actor.main")
 
     others = [spec for unit in units if unit.service != "model_worker" for spec in unit.processes]
     if (post := reserve.fork(others)) is not None:  # with all imported that they and we need
         return post.serve()
-    from radixmesh.cli.serve.process import LogFile
+    from radixmesh.cli.serve.children.process import LogFile
 
     log_dir = _log_dir(options)
     _require_state_file(options)
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(_level: int, line: str) -> bool:
-    from radixmesh.cli.serve.terminal import Terminal
+    from radixmesh.cli.serve.display.terminal import Terminal
 
     Terminal().say(line)
     return True
@@ -90,9 +92,9 @@ def _open_standard_streams() -> None:
 
 def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
     """The model, and the processes to run. Raises ConfigError, ModelLoadError."""
-    from radixmesh.cli.serve import machine
-    from radixmesh.cli.serve.model import choose
-    from radixmesh.cli.serve.plan import gateway_ports, plan
+    from radixmesh.cli.serve.host import machine
+    from radixmesh.cli.serve.planning.model import choose
+    from radixmesh.cli.serve.planning.plan import gateway_ports, plan
 
     model = choose(options.model, options.served_model_name)
     # On a shared bus two machines must not both call their first replica r0.
@@ -102,7 +104,7 @@ def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
 
 def _with_ports(options: Options) -> Options:
     """Chooses a port where 0 was given, and sees to it that all can be had. Raises ConfigError."""
-    from radixmesh.cli.serve import machine
+    from radixmesh.cli.serve.host import machine
 
     machine.require_host(options.host)
     # A free port's neighbours, which further gateways take, need not be free: then another one is drawn.
@@ -124,8 +126,8 @@ def _with_ports(options: Options) -> Options:
 
 def _require_ports(options: Options) -> None:
     """Raises ConfigError unless all ports can be had."""
-    from radixmesh.cli.serve import machine
-    from radixmesh.cli.serve.plan import gateway_ports
+    from radixmesh.cli.serve.host import machine
+    from radixmesh.cli.serve.planning.plan import gateway_ports
 
     host = options.host
     for http, grpc in gateway_ports(options):
@@ -141,8 +143,8 @@ def _log_dir(options: Options) -> Path:
             return _writable(options.log_dir)
         except OSError as error:
             raise ConfigError(f"--log-dir {options.log_dir}: {error.strerror}") from None
-    from radixmesh.cli.serve import state
-    from radixmesh.shared.homes import temporary
+    from radixmesh.cli.serve.supervision import state
+    from radixmesh.shared.host.homes import temporary
 
     name, home = f"serve-{options.port}", state.home()
     with contextlib.suppress(OSError):  # a home that cannot be written, as in many containers
@@ -164,7 +166,7 @@ def _writable(directory: Path) -> Path:
 def _require_state_file(options: Options) -> None:
     """Raises ConfigError if the state file that was named cannot be written."""
     if options.state_file is not None:
-        from radixmesh.cli.serve import state
+        from radixmesh.cli.serve.supervision import state
 
         try:
             state.write(options.state_file, {})

@@ -7,15 +7,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from radixmesh.cli.serve import machine, state
-from radixmesh.cli.serve.nats_server import NatsServer
-from radixmesh.cli.serve.options import GRPC_OFF, Options
-from radixmesh.cli.serve.plan import Model, UnitSpec, gateway_ports
-from radixmesh.cli.serve.progress import Progress
+from radixmesh.cli.serve.children.reserve import Reserve
+from radixmesh.cli.serve.display.progress import Progress
+from radixmesh.cli.serve.display.terminal import Banner, Terminal
+from radixmesh.cli.serve.host import machine
+from radixmesh.cli.serve.planning.options import GRPC_OFF, Options
+from radixmesh.cli.serve.planning.plan import Model, UnitSpec, gateway_ports
 from radixmesh.cli.serve.ready import until_ready
-from radixmesh.cli.serve.reserve import Reserve
-from radixmesh.cli.serve.supervisor import Places, Supervisor
-from radixmesh.cli.serve.terminal import Banner, Terminal
+from radixmesh.cli.serve.supervision import state
+from radixmesh.cli.serve.supervision.nats_server import NatsServer
+from radixmesh.cli.serve.supervision.supervisor import Places, Supervisor
 from radixmesh.shared.config import ServiceSettings
 from radixmesh.shared.errors import RadixMeshError
 

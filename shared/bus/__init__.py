@@ -1,0 +1,1 @@
+"""A connection to NATS that speaks in messages."""

@@ -1,0 +1,1 @@
+"""A model directory: where it is, and one reader for all that describes its tokens."""

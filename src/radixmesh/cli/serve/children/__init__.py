@@ -1,0 +1,1 @@
+"""One child process: forked before its turn, or started anew; its output, its end."""

@@ -1,0 +1,1 @@
+"""This machine, and fresh processes on it."""

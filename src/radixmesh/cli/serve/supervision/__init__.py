@@ -1,0 +1,1 @@
+"""A mesh that is kept running."""
