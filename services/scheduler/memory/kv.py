@@ -65,7 +65,7 @@ class KvMemory:
         self.pools = [PageAllocator(group.num_pages) for group in groups]
         """By group."""
         self.leases = Leases(self.pools)
-        self._numbers = range(len(groups))
+        self.groups = range(len(groups))
         self._moving = [(group, window) for group, window in enumerate(self.tree.windows) if window is not None]
 
     @property
@@ -79,7 +79,7 @@ class KvMemory:
     @property
     def cached(self) -> int:
         """Pages that are the tree's."""
-        return sum(map(self.tree.cached, self._numbers))
+        return sum(map(self.tree.cached, self.groups))
 
     @property
     def moving(self) -> bool:
@@ -107,7 +107,7 @@ class KvMemory:
 
     def can_take(self, count: int) -> bool:
         """Whether there are `count` pages of each group."""
-        return all(count <= self.available(group) for group in self._numbers)
+        return count == 0 or all(count <= self.available(group) for group in self.groups)
 
     def pages_for(self, tokens: int) -> int:
         return -(-tokens // self.page_size)
@@ -116,7 +116,7 @@ class KvMemory:
 
     def nothing(self) -> Holdings:
         """What a sequence holds that has not been admitted."""
-        return Holdings([Holding() for _ in self._numbers])
+        return Holdings([Holding() for _ in self.groups])
 
     def peek(self, prompt: NDArray[np.int32], namespace: str) -> Peek:
         """The cached prefix that `attach` would find."""
@@ -141,7 +141,7 @@ class KvMemory:
         return all(
             self._at_once(group, pages)
             <= self.available(group) + sum(len(it.groups[group].pages) - it.groups[group].first for it in leaving)
-            for group in self._numbers
+            for group in self.groups
         )
 
     def wanted(self, held: Holdings, tokens: int) -> list[int]:
@@ -175,9 +175,22 @@ class KvMemory:
             holding.first = holding.granted = max(0, match.size - window.reach)
             window.lock(holding.pages[holding.first :])
 
+    def take(self, group: int, count: int) -> list[int]:
+        """`count` pages of a group, evicting from the tree as needed. Call with ``count <= available(group)``.
+
+        Raises:
+            IndexError: there are fewer.
+        """
+        pool = self.pools[group]
+        while (short := count - pool.available) > 0 and self.tree.evictable(group):
+            freed = self.tree.evict(short, group)
+            self.evicted += len(freed[group])
+            self._give(freed)
+        return pool.take(count)
+
     def reserve(self, held: Holdings, pages: int) -> None:
         """Gives it pages of its own, up to `pages` in all, of the groups that keep all of them."""
-        for group in self._numbers:
+        for group in self.groups:
             if self.tree.windows[group] is None:
                 self._extend(group, held.groups[group], pages)
 
@@ -185,7 +198,7 @@ class KvMemory:
         """Whether there are as many."""
         return all(
             pages - len(held.groups[group].pages) <= self.available(group)
-            for group in self._numbers
+            for group in self.groups
             if self.tree.windows[group] is None
         )
 
@@ -278,15 +291,7 @@ class KvMemory:
 
     def _extend(self, group: int, holding: Holding, pages: int) -> None:
         """Raises IndexError if there are not as many."""
-        count = pages - len(holding.pages)
-        if count <= 0:
-            return
-        pool = self.pools[group]
-        while (short := count - pool.available) > 0 and self.tree.evictable(group):
-            freed = self.tree.evict(short, group)
-            self.evicted += len(freed[group])
-            self._give(freed)
-        holding.pages += pool.take(count)
+        holding.pages += self.take(group, max(0, pages - len(holding.pages)))
 
     def _give(self, freed: list[list[int]]) -> None:
         for pool, pages in zip(self.pools, freed, strict=True):

@@ -113,6 +113,21 @@ class PlanDraft:
                 self.bytes += 4 * len(fresh)
                 holding.granted = upto
 
+    def extend(self, group: int, seqs: list[Sequence], counts: list[int], pages: list[int]) -> None:
+        """Gives sequences that decode `counts` more of a group's `pages`, and tells the worker."""
+        at = 0
+        for seq, count in zip(seqs, counts, strict=True):
+            holding = seq.held.groups[group]
+            self.grant_slots.append(seq.slot)
+            self.grant_starts.append(holding.granted)
+            holding.pages += pages[at : at + count]
+            holding.granted += count
+            at += count
+        self.grant_groups += [group] * len(seqs)
+        self.grant_counts += counts
+        self.grant_pages += pages
+        self.bytes += 4 * len(pages)
+
     def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
         """What to remember of the plan; `seqs` by slot, as they are now."""
         return InFlight(number, seqs.copy(), self.decode_slots, self.chunks, self.steps, self.steps * (1 + self.drafts))

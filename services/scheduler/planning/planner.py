@@ -80,8 +80,8 @@ class Planner:
                 steps, drafts = 1, drafts if steps > 1 else 0
             else:
                 self._state.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
-        for i, count in zip(short, wanted, strict=True):
-            self._extend(plan, int(rows[i]), count)
+        if short:
+            self._extend(plan, rows[short], wanted)
         plan.decode_slots, plan.decode_starts, plan.steps, plan.drafts = rows, length, steps, drafts
         slots.kv_len[rows] = length + advance
 
@@ -102,20 +102,21 @@ class Planner:
         left = state.slots.kv_end[rows] - state.slots.kv_len[rows]
         return max(1, min(most, int(left.max(initial=1))))
 
-    def _extend(self, plan: PlanDraft, slot: int, count: int) -> None:
-        seq = self._state.slots.seqs[slot]
-        assert seq is not None  # noqa: S101  decode slots are taken
-        pages = seq.held.end + count
-        self._state.kv.extend(seq.held, pages)
-        self._state.slots.room[slot] += count * self._state.kv.page_size
-        plan.grant(seq, pages)
+    def _extend(self, plan: PlanDraft, slots: NDArray[np.intp], counts: list[int]) -> None:
+        """So many pages more of each group for the decodes in `slots`."""
+        kv, seqs = self._state.kv, self._seqs(slots)
+        for group in kv.groups:
+            plan.extend(group, seqs, counts, kv.take(group, sum(counts)))
+        self._state.slots.room[slots] += np.multiply(counts, kv.page_size)
 
     def _slide(self, slots: NDArray[np.intp]) -> None:
         """Sequences that want pages first give back those that their windows have left behind."""
-        for slot in slots.tolist():
-            seq = self._state.slots.seqs[slot]
-            assert seq is not None  # noqa: S101  decode slots are taken
+        for seq in self._seqs(slots):
             self._state.slide(seq)
+
+    def _seqs(self, slots: NDArray[np.intp]) -> list[Sequence]:
+        seqs = self._state.slots.seqs
+        return [seq for slot in slots.tolist() if (seq := seqs[slot]) is not None]
 
     # -- prompts --
 
