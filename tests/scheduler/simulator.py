@@ -2,7 +2,8 @@
 
 The token after a sequence is a hash of the whole sequence, its choice and its seed, so what each request must give is
 known, whatever else ran beside it. Each position of KV memory holds a fingerprint of the tokens up to there; a step
-that reads one written for other tokens fails the test at once.
+that reads one written for other tokens fails the test at once. It reads what its layers would: all positions, or those
+that a window shows, and of a state the one page, which must be that of the tokens so far and of no others.
 """
 
 from collections import Counter
@@ -11,7 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.shared.messages import Admission, Claimed, Finish, KvGroup, SamplingParams, Span, StepPlan, StepReport
+from radixmesh.shared.messages import (
+    Admission,
+    Claimed,
+    Finish,
+    KvGroup,
+    KvKind,
+    SamplingParams,
+    Span,
+    StepPlan,
+    StepReport,
+)
 
 VOCAB = 997
 EOS = 0
@@ -134,7 +145,10 @@ class SimWorker:
         """With `partial`, plans of several steps stop after a random number of them."""
         self.sizes = sizes
         self.slots: dict[int, SimSlot] = {}
-        self.memory = [np.zeros(group.num_pages * group.page_size, np.uint64) for group in sizes.groups]
+        self.memory = [
+            np.zeros(group.num_pages * (1 if group.kind is KvKind.STATE else group.page_size), np.uint64)
+            for group in sizes.groups
+        ]
         self.rows: list[Row] = []
         self.seq = -1
         self.fail_slots: set[int] = set()
@@ -224,13 +238,23 @@ class SimWorker:
     def _forward(self, state: SimSlot, start: int, count: int) -> None:
         """Reads the KV of everything before, and writes that of the new positions."""
         stop = start + count
-        for group, memory, where in zip(self.sizes.groups, self.memory, state.where, strict=True):
+        for number, (group, memory, where) in enumerate(zip(self.sizes.groups, self.memory, state.where, strict=True)):
+            if group.kind is KvKind.STATE:
+                self._pass_state(state, number, start, stop)
+                continue
             first = state.shown(group)
             _check(bool((where[first:stop] != NOWHERE).all()), f"no page for a position before {stop}")
             seen = memory[where[first:start]] == state.prints[first:start]
             _check(bool(seen.all()), "a position holds the KV of another sequence")
             memory[where[start:stop]] = state.prints[start:stop]
         state.computed = stop
+
+    def _pass_state(self, state: SimSlot, group: int, start: int, stop: int) -> None:
+        """The sequence's page, its only one, holds what the tokens before `start` have left; then those before `stop`."""
+        _check(list(state.tables[group]) == [0], "a sequence needs one page of its state")
+        page, memory = state.tables[group][0], self.memory[group]
+        _check(start == 0 or memory[page] == state.prints[start - 1], "a state is that of other tokens")
+        memory[page] = state.prints[stop - 1]
 
     def _sample(self, state: SimSlot, drafts: int, steps: int) -> tuple[list[int], Finish]:
         """What follows a sequence of which all is computed, in up to `steps` passes."""
