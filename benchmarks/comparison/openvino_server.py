@@ -21,13 +21,13 @@ from benchmarks.comparison.results import Run
 from benchmarks.comparison.schedule import Turn
 from benchmarks.comparison.servers import MAX_RUNNING, RUN_SECONDS, Options, Server
 from benchmarks.comparison.shapes import Shape
-from radixmesh.bench.client import Record
+from radixmesh.bench.figures.metrics import figures, summarize
 from radixmesh.bench.flags import add_arguments
-from radixmesh.bench.load import Load
-from radixmesh.bench.metrics import figures, summarize
 from radixmesh.bench.settings import Settings
-from radixmesh.bench.stream import Usage
-from radixmesh.bench.workload import Job, alphabet, make_run
+from radixmesh.bench.traffic.client import Record
+from radixmesh.bench.traffic.load import Load
+from radixmesh.bench.traffic.stream import Usage
+from radixmesh.bench.traffic.workload import Job, alphabet, make_run
 
 DRIVER = Path(__file__).with_name("openvino_driver.py")
 

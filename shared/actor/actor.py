@@ -9,37 +9,25 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Coroutine
+from typing import Any, ClassVar
 
 from nats.aio.subscription import Subscription
-from nats.micro.service import Service, ServiceConfig
 
-from radixmesh import __version__
-from radixmesh.shared import telemetry
+from radixmesh.shared.actor.dispatch import Dispatcher, Handler, M
 from radixmesh.shared.actor.mailbox import Lane, Mailbox, lane_of
+from radixmesh.shared.actor.membership import Membership, announce
 from radixmesh.shared.actor.tasks import Tasks
 from radixmesh.shared.bus.connection import Bus
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import (
-    BusError,
-    ErrorCode,
-    MessageError,
-    PayloadTooLarge,
-    RadixMeshError,
-    RequestError,
-)
+from radixmesh.shared.errors import ErrorCode, PayloadTooLarge, RadixMeshError, RequestError
 from radixmesh.shared.messages import Message, Outdated, Presence, Refused, RequestFailed, State, WhoIsThere
 from radixmesh.shared.presence.epochs import Epoch
-from radixmesh.shared.presence.view import PresenceView, until_beat
+from radixmesh.shared.presence.view import PresenceView
 from radixmesh.shared.subjects import Subjects
 
 log = logging.getLogger(__name__)
-
-M = TypeVar("M", bound=Message)
-Handler = Callable[[Any, Envelope], Awaitable[None] | None]
 
 
 class Actor:
@@ -58,13 +46,14 @@ class Actor:
         self.instance = settings.instance_name(self.service)
         self.subjects = Subjects(settings.namespace)
         self.members = PresenceView()
-        self._own_epoch = Epoch()
         self.bus: Bus
         self._base = settings
         self._host = socket.gethostname()
-        self._handlers: dict[type[Message], Handler] = {}
+        self._own_epoch = Epoch()
         self._mailbox = Mailbox(settings.mailbox_size)
+        self._dispatcher = Dispatcher(self._mailbox, self.fail_request)
         self._tasks = Tasks()
+        self._state = State.STARTING
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -96,9 +85,9 @@ class Actor:
 
     # -- what services use --
 
-    def on(self, kind: type[M], handler: Callable[[M, Envelope], Awaitable[None] | None]) -> None:
+    def on(self, kind: type[M], handler: Handler[M]) -> None:
         """Sets the one handler for messages of `kind`."""
-        self._handlers[kind] = handler
+        self._dispatcher.on(kind, handler)
 
     async def listen(self, subject: str, *, queue: str = "") -> Subscription:
         """Lets messages on `subject` into the mailbox."""
@@ -122,6 +111,10 @@ class Actor:
     def epoch(self) -> int:
         """Higher than that of every process that had this name before, as soon as others have told of it."""
         return self._own_epoch.value
+
+    async def beat(self) -> None:
+        """Sends a heartbeat now: call when readiness or load changes in a way that others should know at once."""
+        await self.bus.publish(self.subjects.presence(self.service), self._presence())
 
     async def reply(self, envelope: Envelope, message: Message) -> None:
         """Answers a request; does nothing if no answer was asked for. One too large for the bus becomes a refusal."""
@@ -154,10 +147,6 @@ class Actor:
         )
         await self.bus.publish(self.subjects.gateway_inbox(gateway_id), failed)
 
-    async def beat(self) -> None:
-        """Sends a heartbeat now: call when readiness or load changes in a way that others should know at once."""
-        await self.bus.publish(self.subjects.presence(self.service), self._presence())
-
     # -- life --
 
     async def run(self) -> None:
@@ -168,10 +157,7 @@ class Actor:
             Exception: whatever `setup` or an essential task raised.
         """
         connecting = asyncio.ensure_future(Bus.connect(self._base, self.instance))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not connecting.done():  # told to end while the server is still away
+        if not await self._before_the_end(connecting):  # told to end while the server is still away
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
             return
@@ -184,58 +170,56 @@ class Actor:
             raise self._failure
 
     async def _serve(self) -> None:
-        self._state = State.STARTING
-        self.on(WhoIsThere, lambda _message, _envelope: self.beat())
-        self.bus.on_reconnect.append(self._after_reconnect)
-        self.on(Outdated, self._on_outdated)
-        self.members.on_outdated.append(self._tell_outdated)
-        await self.listen(self.subjects.outdated(self.instance))
-        await self.listen(self.subjects.who)
-        self.on(Presence, lambda beat, _envelope: self.members.update(beat))
-        for service in self.watches:
-            await self.listen(self.subjects.presence(service))
-        self.spawn(self._drain_mailbox(), essential=True)
-        self.spawn(self._heartbeat(), essential=True)
-        await self.bus.publish(self.subjects.who, WhoIsThere())
+        await self._join()
         setup = asyncio.ensure_future(self.setup())
         self._tasks.cancel_too(setup)  # in an early end; its error is raised below
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({setup, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if setup.done():
-            setup.result()
-            self._micro = await self._announce()
-            self._state = State.READY
-            log.info("%s is up", self.instance)
-            await self.beat()
-            await stopping
-            self._state = State.DRAINING
-            await self.beat()
-            if self._failure is None:
-                await self.drain()
-        stopping.cancel()
+        if not await self._before_the_end(setup):
+            return
+        setup.result()
+        metadata = {"instance": self.instance, "epoch": str(self.epoch), "model": self.model()}
+        self._registered = await announce(self.bus, self.service, metadata)
+        log.info("%s is up", self.instance)
+        await self._go_on_as(State.READY)
+        await self._stopping.wait()
+        await self._go_on_as(State.DRAINING)
+        if self._failure is None:
+            await self.drain()
+
+    async def _join(self) -> None:
+        """Becomes a member: hears messages and heartbeats, and sends its own."""
+        membership = Membership(self.bus, self.subjects, self._own_epoch, self.members, self.beat, self.spawn)
+        self.on(WhoIsThere, lambda _message, _envelope: self.beat())
+        self.on(Outdated, self._on_outdated)
+        self.on(Presence, lambda beat, _envelope: self.members.update(beat))
+        heard = [self.subjects.presence(service) for service in self.watches]
+        for subject in (self.subjects.outdated(self.instance), self.subjects.who, *heard):
+            await self.listen(subject)
+        self.spawn(self._dispatcher.run(), essential=True)
+        self.spawn(membership.keep_beating(self._base.heartbeat_interval, self._host), essential=True)
+        await membership.ask()
 
     async def _end(self) -> None:
         self._stopping.set()
         try:
             await self.teardown()
-            self._state = State.GONE
-            await self.beat()
+            await self._go_on_as(State.GONE)
         except (RadixMeshError, OSError) as error:
             log.warning("while ending: %s", error)
         await self._tasks.cancel()
         await self.bus.close()
 
-    async def _announce(self) -> Service:
-        """Registers with the NATS micro service protocol."""
-        config = ServiceConfig(
-            name=f"radixmesh-{self.service.replace('_', '-')}",
-            version=__version__,
-            description=f"RadixMesh {self.service}",
-            metadata={"instance": self.instance, "epoch": str(self.epoch), "model": self.model()},
-        )
-        service = Service(self.bus.client, config)
-        await service.start()
-        return service
+    async def _before_the_end(self, work: asyncio.Future[Any]) -> bool:
+        """Waits for `work`; False if `stop` is called before that is done."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        return work.done()
+
+    async def _go_on_as(self, state: State) -> None:
+        self._state = state
+        await self.beat()
 
     def _presence(self) -> Presence:
         state, detail = self._state, ""
@@ -253,29 +237,16 @@ class Actor:
             attributes={"pid": os.getpid(), **self.presence_attributes()},
         )
 
-    async def _heartbeat(self) -> None:
-        loop = asyncio.get_running_loop()
-        interval = self._base.heartbeat_interval
-        while True:
-            due = loop.time() + until_beat(time.time(), interval, self._host)
-            if self.bus.connected:
-                await self.beat()
-            else:
-                self.members.forgive()
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            if loop.time() - due > interval:  # we were asleep or starved: the others may have spoken meanwhile
-                self.members.forgive()
-                self._own_epoch.was_away()
-            self.members.expire()
+    # -- what comes --
 
-    async def _after_reconnect(self) -> None:
-        self.members.doubt()
-        self._own_epoch.was_away()
-        await self.bus.publish(self.subjects.who, WhoIsThere())
-        await self.beat()
+    def _enqueue(self, envelope: Envelope) -> None:
+        lane = lane_of(envelope)
+        if not self._mailbox.put(envelope, lane) and lane is Lane.REQUESTS:
+            self.spawn(self._refuse(envelope))
 
-    def _tell_outdated(self, news: Outdated) -> None:
-        self.spawn(self.bus.publish(self.subjects.outdated(news.instance), news))
+    async def _refuse(self, envelope: Envelope) -> None:
+        error = RequestError(ErrorCode.QUEUE_FULL, f"the {self.service} is overloaded", retry_after=1.0)
+        await self.fail_request(envelope.unpack(), error)
 
     async def _on_outdated(self, news: Outdated, _envelope: Envelope) -> None:
         if self.draining or news.instance != self.instance:
@@ -289,48 +260,3 @@ class Actor:
             log.info("a higher epoch of %s was known: it goes on in epoch %d", self.instance, self.epoch)
             self.epoch_raised()
             await self.beat()
-
-    def _enqueue(self, envelope: Envelope) -> None:
-        lane = lane_of(envelope)
-        if not self._mailbox.put(envelope, lane) and lane is Lane.REQUESTS:
-            self.spawn(self._refuse(envelope))
-
-    async def _refuse(self, envelope: Envelope) -> None:
-        error = RequestError(ErrorCode.QUEUE_FULL, f"the {self.service} is overloaded", retry_after=1.0)
-        await self.fail_request(envelope.unpack(), error)
-
-    async def _drain_mailbox(self) -> None:
-        while True:
-            envelope, lane = await self._mailbox.get()
-            if telemetry.enabled and envelope.headers:
-                with telemetry.current(telemetry.context_from(envelope.headers)):
-                    await self._handle(envelope)
-            else:
-                await self._handle(envelope)
-            if lane is Lane.REQUESTS:
-                await asyncio.sleep(0)  # what is here but not read yet may be control traffic, and goes first
-
-    async def _handle(self, envelope: Envelope) -> None:
-        message: Message | None = None
-        try:
-            message = envelope.unpack()
-            handler = self._handlers.get(type(message))
-            if handler is None:
-                log.warning("nothing here handles %s from %s", message.TAG, envelope.subject)
-                return
-            result = handler(message, envelope)
-            if result is not None:
-                await result
-        except MessageError as error:
-            log.warning("dropped a message on %s: %s", envelope.subject, error)
-        except Exception as error:  # noqa: BLE001  one request's failure must not be another's
-            await self._handler_failed(message, error)
-
-    async def _handler_failed(self, message: Message | None, error: Exception) -> None:
-        if message is None or getattr(message, "request_id", None) is None:
-            log.error("handler of %s failed", message.TAG if message else "a message", exc_info=error)
-            return
-        try:
-            await self.fail_request(message, error)
-        except BusError as bus_error:
-            log.warning("could not tell of a failed request: %s", bus_error)

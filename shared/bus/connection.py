@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 _PATIENCE = 2.0
 """Seconds after which a server that does not answer is worth a line in the log."""
 
+_PING_AT_MOST = 5.0
+"""Seconds between two PINGs, at most."""
+
+_GIVEN_UP = 20.0
+"""Seconds, about, after which a server that answers no PING is left for another connection, which costs what was on its
+way. Until then it counts as not connected, so nobody is taken for dead, and goes on where it was if it wakes up."""
+
 PENDING_BYTES = 64 << 20
 """Outgoing bytes kept while the server is away; publishing beyond them raises `BusError`."""
 
@@ -39,6 +46,11 @@ class _InOrder(Client):
     nats-py keeps those until its flusher task runs but writes a PING at once, so the PONG that ends a flush, or the
     draining of a subscription, would say nothing of them: requests could still come to a subscription that has ended.
     """
+
+    @property
+    def answers(self) -> bool:
+        """Not more than the last of the regular PINGs is without a PONG."""
+        return self._pings_outstanding <= 1
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
         if self.is_connected and self._pending and self._transport is not None:
@@ -57,7 +69,7 @@ class _InOrder(Client):
 class Bus:
     """One NATS connection. Reconnects for ever; publishes during a reconnect are buffered up to a bound."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: _InOrder) -> None:
         self._client = client
         self._refused: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._opened = False
@@ -124,6 +136,7 @@ class Bus:
             for callback in self.on_reconnect:
                 await self._tell_reconnected(callback)
 
+        ping_interval = min(settings.heartbeat_interval, _PING_AT_MOST)
         await self._client.connect(
             servers=settings.nats_url.split(","),
             name=name,
@@ -134,8 +147,8 @@ class Bus:
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,  # type: ignore[arg-type]  # any number of seconds works
             connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=3,
+            ping_interval=ping_interval,  # type: ignore[arg-type]  # the same
+            max_outstanding_pings=max(2, round(_GIVEN_UP / ping_interval) - 1),
             pending_size=PENDING_BYTES,
             **shown,
         )
@@ -156,7 +169,9 @@ class Bus:
 
     @property
     def connected(self) -> bool:
-        return self._client.is_connected
+        """There is a server, and it answers: one that hangs is noticed within two heartbeats, while its silence is
+        nobody's death yet."""
+        return self._client.is_connected and self._client.answers
 
     @property
     def max_payload(self) -> int:

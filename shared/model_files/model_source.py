@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from radixmesh.shared.errors import ModelLoadError
@@ -11,6 +12,14 @@ from radixmesh.shared.host import homes
 
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """Files of a hub repository that are fetched: configuration, weights and tokenizer, never code or pickles."""
+
+BUNDLED = "radixmesh-tiny"
+"""The model that comes with the package, and the name it is served under."""
+
+
+def bundled_model() -> Path:
+    """The directory of the model inside the package."""
+    return Path(str(files("radixmesh"))) / "models" / BUNDLED
 
 
 def resolve(model: str, *, weights: bool = True) -> Path:

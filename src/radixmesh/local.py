@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from radixmesh.cli.serve.planning.model import choose
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.rows import TextRows
 from radixmesh.services.detokenizer.table import Table
@@ -42,6 +41,7 @@ from radixmesh.shared.messages import (
     Submit,
     Work,
 )
+from radixmesh.shared.model_files.model_source import bundled_model, resolve
 
 HERE, EPOCH, FOREVER = "local", 1, float("inf")
 ROUTE = Route(HERE, EPOCH, "only", matched_tokens=0)
@@ -112,7 +112,7 @@ def main() -> None:
     submits = [Submit(request_id=str(i), **alike, **each) for i, each in enumerate(asked, 1)]
     speaker = "1" if len(submits) == 1 else ""
     try:
-        for rows in stream(Path(choose(args.model, None).path), submits):
+        for rows in stream(resolve(args.model or str(bundled_model())), submits):
             for i, name in enumerate(rows.request_ids):
                 print("" if name == speaker else f"\n[{name}] ", rows.texts[i], sep="", end="", flush=True)
                 speaker = name

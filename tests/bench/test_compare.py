@@ -14,8 +14,8 @@ from benchmarks.comparison.results import Measured, Results, Run, Spread, verdic
 from benchmarks.comparison.schedule import turns
 from benchmarks.comparison.shapes import EOS, SHAPES
 from benchmarks.comparison.workloads import MESH, NO_CACHE, OPENVINO, SERVERS, VLLM, WORKLOADS, choose
-from radixmesh.bench.metrics import figures, summarize
-from radixmesh.bench.workload import Job
+from radixmesh.bench.figures.metrics import figures, summarize
+from radixmesh.bench.traffic.workload import Job
 
 ONE, EIGHT, PREFIX = choose(["one"])[0], choose(["eight"])[0], choose(["prefix"])[0]
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from radixmesh.bench.cpu import REST, TREE, CpuMeter
+from radixmesh.bench.figures.cpu import REST, TREE, CpuMeter
 from radixmesh.bench.settings import BenchError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.bench.client import Record
-from radixmesh.bench.load import Load
-from radixmesh.bench.metrics import Spread, figures, over_runs, summarize, tpot_ms
-from radixmesh.bench.stream import Usage
-from radixmesh.bench.workload import Job
+from radixmesh.bench.figures.metrics import Spread, figures, over_runs, summarize, tpot_ms
+from radixmesh.bench.traffic.client import Record
+from radixmesh.bench.traffic.load import Load
+from radixmesh.bench.traffic.stream import Usage
+from radixmesh.bench.traffic.workload import Job
 
 
 def job(prefix: int = 0) -> Job:

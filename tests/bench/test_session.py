@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from radixmesh.bench.load import Load
 from radixmesh.bench.session import Run, measure
 from radixmesh.bench.settings import BenchError, Settings
+from radixmesh.bench.traffic.load import Load
 
 if TYPE_CHECKING:
     from tests.bench.conftest import FakeServer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.bench.stream import DONE, SseParser, StreamError, Usage, error_text, read_chunk
+from radixmesh.bench.traffic.stream import DONE, SseParser, StreamError, Usage, error_text, read_chunk
 
 STREAM = (
     b': beat\n\ndata: {"a": 1}\r\n\r\ndata:{"b": "\xc3\xa9"}\n\n'
@@ -23,7 +23,7 @@ def test_events_do_not_depend_on_how_the_bytes_were_cut(cuts: list[int]) -> None
 
 
 def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("radixmesh.bench.stream.MAX_EVENT_BYTES", 10)
+    monkeypatch.setattr("radixmesh.bench.traffic.stream.MAX_EVENT_BYTES", 10)
     with pytest.raises(StreamError, match="more than 10 bytes"):
         SseParser().feed(b"data: 0123456789")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from radixmesh.bench.settings import BenchError, Settings
-from radixmesh.bench.words import WORDS
-from radixmesh.bench.workload import Job, alphabet, make_run
+from radixmesh.bench.traffic.words import WORDS
+from radixmesh.bench.traffic.workload import Job, alphabet, make_run
 
 
 def run(number: int = 1, **fields: Any) -> tuple[list[Job], list[Job]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from radixmesh.cli.serve.planning.model import bundled_model
+from radixmesh.shared.model_files.model_source import bundled_model
 from training import tokenizer
 from training.corpus.conversation import Conversation
 from training.generate import greedy

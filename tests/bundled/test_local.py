@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from radixmesh import local
-from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import SamplingParams, Submit, Work
+from radixmesh.shared.model_files.model_source import bundled_model
 
 MESSAGES = [
     "What is the capital of France?",

@@ -9,7 +9,7 @@ from functools import partial
 import openai
 import pytest
 
-from radixmesh.cli.serve.planning.model import bundled_model
+from radixmesh.shared.model_files.model_source import bundled_model
 from tests.compose.compose_file import ROOT, load
 from tests.compose.containers import Containers
 from tests.serving import wait_for

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +107,24 @@ async def test_requests_that_were_under_way_spend_nothing_on_an_outage(
     assert ring.submits[1].time_left < ring.submits[0].time_left - LONGER
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_requests_that_come_while_the_bus_hangs_wait_for_it(
+    ring: Ring, start_gateway: StartGateway, server: NatsServer
+) -> None:
+    """It takes what is sent and gives nothing back, for longer than all attempts would take."""
+    gateway = await serving(start_gateway, ring)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await until(lambda: not gateway.bus.connected)
+        asking = asyncio.create_task(ask(gateway, "echo:3"))
+        await until(lambda: len(gateway.desk.table) == 1)
+        await asyncio.sleep(LONGER)
+        assert [live.tries for live in gateway.desk.table] == [0]
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    status, body = await asking
+    assert (status, body["choices"][0]["text"]) == (200, words(3))
 
 
 async def test_outage_after_outage(ring: Ring, start_gateway: StartGateway, outage: Any) -> None:

@@ -9,14 +9,14 @@ from radixmesh.cli.serve import command
 from radixmesh.cli.serve.host import interpreter, machine
 from radixmesh.cli.serve.host.machine import Machine
 from radixmesh.cli.serve.planning.options import Options, add_arguments, from_args
-from radixmesh.cli.serve.planning.plan import Model, ProcessSpec, UnitSpec, gateway_ports, plan, worker_threads
+from radixmesh.cli.serve.planning.plan import ProcessSpec, ServedModel, UnitSpec, gateway_ports, plan, worker_threads
 from radixmesh.services.detokenizer.config import DetokenizerSettings
 from radixmesh.services.gateway.config import GatewaySettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.errors import ConfigError
 from tests.support import free_port
 
-MODEL = Model("/models/llama", "llama")
+MODEL = ServedModel("/models/llama", "llama")
 MACHINE = Machine(cores=2, accelerators=0, free_gib=16.0)
 
 
@@ -157,7 +157,7 @@ def test_the_api_key_is_on_no_command_line() -> None:
 @pytest.mark.parametrize("name", ["-x", "--model", "None", "null", "true", "[a]", "a b", "a=b", "ünï", "org/a", "'"])
 def test_a_name_is_one_word_with_its_flag_and_read_as_it_is(name: str) -> None:
     chosen = options(f"--served-model-name={name}")
-    model = Model("/models/llama", chosen.served_model_name or "")
+    model = ServedModel("/models/llama", chosen.served_model_name or "")
     for unit in plan(chosen, model, MACHINE, gateway_ports(chosen)):
         if unit.service in ("tokenizer", "detokenizer"):
             settings = {"tokenizer": TokenizerSettings, "detokenizer": DetokenizerSettings}[unit.service]

@@ -16,8 +16,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from radixmesh.cli import main
-from radixmesh.cli.serve.planning.model import bundled_model
 from radixmesh.cli.serve.ready import is_ready
+from radixmesh.shared.model_files.model_source import bundled_model
 from tests.serving import ServeProcess, all_gone, wait_for
 
 PROMISED_END = 5.0

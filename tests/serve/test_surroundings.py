@@ -144,6 +144,26 @@ def test_nothing_is_needed_of_what_was_written_before(tmp_path: Path) -> None:
         assert not list(temporary.iterdir())
 
 
+def test_what_a_killed_supervisor_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+
+    def has_its_bus(mesh: ServeProcess) -> bool:
+        return "nats-server" in mesh.pids()
+
+    with ServeProcess(*SMALL, environ={"TMPDIR": str(temporary)}, wait=False) as mesh:
+        wait_for(lambda: has_its_bus(mesh), 60, "the bus", alive=mesh.process)
+        mesh.process.kill()
+        mesh.process.wait()
+        left = set(temporary.iterdir())
+        assert left
+    with ServeProcess(*SMALL, environ={"TMPDIR": str(temporary)}, wait=False) as another:
+        wait_for(lambda: has_its_bus(another), 60, "the bus", alive=another.process)
+        assert not left & set(temporary.iterdir())
+        assert another.stop() == 0
+    assert not list(temporary.iterdir())
+
+
 # -- the user --
 
 

@@ -18,7 +18,7 @@ import pytest
 from radixmesh.cli.serve.children.process import describe, level_of
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision.backoff import Backoff
-from radixmesh.cli.serve.supervision.unit import HopelessError, Surroundings, Unit
+from radixmesh.cli.serve.supervision.unit import HopelessError, Unit, UnitContext
 
 
 class Home:
@@ -30,7 +30,7 @@ class Home:
         self.gone: list[str] = []
         self.up: float | None = None
         self.sees = False
-        self.surroundings = Surroundings(
+        self.context = UnitContext(
             log_dir=log_dir,
             environ={"PATH": "/usr/bin:/bin"},
             show=self._show,
@@ -63,7 +63,7 @@ def shell(code: str, instance: str = "one", service: str = "tokenizer") -> Proce
 
 @asynccontextmanager
 async def kept(home: Home, *processes: ProcessSpec) -> AsyncIterator[Unit]:
-    unit = Unit(UnitSpec("unit", processes), home.surroundings, Backoff(first=0.01))
+    unit = Unit(UnitSpec("unit", processes), home.context, Backoff(first=0.01))
     task = asyncio.create_task(unit.run())
     try:
         yield unit
@@ -121,41 +121,41 @@ async def test_ranks_are_told_a_new_place_to_meet_at_each_start(home: Home) -> N
 
 
 async def test_what_never_was_ready_is_given_up_with_its_last_words(home: Home) -> None:
-    unit = Unit(UnitSpec("u", (shell("echo no such file; exit 1"),)), home.surroundings, Backoff(first=0.01))
+    unit = Unit(UnitSpec("u", (shell("echo no such file; exit 1"),)), home.context, Backoff(first=0.01))
     with pytest.raises(HopelessError, match=r"one exited with 1, 3 times in a row.*\n.*no such file"):
         await asyncio.wait_for(unit.run(), 20)
 
 
 async def test_last_words_that_people_have_seen_are_not_repeated(home: Home) -> None:
     home.sees = True
-    unit = Unit(UnitSpec("u", (shell("echo --bad-flag; exit 2"),)), home.surroundings)
+    unit = Unit(UnitSpec("u", (shell("echo --bad-flag; exit 2"),)), home.context)
     with pytest.raises(HopelessError) as caught:
         await asyncio.wait_for(unit.run(), 20)
     assert str(caught.value) == "one exited with 2 before it was ready; what it said is above"
 
 
 async def test_silence_is_told_too(home: Home) -> None:
-    unit = Unit(UnitSpec("u", (shell("exit 2"),)), home.surroundings)
+    unit = Unit(UnitSpec("u", (shell("exit 2"),)), home.context)
     with pytest.raises(HopelessError, match="one exited with 2 before it was ready, and said nothing"):
         await asyncio.wait_for(unit.run(), 20)
 
 
 async def test_wrong_settings_are_given_up_at_once(home: Home) -> None:
-    unit = Unit(UnitSpec("u", (shell("echo --bad-flag; exit 2"),)), home.surroundings)
+    unit = Unit(UnitSpec("u", (shell("echo --bad-flag; exit 2"),)), home.context)
     with pytest.raises(HopelessError, match=r"one exited with 2 before it was ready.*\n.*--bad-flag"):
         await asyncio.wait_for(unit.run(), 20)
     assert home.gone == ["one"]
 
 
 async def test_a_command_that_does_not_exist(home: Home) -> None:
-    unit = Unit(UnitSpec("u", (ProcessSpec("nats", "one", ("/no/such/binary",)),)), home.surroundings)
+    unit = Unit(UnitSpec("u", (ProcessSpec("nats", "one", ("/no/such/binary",)),)), home.context)
     with pytest.raises(FileNotFoundError):
         await unit.run()
 
 
 async def test_stop_ends_the_processes_in_order(home: Home) -> None:
     code = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"
-    unit = Unit(UnitSpec("u", (shell(code),)), home.surroundings)
+    unit = Unit(UnitSpec("u", (shell(code),)), home.context)
     task = asyncio.create_task(unit.run())
     await until(lambda: home.shown)
     unit.stop()
@@ -166,7 +166,7 @@ async def test_stop_ends_the_processes_in_order(home: Home) -> None:
 
 
 async def test_stop_during_the_wait_before_a_restart(home: Home) -> None:
-    unit = Unit(UnitSpec("u", (shell("exit 1"),)), home.surroundings, Backoff(first=600.0, longest=600.0))
+    unit = Unit(UnitSpec("u", (shell("exit 1"),)), home.context, Backoff(first=600.0, longest=600.0))
     task = asyncio.create_task(unit.run())
     await until(lambda: home.said)
     unit.stop()
@@ -193,8 +193,8 @@ async def test_output_goes_to_a_log_file_whatever_it_is(home: Home, tmp_path: Pa
 
 
 async def test_logs_that_were_removed_are_made_anew(home: Home) -> None:
-    home.surroundings = dataclasses.replace(home.surroundings, log_dir=home.surroundings.log_dir / "logs")
-    log = home.surroundings.log_dir / "one.log"
+    home.context = dataclasses.replace(home.context, log_dir=home.context.log_dir / "logs")
+    log = home.context.log_dir / "one.log"
     async with kept(home, shell("echo a; read -r _ < $0.go; echo b; exec sleep 60".replace("$0", str(log.parent)))):
         os.mkfifo(f"{log.parent}.go")
         await until(lambda: home.shown)
@@ -206,9 +206,9 @@ async def test_logs_that_were_removed_are_made_anew(home: Home) -> None:
 
 
 async def test_a_log_that_cannot_be_written_costs_a_line(home: Home) -> None:
-    blocked = home.surroundings.log_dir / "file"
+    blocked = home.context.log_dir / "file"
     blocked.write_text("")
-    home.surroundings = dataclasses.replace(home.surroundings, log_dir=blocked)
+    home.context = dataclasses.replace(home.context, log_dir=blocked)
     async with kept(home, shell("echo a; echo b; exec sleep 60")):
         await until(lambda: len(home.shown) == 3)
     lines = [line for _, _, line in home.shown]
@@ -229,7 +229,7 @@ class Moody(UnitSpec):
 async def test_a_start_that_fails_is_tried_again_once_it_has_served(home: Home, tmp_path: Path) -> None:
     home.up = 1.0
     folder = tmp_path / "folder"
-    unit = Unit(Moody("moody", (shell("exec sleep 60"),), folder / "file"), home.surroundings, Backoff(first=0.01))
+    unit = Unit(Moody("moody", (shell("exec sleep 60"),), folder / "file"), home.context, Backoff(first=0.01))
     with pytest.raises(FileNotFoundError):
         await asyncio.wait_for(unit.run(), 20)
     folder.mkdir()

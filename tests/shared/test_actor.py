@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import signal
 import time
 
 import pytest
@@ -32,7 +34,7 @@ from radixmesh.shared.messages import (
     pack,
 )
 from radixmesh.shared.presence.epochs import SETTLED, now_epoch
-from radixmesh.shared.presence.view import until_beat
+from radixmesh.shared.presence.view import MISSED_BEATS, until_beat
 from radixmesh.shared.telemetry import JsonFormatter
 from tests.support import NatsServer, until
 
@@ -350,6 +352,42 @@ async def test_it_lives_through_a_restart_of_the_server(namespace: str, caplog: 
                 "echo.inbox", Claim(scheduler_id="s", replica_id="r", epoch=1), timeout=5
             )
             assert answer == Refused(reason="r")
+    finally:
+        server.stop()
+
+
+async def test_while_the_server_hangs_nobody_is_dead(namespace: str) -> None:
+    """It is stopped for three times what a member may be silent, and goes on with the connections that it had."""
+    server = NatsServer()
+    server.start()
+    settings = ServiceSettings(nats_url=server.url, namespace=namespace, heartbeat_interval=0.3)
+    try:
+        async with Running(Echo(settings), settings) as running:
+            actor, told = running.actor, list[tuple[Presence | None, Presence | None]]()
+            await until(lambda: actor.members.get(actor.instance))
+            actor.members.on_change.append(lambda before, now: told.append((before, now)))
+            reconnects = 0
+
+            async def reconnected() -> None:
+                nonlocal reconnects
+                reconnects += 1
+
+            actor.bus.on_reconnect.append(reconnected)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                await until(lambda: not actor.bus.connected)
+                await until(lambda: time.monotonic() - began > 3 * MISSED_BEATS * settings.heartbeat_interval)
+                assert not actor.bus.connected
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            await until(lambda: actor.bus.connected and running.client.connected)
+            claim = Claim(scheduler_id="s", replica_id="r", epoch=1)
+            assert await running.client.request("echo.inbox", claim, timeout=20) == Refused(reason="r")
+            beats = len(running.presence)
+            await until(lambda: len(running.presence) > beats + 1)
+            assert not told
+            assert reconnects == 0
     finally:
         server.stop()
 

@@ -6,7 +6,6 @@ class the configuration names. Those lose leading spaces, normalization and more
 
 import json
 import logging
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken, Tokenizer
 
 from radixmesh.shared.errors import ModelLoadError
+from radixmesh.shared.host.scratch import Scratch
 from radixmesh.shared.model_files.json_file import optional_object
 from radixmesh.shared.model_files.tokenizer.folder import Folder
 from radixmesh.shared.model_files.tokenizer.sentencepiece_file import Form, form_of
@@ -190,8 +190,8 @@ def _copy(folder: Folder, config: Mapping[str, Any]) -> Iterator[Path]:
 
     The JSON files in it are in the one encoding that `transformers` reads.
     """
-    with tempfile.TemporaryDirectory(prefix="radixmesh-tokenizer-") as name:
-        directory = Path(name)
+    with Scratch("tokenizer") as scratch:
+        directory = scratch.path
         for path in folder.directory.iterdir():
             if path.suffix not in (".safetensors", ".bin", ".pth", ".gguf"):
                 (directory / path.name).symlink_to(path.resolve())

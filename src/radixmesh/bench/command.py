@@ -16,8 +16,8 @@ from radixmesh.bench.settings import BenchError, Settings
 from radixmesh.shared.host.signals import is_ignored
 
 if TYPE_CHECKING:
-    from radixmesh.bench.load import Load
     from radixmesh.bench.session import Run
+    from radixmesh.bench.traffic.load import Load
 
 __all__ = ["add_arguments", "run"]
 

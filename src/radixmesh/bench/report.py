@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from radixmesh.bench.client import Record
-from radixmesh.bench.metrics import Spread, Summary, e2e_ms, output_tokens, over_runs, tpot_ms, ttft_ms
+from radixmesh.bench.figures.metrics import Spread, Summary, e2e_ms, output_tokens, over_runs, tpot_ms, ttft_ms
 from radixmesh.bench.session import Run
 from radixmesh.bench.settings import Settings
+from radixmesh.bench.traffic.client import Record
 
 _LATENCIES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "E2E"}
 _COLUMNS = ("mean", "p50", "p90", "p99", "max")

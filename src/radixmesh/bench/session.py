@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from radixmesh.bench.client import Record, Served, find_model, open_session, send
-from radixmesh.bench.cpu import CpuMeter
-from radixmesh.bench.load import Load, drive
-from radixmesh.bench.metrics import Summary, summarize
+from radixmesh.bench.figures.cpu import CpuMeter
+from radixmesh.bench.figures.metrics import Summary, summarize
 from radixmesh.bench.settings import BenchError, Settings
-from radixmesh.bench.workload import Job, alphabet, make_run
+from radixmesh.bench.traffic.client import Record, Served, find_model, open_session, send
+from radixmesh.bench.traffic.load import Load, drive
+from radixmesh.bench.traffic.workload import Job, alphabet, make_run
 
 
 @dataclass(frozen=True, slots=True)

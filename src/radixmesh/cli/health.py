@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import socket
 
-from radixmesh.cli.run import SERVICES, service_name
+from radixmesh.cli.services import SERVICES, service_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

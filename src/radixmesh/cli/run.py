@@ -4,15 +4,7 @@ import argparse
 import runpy
 import sys
 
-SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
-
-
-def service_name(text: str) -> str:
-    """The service that `text` names; dashes are as good as underscores."""
-    name = text.replace("-", "_")
-    if name not in SERVICES:
-        raise argparse.ArgumentTypeError(f"no service {text!r}; there are {', '.join(SERVICES)}")
-    return name
+from radixmesh.cli.services import SERVICES, service_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,12 @@
     supervision/   the mesh, kept running
       supervisor     all units: the order in which they start and end
       unit           processes that live and die together, started again with `backoff`
-      mesh           presence: what the children say of themselves, and telling of those who died
+      monitor        presence: what the children say of themselves, and telling of those who died
       nats_server    the private bus
       state          the state file: who runs where
     children/      one child
       process        its start, its output, its end
-      reserve        those that are forked before it is their turn
+      prefork        those that are forked before it is their turn
     planning/      from flags to processes
       options        flags, checked
       model          which model: the one named, or the bundled one

@@ -18,7 +18,7 @@ from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.host.signals import on_end_signals
 
 if TYPE_CHECKING:
-    from radixmesh.cli.serve.planning.plan import Model, UnitSpec
+    from radixmesh.cli.serve.planning.plan import ServedModel, UnitSpec
     from radixmesh.cli.serve.session import Session
 
 __all__ = ["add_arguments", "run"]
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     began = time.monotonic()
     _open_standard_streams()
-    from radixmesh.cli.serve.children.reserve import Reserve
+    from radixmesh.cli.serve.children.prefork import Preforked
     from radixmesh.cli.serve.host import interpreter
 
     if (folder := interpreter.folder()) is not None:
@@ -47,19 +47,19 @@ def run(args: argparse.Namespace) -> int:
     options = _with_ports(from_args(args))
     if options.nats_url:
         os.environ["RADIXMESH_NATS_URL"] = options.nats_url  # for children who want to know it while they import
-    model, units = _what(options)
-    reserve = Reserve()
+    model, units = _planned(options)
+    preforked = Preforked()
     workers = [spec for unit in units if unit.service == "model_worker" for spec in unit.processes]
-    if (post := reserve.fork(workers)) is not None:  # at once: they import the longest
-        return post.serve()
+    if (service := preforked.fork(workers)) is not None:  # at once: they import the longest
+        return service.serve()
     os.environ["OMP_NUM_THREADS"] = "1"  # numpy must not start threads before we fork
     from radixmesh.cli.serve.session import Session
 
     import_module("radixmesh.shared.actor.main")
 
     others = [spec for unit in units if unit.service != "model_worker" for spec in unit.processes]
-    if (post := reserve.fork(others)) is not None:  # with all imported that they and we need
-        return post.serve()
+    if (service := preforked.fork(others)) is not None:  # with all imported that they and we need
+        return service.serve()
     from radixmesh.cli.serve.children.process import LogFile
 
     log_dir = _log_dir(options)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(message)s",
     )
-    return asyncio.run(_serve(Session(options, model, units, log_dir, reserve, began)))
+    return asyncio.run(_serve(Session(options, model, units, log_dir, preforked, began)))
 
 
 def _tell(_level: int, line: str) -> bool:
@@ -90,7 +90,7 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
-def _what(options: Options) -> "tuple[Model, list[UnitSpec]]":
+def _planned(options: Options) -> "tuple[ServedModel, list[UnitSpec]]":
     """The model, and the processes to run. Raises ConfigError, ModelLoadError."""
     from radixmesh.cli.serve.host import machine
     from radixmesh.cli.serve.planning.model import choose

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from radixmesh.cli.serve.children.reserve import Reserve
+from radixmesh.cli.serve.children.prefork import Preforked
 from radixmesh.cli.serve.display.progress import Progress
 from radixmesh.cli.serve.display.terminal import Banner, Terminal
 from radixmesh.cli.serve.host import machine
 from radixmesh.cli.serve.planning.options import GRPC_OFF, Options
-from radixmesh.cli.serve.planning.plan import Model, UnitSpec, gateway_ports
+from radixmesh.cli.serve.planning.plan import ServedModel, UnitSpec, gateway_ports
 from radixmesh.cli.serve.ready import until_ready
 from radixmesh.cli.serve.supervision import state
 from radixmesh.cli.serve.supervision.nats_server import NatsServer
@@ -27,16 +27,16 @@ class Session:
     def __init__(
         self,
         options: Options,
-        model: Model,
+        model: ServedModel,
         units: Sequence[UnitSpec],
         log_dir: Path,
-        reserve: Reserve,
+        preforked: Preforked,
         began: float,
     ) -> None:
         """
         Args:
             units: all that is to run but for the NATS server.
-            reserve: children that were forked in advance.
+            preforked: children that were forked in advance.
             began: when the command was given, on `time.monotonic`.
 
         Raises:
@@ -60,7 +60,7 @@ class Session:
             None if options.nats_url else NatsServer(),
             self._terminal,
             Places(log_dir, options.state_file or log_dir / state.FILE, facts),
-            reserve,
+            preforked,
             show_logs=options.show_logs,
         )
 

@@ -17,7 +17,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol
 
-from radixmesh.cli.serve.children.reserve import Forked, Recruit, die_with
+from radixmesh.cli.serve.children.prefork import Forked, WaitingChild, die_with
 from radixmesh.cli.serve.host import interpreter
 
 TAIL_LINES = 50
@@ -139,12 +139,12 @@ class Process:
         environ: Mapping[str, str],
         log_dir: Path,
         show: Show,
-        recruit: Recruit | None = None,
+        waiting: WaitingChild | None = None,
     ) -> "Process":
-        """Starts `argv` with just the environment `environ`; by `recruit` if there is one. Raises OSError."""
+        """Starts `argv` with just the environment `environ`; by `waiting` if there is one. Raises OSError."""
         child: Child
-        if recruit is not None and recruit.order(argv, environ):
-            child, read_end = Forked(recruit.pid), recruit.output
+        if waiting is not None and waiting.order(argv, environ):
+            child, read_end = Forked(waiting.pid), waiting.output
         else:
             child, read_end = await _execute(argv, environ)
         process = cls(name, child, show, LogFile(log_dir / f"{name}.log", show))

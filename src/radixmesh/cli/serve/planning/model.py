@@ -1,18 +1,12 @@
 """Which model is served."""
 
-from importlib.resources import files
-from pathlib import Path
-
-from radixmesh.cli.serve.planning.plan import Model
+from radixmesh.cli.serve.planning.plan import ServedModel
 from radixmesh.shared.errors import ConfigError
-from radixmesh.shared.model_files.model_source import default_name, resolve
+from radixmesh.shared.model_files.model_source import BUNDLED, bundled_model, default_name, resolve
 from radixmesh.shared.names import model_name
 
-BUNDLED = "radixmesh-tiny"
-"""The model that comes with the package, and the name it is served under."""
 
-
-def choose(model: str | None, served_name: str | None) -> Model:
+def choose(model: str | None, served_name: str | None) -> ServedModel:
     """The model named, else the bundled one.
 
     A hub model is fetched here, once, before the processes that read it start.
@@ -22,9 +16,9 @@ def choose(model: str | None, served_name: str | None) -> Model:
         ConfigError: a model cannot be served under the name of its directory.
     """
     if model is None:
-        return Model(str(resolve(str(bundled_model()))), served_name or BUNDLED)
+        return ServedModel(str(resolve(str(bundled_model()))), served_name or BUNDLED)
     path = resolve(model)
-    return Model(str(path), served_name or _own_name(model))
+    return ServedModel(str(path), served_name or _own_name(model))
 
 
 def _own_name(model: str) -> str:
@@ -33,8 +27,3 @@ def _own_name(model: str) -> str:
         return model_name(name)
     except ValueError as error:
         raise ConfigError(f"--model: its name {name!r} {error}; give it one by --served-model-name") from None
-
-
-def bundled_model() -> Path:
-    """The directory of the model inside the package."""
-    return Path(str(files("radixmesh"))) / "models" / BUNDLED

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from radixmesh.cli.services import service_name
 from radixmesh.shared import names
 from radixmesh.shared.errors import ConfigError
 
-SERVICES = ("gateway", "tokenizer", "scheduler", "model_worker", "detokenizer")
 GRPC_OFF = -1
 MAX_PROCESSES = 256
 """Of one kind. More than a machine holds; a typing error should not start thousands."""
@@ -179,9 +179,10 @@ def _setting(text: str) -> tuple[str, str, str]:
     match = _SETTING.fullmatch(text)
     if match is None:
         raise ConfigError(f"--set {text}: must read SERVICE.FLAG=VALUE, such as scheduler.policy=lpm")
-    service = match["service"].replace("-", "_")
-    if service not in SERVICES:
-        raise ConfigError(f"--set {text}: no service {match['service']!r}; there are {', '.join(SERVICES)}")
+    try:
+        service = service_name(match["service"])
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"--set {text}: {error}") from None
     if (flag := match["flag"].replace("-", "_")) in _DECIDED:
         own = _DECIDED[flag]
         raise ConfigError(f"--set {text}: " + (f"say {own}" if own else "serve itself decides that"))

@@ -54,7 +54,7 @@ class UnitSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServedModel:
     """What is served."""
 
     path: str
@@ -62,7 +62,7 @@ class Model:
 
 
 def plan(
-    options: Options, model: Model, machine: Machine, ports: Iterable[tuple[int, int]], suffix: str = ""
+    options: Options, model: ServedModel, machine: Machine, ports: Iterable[tuple[int, int]], suffix: str = ""
 ) -> list[UnitSpec]:
     """The whole mesh, but for the NATS server.
 
@@ -109,7 +109,7 @@ def _single(
     return UnitSpec(spec.label, (spec,))
 
 
-def _worker_group(options: Options, model: Model, machine: Machine, index: int, replica: str) -> UnitSpec:
+def _worker_group(options: Options, model: ServedModel, machine: Machine, index: int, replica: str) -> UnitSpec:
     threads = str(worker_threads(options, machine))
     flags = _flags(
         model=model.path,

@@ -4,13 +4,13 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.host.programs import which
+from radixmesh.shared.host.scratch import Scratch
 
 SERVICE = "nats"
 
@@ -42,7 +42,7 @@ class NatsServer:
         self.token = secrets.token_hex(24)
         self.port = -1
         """-1 until the first start has told which one the server took; later starts take the same."""
-        self._private: tempfile.TemporaryDirectory[str] | None = None
+        self._private: Scratch | None = None
 
     @property
     def url(self) -> str:
@@ -54,7 +54,7 @@ class NatsServer:
 
     def learn_port(self) -> bool:
         """Reads the port that the server took, and keeps it for later starts. False if it has not told yet."""
-        for path in Path(self._private.name).glob("*.ports") if self._private else ():
+        for path in self._private.path.glob("*.ports") if self._private else ():
             try:
                 urls = json.loads(path.read_text(encoding="utf-8"))["nats"]
             except (json.JSONDecodeError, FileNotFoundError):  # it is being written
@@ -66,7 +66,7 @@ class NatsServer:
     def close(self) -> None:
         """Removes what it was started with."""
         if self._private is not None:
-            self._private.cleanup()
+            self._private.close()
             self._private = None
 
     def write_config(self) -> Path:
@@ -75,16 +75,15 @@ class NatsServer:
         In a new directory: who cleans up temporary files may have taken the one before, and somebody else its name.
         """
         self.close()
-        os.makedirs(tempfile.gettempdir(), mode=0o700, exist_ok=True)  # chosen once, and it may have gone since
-        self._private = tempfile.TemporaryDirectory(prefix="radixmesh-nats-", ignore_cleanup_errors=True)
+        self._private = Scratch("nats")
         lines = [
             'host: "127.0.0.1"',
             f"port: {self.port}",
             f"max_payload: {MAX_PAYLOAD}",
             f'authorization {{ token: "{self.token}" }}',
-            f"ports_file_dir: {json.dumps(self._private.name)}",
+            f"ports_file_dir: {json.dumps(str(self._private.path))}",
         ]
-        path = Path(self._private.name) / "nats.conf"
+        path = self._private.path / "nats.conf"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
         return path

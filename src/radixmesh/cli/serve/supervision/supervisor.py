@@ -21,13 +21,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from radixmesh.cli.serve.children.reserve import Reserve
+from radixmesh.cli.serve.children.prefork import Preforked
 from radixmesh.cli.serve.display.terminal import Terminal
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision import nats_server, state
-from radixmesh.cli.serve.supervision.mesh import Mesh
+from radixmesh.cli.serve.supervision.monitor import MeshMonitor
 from radixmesh.cli.serve.supervision.nats_server import NatsServer
-from radixmesh.cli.serve.supervision.unit import HopelessError, Surroundings, Unit
+from radixmesh.cli.serve.supervision.unit import HopelessError, Unit, UnitContext
 from radixmesh.shared.config import ENV_PREFIX, ServiceSettings
 from radixmesh.shared.errors import BusError
 
@@ -60,17 +60,17 @@ class Supervisor:
         nats: NatsServer | None,
         terminal: Terminal,
         places: Places,
-        reserve: Reserve,
+        preforked: Preforked,
         *,
         show_logs: bool = False,
     ) -> None:
         """
         Args:
-            reserve: children that were forked in advance, for the units' first start.
+            preforked: children that were forked in advance, for the units' first start.
             settings: the way to the bus; URL and token are replaced by those of `nats`, if that is given.
             nats: the private server, or None for an external one.
         """
-        self.mesh: Mesh
+        self.mesh: MeshMonitor
         self.ready = False
         self.stopping = asyncio.Event()
         self._specs = list(units)
@@ -81,7 +81,7 @@ class Supervisor:
         self._shown = logging.DEBUG if show_logs else logging.WARNING
         self._hurry = False
         self._tasks: dict[asyncio.Task[None], Unit] = {}
-        self._around = Surroundings(
+        self._context = UnitContext(
             log_dir=places.log_dir,
             environ=dict(os.environ),
             show=self._show,
@@ -89,7 +89,7 @@ class Supervisor:
             changed=self.save_state,
             died=self._died,
             up_for=self._up_for,
-            recruit=reserve.take,
+            preforked=preforked.take,
         )
 
     # -- the start --
@@ -105,8 +105,8 @@ class Supervisor:
         if self._nats is not None:
             self._add(self._nats.unit())
             await self._nats_told_its_port(self._nats)
-        self._around.environ["RADIXMESH_NATS_URL"] = self._settings.nats_url
-        self.mesh = await Mesh.connect(
+        self._context.environ["RADIXMESH_NATS_URL"] = self._settings.nats_url
+        self.mesh = await MeshMonitor.connect(
             self._settings,
             [process.instance for spec in self._specs for process in spec.processes],
             self._terminal.say,
@@ -115,7 +115,7 @@ class Supervisor:
             self._add(spec)
 
     def _add(self, spec: UnitSpec) -> None:
-        unit = Unit(spec, self._around)
+        unit = Unit(spec, self._context)
         self._tasks[asyncio.create_task(unit.run(), name=spec.name)] = unit
 
     async def _nats_told_its_port(self, nats: NatsServer) -> None:
@@ -129,9 +129,9 @@ class Supervisor:
         others = dict.fromkeys(name for name in ServiceSettings.model_fields if name.startswith("nats_"))
         self._settings = self._settings.model_copy(update={**others, **private})
         for name in others:
-            self._around.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
+            self._context.environ.pop(f"{ENV_PREFIX}{name.upper()}", None)
         # The children find the token in their environment: on a command line everybody could read it.
-        self._around.environ[f"{ENV_PREFIX}NATS_TOKEN"] = nats.token
+        self._context.environ[f"{ENV_PREFIX}NATS_TOKEN"] = nats.token
 
     # -- while it runs --
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from radixmesh.cli.serve.children.prefork import WaitingChild
 from radixmesh.cli.serve.children.process import Process, describe
-from radixmesh.cli.serve.children.reserve import Recruit
 from radixmesh.cli.serve.host.machine import free_port
 from radixmesh.cli.serve.planning.plan import ProcessSpec, UnitSpec
 from radixmesh.cli.serve.supervision.backoff import Backoff
@@ -25,7 +25,7 @@ class HopelessError(RadixMeshError):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class UnitContext:
     """What a unit asks of its supervisor."""
 
     log_dir: Path
@@ -40,7 +40,7 @@ class Surroundings:
     """Tells the mesh."""
     up_for: Callable[[ProcessSpec, float], float | None]
     """Takes a process and its age in seconds; gives the seconds since it came up, None if it is not up."""
-    recruit: Callable[[str], Recruit | None] = lambda _instance: None
+    preforked: Callable[[str], WaitingChild | None] = lambda _instance: None
     """Takes an instance; gives the child that was forked for it in advance, None if there is none (any more)."""
 
 
@@ -53,10 +53,10 @@ class Running:
 class Unit:
     """Runs the processes of one `UnitSpec`. When one dies, the others are killed, and all are started again."""
 
-    def __init__(self, spec: UnitSpec, surroundings: Surroundings, backoff: Backoff | None = None) -> None:
+    def __init__(self, spec: UnitSpec, context: UnitContext, backoff: Backoff | None = None) -> None:
         self.spec = spec
         self.running: list[Running] = []
-        self._around = surroundings
+        self._context = context
         self._backoff = backoff or Backoff()
         self._stopping = asyncio.Event()
 
@@ -77,7 +77,7 @@ class Unit:
             if self._stopping.is_set():
                 return
             for spec in self.spec.processes:
-                await self._around.died(spec)
+                await self._context.died(spec)
             delay = self._backoff.died(up_for)
             self._report(dead, delay)
             await self._pause(delay)
@@ -93,13 +93,13 @@ class Unit:
         for spec in self.spec.commands(dist_port):
 
             def show(level: int, line: str, name: str = spec.label) -> bool:
-                return self._around.show(name, level, line)
+                return self._context.show(name, level, line)
 
-            environ = {**self._around.environ, **spec.environ}
-            recruit = self._around.recruit(spec.instance)
-            process = await Process.start(spec.label, spec.argv, environ, self._around.log_dir, show, recruit)
+            environ = {**self._context.environ, **spec.environ}
+            waiting = self._context.preforked(spec.instance)
+            process = await Process.start(spec.label, spec.argv, environ, self._context.log_dir, show, waiting)
             self.running.append(Running(spec, process))
-        self._around.changed()
+        self._context.changed()
         if self._stopping.is_set():  # `stop` came while we were starting, and has missed the last one
             self.stop()
 
@@ -112,7 +112,7 @@ class Unit:
         if not self._backoff.served:
             raise error
         delay = self._backoff.died(None)
-        self._around.say(f"{self.spec.name} cannot be started: {error}; trying again in {delay:.1f} s")
+        self._context.say(f"{self.spec.name} cannot be started: {error}; trying again in {delay:.1f} s")
         await self._pause(delay)
 
     async def _until_death(self) -> tuple[Running, float | None]:
@@ -120,13 +120,13 @@ class Unit:
         waits = {asyncio.create_task(item.process.wait()): item for item in self.running}
         done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         first = waits[self._culprit(list(done))]
-        up_for = self._around.up_for(first.spec, time.monotonic() - first.process.started)
+        up_for = self._context.up_for(first.spec, time.monotonic() - first.process.started)
         if not self._stopping.is_set():
             for item in self.running:
                 item.process.signal(signal.SIGKILL)
         await asyncio.gather(*waits)
         self.running.clear()
-        self._around.changed()
+        self._context.changed()
         return first, up_for
 
     @staticmethod
@@ -145,7 +145,7 @@ class Unit:
         together = f" with its group of {len(self.spec.processes)}" if len(self.spec.processes) > 1 else ""
         unseen = [f"    {line}" for line, seen in tail if not seen]
         text = f"{what}; starting it again{together} in {delay:.1f} s" + (". Its last lines:" if unseen else "")
-        self._around.say("\n".join([text, *unseen]))
+        self._context.say("\n".join([text, *unseen]))
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from radixmesh.bench.settings import BenchError, Settings
-from radixmesh.bench.words import WORDS
+from radixmesh.bench.traffic.words import WORDS
 
 DEFAULT_VOCAB_SIZE = 1000
 Prompt = Sequence[int | str]

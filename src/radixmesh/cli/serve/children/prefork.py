@@ -71,7 +71,7 @@ class Forked:
 
 
 @dataclass(frozen=True, slots=True)
-class Recruit:
+class WaitingChild:
     """The parent's side of a child that waits."""
 
     pid: int
@@ -105,8 +105,8 @@ class Recruit:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
-    """The child's side."""
+class ForkedService:
+    """The child's side: the service that it is to become."""
 
     spec: ProcessSpec
     orders: int
@@ -140,22 +140,22 @@ class Post:
 
 
 @dataclass
-class Reserve:
+class Preforked:
     """All children that wait, by instance."""
 
-    _waiting: dict[str, Recruit] = field(default_factory=dict)
+    _waiting: dict[str, WaitingChild] = field(default_factory=dict)
 
-    def fork(self, specs: Iterable[ProcessSpec]) -> Post | None:
-        """Forks a child for each of `specs`. Returns a `Post` in a child, which must do nothing but serve there.
+    def fork(self, specs: Iterable[ProcessSpec]) -> ForkedService | None:
+        """Forks a child for each of `specs`. In a child it returns what that is to serve as, and do nothing else.
 
         Forks nothing if there is a second thread: a child would have that one's locks for ever.
         """
         for spec in specs if SUPPORTED and threading.active_count() == 1 else ():
-            if (post := self._fork(spec)) is not None:
-                return post
+            if (service := self._fork(spec)) is not None:
+                return service
         return None
 
-    def _fork(self, spec: ProcessSpec) -> Post | None:
+    def _fork(self, spec: ProcessSpec) -> ForkedService | None:
         parent = os.getpid()
         output, child_output = os.pipe()
         child_orders, orders = os.pipe()
@@ -164,13 +164,13 @@ class Reserve:
         pid = os.fork()
         if pid == 0:
             _settle(parent, child_output, child_orders)
-            return Post(spec, child_orders)
+            return ForkedService(spec, child_orders)
         os.close(child_output)
         os.close(child_orders)
-        self._waiting[spec.instance] = Recruit(pid, output, orders)
+        self._waiting[spec.instance] = WaitingChild(pid, output, orders)
         return None
 
-    def take(self, instance: str) -> Recruit | None:
+    def take(self, instance: str) -> WaitingChild | None:
         """The child that waits to be `instance`, once."""
         return self._waiting.pop(instance, None)
 

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 
 from radixmesh.bench.settings import BenchError, Settings
-from radixmesh.bench.stream import DONE, SseParser, StreamError, Usage, error_text, read_chunk
-from radixmesh.bench.workload import Job
+from radixmesh.bench.traffic.stream import DONE, SseParser, StreamError, Usage, error_text, read_chunk
+from radixmesh.bench.traffic.workload import Job
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from radixmesh.cli.serve.children import reserve
+from radixmesh.cli.serve.children import prefork
 from tests.support import free_port
 
-pytestmark = pytest.mark.skipif(not reserve.SUPPORTED, reason="children are not forked in advance here")
+pytestmark = pytest.mark.skipif(not prefork.SUPPORTED, reason="children are not forked in advance here")
 
 # A supervisor of one scheduler. It tells the child's pid, what was shown of it, and its exit status.
 SUPERVISOR = """
@@ -22,32 +22,32 @@ import asyncio, os, sys
 from pathlib import Path
 from radixmesh.cli.serve.planning.plan import ProcessSpec
 from radixmesh.cli.serve.children.process import Process
-from radixmesh.cli.serve.children.reserve import Reserve
+from radixmesh.cli.serve.children.prefork import Preforked
 
 MODULE = "radixmesh.services.scheduler"
 FLAGS, BEFORE = sys.argv[2:], {before}
 
-async def main(spec, reserve):
-    recruit = reserve.take("r0")
-    assert recruit is not None and reserve.take("r0") is None
-    BEFORE(recruit)
+async def main(spec, preforked):
+    waiting = preforked.take("r0")
+    assert waiting is not None and preforked.take("r0") is None
+    BEFORE(waiting)
     environ = {{"PATH": os.environ["PATH"], "RADIXMESH_LOG_FORMAT": "text", **{environ}}}
     show = lambda level, line: bool(print("shown", line, flush=True))
-    process = await Process.start("r0", spec.argv, environ, Path(sys.argv[1]), show, recruit)
-    print("pid", process.pid, recruit.pid, flush=True)
+    process = await Process.start("r0", spec.argv, environ, Path(sys.argv[1]), show, waiting)
+    print("pid", process.pid, waiting.pid, flush=True)
     print("exit", await process.wait(), len(process.tail), flush=True)
 
 spec = ProcessSpec("scheduler", "r0", (sys.executable, "-m", MODULE, *FLAGS), {{"OMP_NUM_THREADS": "1"}})
-reserve = Reserve()
-if (post := reserve.fork([spec])) is not None:
-    raise SystemExit(post.serve())
-asyncio.run(main(spec, reserve))
+preforked = Preforked()
+if (service := preforked.fork([spec])) is not None:
+    raise SystemExit(service.serve())
+asyncio.run(main(spec, preforked))
 """
 
 
 @contextmanager
 def supervisor(
-    log_dir: Path, *flags: str, environ: str = "{}", before: str = "lambda recruit: None"
+    log_dir: Path, *flags: str, environ: str = "{}", before: str = "lambda waiting: None"
 ) -> Iterator["subprocess.Popen[str]"]:
     code = SUPERVISOR.format(environ=environ, before=before)
     command = [sys.executable, "-c", code, str(log_dir), *flags]
@@ -72,8 +72,8 @@ def lines(process: "subprocess.Popen[str]", wanted: str) -> list[str]:
 
 def pids(process: "subprocess.Popen[str]") -> tuple[int, int]:
     """Of the child that runs, and of the one that was forked in advance."""
-    _, child, recruit = lines(process, "pid")[-1].split()
-    return int(child), int(recruit)
+    _, child, waiting = lines(process, "pid")[-1].split()
+    return int(child), int(waiting)
 
 
 def test_wrong_flags_end_it_with_2_and_its_last_words(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_its_environment_is_the_one_it_is_given(tmp_path: Path) -> None:
         said = lines(process, "exit")
     assert said[-1] == "exit 2 1"
     with supervisor(tmp_path, "--nats-url", f"nats://127.0.0.1:{free_port()}") as process:
-        child, recruit = pids(process)
-        assert child == recruit
+        child, waiting = pids(process)
+        assert child == waiting
         lines(process, "shown")  # it waits for NATS: by now it runs with what it was given
         command = psutil.Process(child).cmdline()
         assert " ".join(command).startswith("python -m radixmesh.services.scheduler")
@@ -116,27 +116,27 @@ def test_it_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def test_one_that_died_while_it_waited_is_replaced_by_a_fresh_one(tmp_path: Path) -> None:
-    before = "lambda recruit: (os.kill(recruit.pid, 9), os.waitid(os.P_PID, recruit.pid, os.WEXITED | os.WNOWAIT))"
+    before = "lambda waiting: (os.kill(waiting.pid, 9), os.waitid(os.P_PID, waiting.pid, os.WEXITED | os.WNOWAIT))"
     with supervisor(tmp_path, "--policy", "luck", before=before) as process:
-        child, recruit = pids(process)
-        assert child != recruit
+        child, waiting = pids(process)
+        assert child != waiting
         assert lines(process, "exit")[-1] == "exit 2 1"
-    assert not psutil.pid_exists(recruit)
+    assert not psutil.pid_exists(waiting)
 
 
 def test_an_order_that_is_too_long_for_a_pipe_goes_to_a_fresh_one(tmp_path: Path) -> None:
     with supervisor(tmp_path, "--policy", "luck", environ='{"LONG": "x" * 100_000}') as process:
-        child, recruit = pids(process)
-        assert child != recruit
+        child, waiting = pids(process)
+        assert child != waiting
         assert lines(process, "exit")[-1] == "exit 2 1"
 
 
 def test_nothing_is_forked_beside_a_second_thread() -> None:
     code = (
         "import threading, sys; from radixmesh.cli.serve.planning.plan import ProcessSpec\n"
-        "from radixmesh.cli.serve.children.reserve import Reserve\n"
+        "from radixmesh.cli.serve.children.prefork import Preforked\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-        "reserve = Reserve(); print(reserve.fork([ProcessSpec('scheduler', 'r0', ())]), reserve.take('r0'))"
+        "preforked = Preforked(); print(preforked.fork([ProcessSpec('scheduler', 'r0', ())]), preforked.take('r0'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "None None"

@@ -1,12 +1,5 @@
-"""Settings, subjects and prefix hashes."""
+"""Settings from flags and variables."""
 
-import errno
-import os
-import tempfile
-from pathlib import Path
-
-import huggingface_hub
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -17,11 +10,7 @@ from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.shared.config import ServiceSettings
-from radixmesh.shared.errors import ConfigError, ModelLoadError
-from radixmesh.shared.host import homes
-from radixmesh.shared.model_files.model_source import resolve
-from radixmesh.shared.prefix_hash import block_hashes
-from radixmesh.shared.subjects import Subjects, subject_token
+from radixmesh.shared.errors import ConfigError
 
 SETTINGS = [GatewaySettings, TokenizerSettings, SchedulerSettings, ModelWorkerSettings, DetokenizerSettings]
 
@@ -130,73 +119,3 @@ def test_a_bus_that_is_no_address_is_named_without_its_password(url: str) -> Non
 @pytest.mark.parametrize("url", ["h", "h:4222", "nats://u:p@h:4222, tls://[::1]:4222", "ws://h", "wss://h/path"])
 def test_addresses_of_a_bus(url: str) -> None:
     assert ServiceSettings.load([f"--nats-url={url}"]).nats_url == url.replace(" ", "")
-
-
-@given(st.text(min_size=1, max_size=80))
-def test_any_name_makes_one_subject_token(name: str) -> None:
-    token = subject_token(name)
-    assert not set(token) & set(" .*>\t\r\n")
-    assert 0 < len(token) <= 64
-
-
-def test_subjects_of_different_names_differ() -> None:
-    subjects = Subjects("ns")
-    assert subjects.submit("a/b") != subjects.submit("a.b")
-    assert subjects.submit("tiny") == "ns.submit.tiny"
-
-
-@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40), st.integers(1, 5))
-def test_hashes_agree_exactly_on_the_common_prefix(left: list[int], right: list[int], block: int) -> None:
-    a, b = block_hashes(np.array(left, np.int32), block), block_hashes(np.array(right, np.int32), block)
-    for i in range(min(len(a), len(b))):
-        same = left[: (i + 1) * block] == right[: (i + 1) * block]
-        assert (a[i] == b[i]) == same
-
-
-def test_namespaces_share_nothing() -> None:
-    tokens = np.arange(8, dtype=np.int32)
-    assert not set(block_hashes(tokens, 4, "a").tolist()) & set(block_hashes(tokens, 4, "b").tolist())
-
-
-def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
-    (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    for model in (tmp_path / "circle", f"/{'x' * 300}", "~nobody-of-this-name/model"):
-        with pytest.raises(ModelLoadError, match=str(model)):
-            resolve(str(model))
-
-
-@pytest.mark.parametrize("home", ["/home/me", None])
-def test_a_model_of_the_hub_is_kept_among_temporary_files_where_the_home_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
-) -> None:
-    tried: list[Path | None] = []
-
-    def download(model: str, *, allow_patterns: list[str], cache_dir: Path | None) -> str:
-        tried.append(cache_dir)
-        if cache_dir is None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/home/me/.cache")
-        return str(cache_dir / model)
-
-    for name in ("HF_HOME", "HF_HUB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(homes, "cache_home", lambda: Path(home) if home else None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert resolve("owner/name") == tmp_path / f"radixmesh-{os.geteuid()}" / "huggingface" / "owner" / "name"
-    assert tried[:-1] == ([None] if home else [])
-
-
-def test_what_the_hub_says_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(model: str, **_: object) -> str:
-        raise OSError(f"there is no {model}")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(ModelLoadError, match="the hub does not give it: there is no owner/name"):
-        resolve("owner/name")
-
-
-def test_a_path_that_is_no_model_is_named(tmp_path: object) -> None:
-    with pytest.raises(ModelLoadError, match=r"no config\.json"):
-        resolve(str(tmp_path))
-    with pytest.raises(ModelLoadError, match="neither a directory nor"):
-        resolve("/nowhere/at-all")

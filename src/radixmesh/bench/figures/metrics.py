@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from radixmesh.bench.client import Record
-from radixmesh.bench.load import Load
+from radixmesh.bench.traffic.client import Record
+from radixmesh.bench.traffic.load import Load
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ LOADERS = ("model_worker", "tokenizer")
 """Services that load something before they can say that they are up."""
 
 
-class Mesh:
+class MeshMonitor:
     """The bus as the supervisor sees it.
 
     Every death is known to the supervisor first. It tells the others at once, so that nobody waits for missing
@@ -44,7 +44,9 @@ class Mesh:
         self._tasks = Tasks()
 
     @classmethod
-    async def connect(cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]) -> "Mesh":
+    async def connect(
+        cls, settings: ServiceSettings, instances: Collection[str], say: Callable[[str], None]
+    ) -> "MeshMonitor":
         """`say` tells people what is waited for when that takes long. Raises BusError."""
         text = f"waiting for NATS at {without_credentials(settings.nats_url)} ..."
         telling = asyncio.get_running_loop().call_later(PATIENCE, say, text)

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from radixmesh.bench.client import Record
-from radixmesh.bench.workload import Job
+from radixmesh.bench.traffic.client import Record
+from radixmesh.bench.traffic.workload import Job
 
 Send = Callable[[Record], Awaitable[None]]
 

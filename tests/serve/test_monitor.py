@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from radixmesh.cli.serve.planning.plan import ProcessSpec
-from radixmesh.cli.serve.supervision import mesh as mesh_module
+from radixmesh.cli.serve.supervision import monitor
 from radixmesh.cli.serve.supervision.backoff import Backoff
-from radixmesh.cli.serve.supervision.mesh import Mesh
+from radixmesh.cli.serve.supervision.monitor import MeshMonitor
 from radixmesh.shared.bus.connection import Bus, without_credentials
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.config import ServiceSettings
@@ -35,8 +35,8 @@ class Child:
 
 
 @pytest.fixture
-async def mesh(settings: ServiceSettings) -> AsyncIterator[Mesh]:
-    mesh = await Mesh.connect(settings, ["gateway-1"], print)
+async def mesh(settings: ServiceSettings) -> AsyncIterator[MeshMonitor]:
+    mesh = await MeshMonitor.connect(settings, ["gateway-1"], print)
     yield mesh
     await mesh.close()
 
@@ -48,7 +48,7 @@ async def child(settings: ServiceSettings) -> AsyncIterator[Child]:
     await bus.close()
 
 
-async def test_orderly_ends_of_one_that_served_are_no_failed_starts(mesh: Mesh, child: Child) -> None:
+async def test_orderly_ends_of_one_that_served_are_no_failed_starts(mesh: MeshMonitor, child: Child) -> None:
     """A service says that it is gone before its process ends; the supervisor asks only then how long it was up."""
     backoff = Backoff(healthy=0.0)
     for _ in range(4):
@@ -62,7 +62,7 @@ async def test_orderly_ends_of_one_that_served_are_no_failed_starts(mesh: Mesh, 
     assert not backoff.hopeless
 
 
-async def test_the_time_that_one_was_up_is_not_the_next_ones(mesh: Mesh, child: Child) -> None:
+async def test_the_time_that_one_was_up_is_not_the_next_ones(mesh: MeshMonitor, child: Child) -> None:
     await child.says(State.READY)
     await until(lambda: mesh.up_for("gateway-1"))
     await mesh.tell_gone(SPEC)
@@ -73,7 +73,7 @@ async def test_the_time_that_one_was_up_is_not_the_next_ones(mesh: Mesh, child: 
 
 
 async def test_a_death_is_heeded_though_the_clock_was_set_back(
-    mesh: Mesh, child: Child, settings: ServiceSettings
+    mesh: MeshMonitor, child: Child, settings: ServiceSettings
 ) -> None:
     """What the supervisor tells covers its child's last epoch; the next child hears that it must go above that."""
     others, told = PresenceView(), list[Outdated]()
@@ -101,10 +101,10 @@ async def test_a_death_is_heeded_though_the_clock_was_set_back(
 async def test_people_are_told_of_a_long_wait_for_the_bus(
     settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mesh_module, "PATIENCE", 0.02)
+    monkeypatch.setattr(monitor, "PATIENCE", 0.02)
     server, said = NatsServer(), list[str]()
     away = settings.model_copy(update={"nats_url": f"nats://me:secret@127.0.0.1:{server.port}"})
-    connecting = asyncio.create_task(Mesh.connect(away, [], said.append))
+    connecting = asyncio.create_task(MeshMonitor.connect(away, [], said.append))
     await until(lambda: said)
     server.start()
     try:
@@ -116,7 +116,7 @@ async def test_people_are_told_of_a_long_wait_for_the_bus(
 
 async def test_a_bus_that_answers_is_no_news(settings: ServiceSettings) -> None:
     said: list[str] = []
-    await (await Mesh.connect(settings, [], said.append)).close()
+    await (await MeshMonitor.connect(settings, [], said.append)).close()
     assert said == []
 
 

@@ -1,0 +1,1 @@
+"""The load: what is asked, when, and what came of each request."""
