@@ -250,7 +250,7 @@ class SimWorker:
         state.computed = stop
 
     def _pass_state(self, state: SimSlot, group: int, start: int, stop: int) -> None:
-        """The sequence's page, its only one, holds what the tokens before `start` have left; then those before `stop`."""
+        """The sequence's only page holds what the tokens before `start` have left; then those before `stop`."""
         _check(list(state.tables[group]) == [0], "a sequence needs one page of its state")
         page, memory = state.tables[group][0], self.memory[group]
         _check(start == 0 or memory[page] == state.prints[start - 1], "a state is that of other tokens")

@@ -225,7 +225,7 @@ class StateWorker:
 
 
 def test_a_state_goes_on_from_a_copy_made_at_that_very_border() -> None:
-    """One page per sequence, which each pass overwrites; a copy of it is a prefix, as long as it was when it was made."""
+    """One page per sequence, which each pass overwrites; a copy of it is a prefix, as long as when it was made."""
     rig = StateWorker()
     expected = next_token(int(fingerprints(rig.tokens)[-1]), SamplingParams(ignore_eos=True), 0)
     assert rig.run(slot=0, page=2, start=0, stop=8, first=True) == []
