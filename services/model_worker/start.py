@@ -40,6 +40,9 @@ RANK_TIMEOUT_SECONDS = 24 * 3600.0
 dies closes its connections, which the others notice at once."""
 
 
+_LONGEST = 1 << 22
+"""Tokens of a sequence where no pool bounds them: a config may promise any number, and tables have a place for each."""
+
 _CHUNKS_UNDER_WAY = 2048
 """Tokens of a prompt that are computed, or to be, before the window moves on: by the scheduler's defaults."""
 
@@ -169,7 +172,7 @@ def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, platform: Pla
     specs = model.kv_groups(settings.page_size)
     counts = _agree(_num_pages(settings, specs, model, platform), model.group)
     bounds = [spec.longest(count) for spec, count in zip(specs, counts, strict=True)]
-    longest = min([bound for bound in bounds if bound is not None], default=model.max_length)
+    longest = min([bound for bound in bounds if bound is not None], default=_LONGEST)
     max_model_len = min(model.max_length, longest)
     if settings.max_model_len > max_model_len:
         raise ConfigError(

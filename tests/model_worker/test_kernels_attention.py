@@ -1,11 +1,13 @@
 """Paged attention against a plain float64 softmax: decodes, chunks, prefixes, windows, any layout."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention
+from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 from tests.model_worker.kernel_fixtures import THREADS, library, ragged_batch, random_pool, relative, share_prefixes
@@ -150,6 +152,66 @@ def test_stale_pages_are_never_read(head_dim: int) -> None:
         pool.fill_(float("nan"))
     got, expected = attend(ragged_batch([(1, 1), (21, 21), (3, 3)], 16, 40), kv, 4, None, torch.bfloat16)
     assert relative(got, expected) < 6e-3
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+@settings(max_examples=60)
+@given(
+    lengths=st.lists(
+        st.tuples(st.sampled_from([1, 1, 1, 9]), st.integers(0, 400)).map(lambda pair: (pair[0], sum(pair))),
+        min_size=2,
+        max_size=8,
+    ),
+    wishes=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 120)), min_size=8, max_size=8),
+    page_size=st.sampled_from([1, 4, 16]),
+    head_dim=st.sampled_from([12, 32]),
+    window=st.sampled_from([1, 5, 64, 100]),
+    stale=st.integers(0, 2),
+    threads=st.sampled_from(THREADS),
+)
+def test_what_lies_behind_a_window_is_never_read(
+    backend: str,
+    lengths: list[tuple[int, int]],
+    wishes: list[tuple[int, int]],
+    page_size: int,
+    head_dim: int,
+    window: int,
+    stale: int,
+    threads: int,
+) -> None:
+    """Tables say anything there: nothing, what the sequences once shared, or pages that are others' by now."""
+    library().set_threads(threads)
+    spec = KVGroupSpec((0,), 2, head_dim, page_size, torch.float32, window)
+    pages = sum(-(-context // page_size) for _, context in lengths) + 3
+    batch = ragged_batch(lengths, page_size, pages)
+    share_prefixes(batch, page_size, wishes)
+    table = batch.block_tables[0]
+    seen = {
+        int(page)
+        for row, (_, first, last) in enumerate(_shown(batch, page_size, window))
+        for page in table[row, first:last]
+    }
+    for row, first, _ in _shown(batch, page_size, window):
+        table[row, :first] = [0, int(table[-1, -1]), pages - 1][stale]
+    kv = random_pool(spec, pages)
+    unseen = [page for page in range(pages) if page not in seen]
+    for pool in (*kv.keys, *kv.values):
+        pool[unseen] = float("nan")
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = torch.randn(len(batch.token_ids), 8, head_dim, generator=generator).split([4, 2, 2], 1)
+    attention = NativeAttention(library()) if backend == "native" else TorchAttention()
+    got = attention.forward(attention.plan(batch, kv), kv, 0, q, k, v, 0.3, window)
+    assert relative(got, expected_attention(batch, kv, q, 0.3, window)) < BOUNDS[torch.float32]
+
+
+def _shown(batch: ForwardBatch, page_size: int, window: int) -> list[tuple[int, int, int]]:
+    """Sequences, and from which of its pages to which each is shown to one of its queries."""
+    counts, contexts = np.diff(batch.host_query_start), batch.host_context_len
+    firsts = np.maximum(0, contexts - counts + 1 - window) // page_size
+    return [
+        (row, int(first), -(-int(context) // page_size))
+        for row, (first, context) in enumerate(zip(firsts, contexts, strict=True))
+    ]
 
 
 def test_nan_in_one_sequence_does_not_reach_another() -> None:

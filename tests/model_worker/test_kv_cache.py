@@ -3,15 +3,23 @@
 import math
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import PlatformError
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
+from radixmesh.services.model_worker.models.loading import load_model, open_model
+from radixmesh.services.model_worker.platform import get_platform
+from radixmesh.services.model_worker.start import load
+from radixmesh.shared.errors import ConfigError
+from radixmesh.shared.messages import Claimed, KvGroup, KvKind
+from tests.checkpoints import change_config, make_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -24,6 +32,83 @@ def test_page_bytes_and_budget() -> None:
     assert pages_within([spec], [1000], -1) == [0]
     cache = KVCache([KVGroupSpec((0, 1), 3, 8, 4, torch.float32)], 5, CPU)
     assert sum(pool.nbytes for pool in cache.keys + cache.values) == 5 * cache.num_bytes // 5
+
+
+def _spec(window: int | None, layers: int) -> KVGroupSpec:
+    return KVGroupSpec(tuple(range(layers)), 1, 4, 4, torch.float32, window)
+
+
+def test_memory_is_shared_out_in_equal_numbers_of_pages_as_far_as_they_are_of_use() -> None:
+    specs, most = [_spec(None, 2), _spec(9, 6)], [1000, 50]
+    both, rest = sum(spec.page_bytes for spec in specs), specs[0].page_bytes
+    assert pages_within(specs, most, 20 * both) == [20, 20]
+    assert pages_within(specs, most, 20 * both + rest) == [20, 20]
+    assert pages_within(specs, most, 50 * both + 100 * rest) == [150, 50]
+    assert pages_within(specs, most, 10**12) == most
+
+
+def test_the_length_that_a_pool_allows() -> None:
+    """A window of nine shows two pages of four; with less than two more it cannot move on."""
+    assert [_spec(9, 1).longest(count) for count in (1, 3, 4)] == [4, 12, None]
+    assert [_spec(1, 1).longest(count) for count in (2, 3)] == [8, None]
+    assert _spec(None, 1).longest(100) == 400
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "groups"),
+    [
+        ("llama", {}, [(None, (0, 1, 2))]),
+        ("mistral", {"sliding_window": 9}, [(9, (0, 1, 2))]),
+        ("mistral", {"sliding_window": 100}, [(None, (0, 1, 2))]),  # no sequence outgrows it
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+            [(None, (0,)), (9, (1, 2))],
+        ),
+    ],
+    ids=str,
+)
+def test_layers_are_grouped_by_what_they_see(
+    tmp_path: Path, family: str, fields: dict[str, Any], groups: list[Any]
+) -> None:
+    make_checkpoint(tmp_path, family, max_position_embeddings=100, **fields)
+    model = load_model(open_model(tmp_path), get_platform("cpu"))
+    assert [(spec.window, spec.layers) for spec in model.kv_groups(4)] == groups
+    kv = KVCache(model.kv_groups(4), 3, CPU)
+    assert [kv.pools[group].spec.window for group in kv.group_of] == [
+        next(window for window, layers in groups if layer in layers) for layer in range(3)
+    ]
+
+
+def _sizes(path: Path, **settings: Any) -> Claimed:
+    loaded = load(ModelWorkerSettings(model=str(path), page_size=4, threads=1, **settings), lambda *_: None)
+    loaded.close()
+    return loaded.sizes
+
+
+def test_a_scheduler_is_told_of_each_pool(tmp_path: Path) -> None:
+    """A window's is as large as all slots have use for, twice; the length is bounded by the layers that see all."""
+    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+    make_checkpoint(tmp_path, "qwen2", max_position_embeddings=10_000, **window)
+    full = KvGroup(page_size=4, num_pages=2000)
+    told = _sizes(tmp_path, num_pages=2000, max_slots=1)
+    useful = 2 * -(-(9 + 2048) // 4)
+    assert told.groups == [full, KvGroup(kind=KvKind.WINDOW, page_size=4, num_pages=useful, window=9)]
+    assert told.max_model_len == 8000
+    told = _sizes(tmp_path, kv_memory=1 / 1024, max_slots=8)
+    pages = (1 << 20) // (3 * 2 * 2 * 4 * 16 * 4)  # layers, K and V, heads, tokens, elements, bytes
+    assert [group.num_pages for group in told.groups] == [pages, pages]
+    assert told.max_model_len == pages * 4
+
+
+@pytest.mark.parametrize("positions", [10_000, 10**30])
+def test_where_all_layers_have_windows_memory_does_not_bound_the_length(tmp_path: Path, positions: int) -> None:
+    make_checkpoint(tmp_path, "mistral", sliding_window=9)
+    change_config(tmp_path, max_position_embeddings=positions)
+    assert _sizes(tmp_path, num_pages=4).max_model_len == min(positions, 1 << 22)
+    assert _sizes(tmp_path, num_pages=3).max_model_len == 12
+    with pytest.raises(ConfigError, match=r"--max-model-len 13 is more than .* the KV cache \(12 tokens\) allows"):
+        _sizes(tmp_path, num_pages=3, max_model_len=13)
 
 
 def test_impossible_pools_are_refused() -> None:

@@ -233,4 +233,4 @@ def test_the_eviction_heap_does_not_grow_with_use() -> None:
             found = tree.match(tokens_of([number, number + 1], 4))
             tree.lock(found.node)
             tree.unlock(found.node)
-    assert len(tree._heap) <= 8
+    assert len(tree._leaves) <= 8

@@ -11,7 +11,6 @@ others of the same tokens stay. A prefix can be gone on from where all windows h
 any page of some window can't, nor can what is left above it: these are dropped as soon as nobody holds them.
 """
 
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
@@ -20,9 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from radixmesh.services.scheduler.memory.leaf_queue import LeafQueue
 from radixmesh.services.scheduler.memory.pages import NONE
 from radixmesh.services.scheduler.memory.radix_node import Inserted, Listener, Match, Node, Peek, Root
 from radixmesh.services.scheduler.memory.window_pages import WindowPages
+from radixmesh.services.scheduler.memory.windows import Windows, there
 from radixmesh.shared.prefix_hash import block_hashes
 
 TOKEN_BYTES = 4
@@ -50,18 +51,16 @@ class RadixTree:
         """Pages of tokens in the tree: of each group, but for windows' pages that are gone."""
         self.locked = 0
         """Those in locked nodes."""
-        self.windows = [None if window is None else WindowPages(window, page_size) for window in windows]
+        self._moving = Windows(windows, page_size)
+        self.windows = self._moving.by_group
         """By group; None: its pages live as long as the nodes."""
         self.version = 0
         """Rises whenever the answers of `match` may change."""
         self._page_bytes = page_size * TOKEN_BYTES
-        self._lfu = eviction == "lfu"
         self._listener = listener
         self._roots: dict[str, Root] = {}
-        self._heap: list[tuple[int, int, int, Node]] = []
-        self._clock = count(1)
+        self._leaves = LeafQueue(lfu=eviction == "lfu")
         self._serials = count(1)
-        self._moving = [(group, window) for group, window in enumerate(self.windows) if window is not None]
         self._freed: list[list[int]] = [[] for _ in windows]
 
     def evictable(self, group: int = 0) -> int:
@@ -84,7 +83,7 @@ class RadixTree:
                 break
             if child.end > size:
                 child = self._split(child, (size - node.end) * self._page_bytes)
-            self._touch(child)
+            self._leaves.touch(child)
             for found, own in zip(pages, child.pages, strict=True):
                 found += own
             node = child
@@ -107,7 +106,7 @@ class RadixTree:
             start = end
         by_group = [unlocked] * len(self.windows)
         for group, window in self._moving:
-            by_group[group] = sum(map(window.is_idle, self._visible(path, size, group, window)))
+            by_group[group] = sum(map(window.is_idle, window.shown(path, size, group)))
         return Peek(size, by_group, serials)
 
     def insert(self, node: Node, tokens: NDArray[np.int32], pages: list[list[int]]) -> Inserted:
@@ -133,12 +132,12 @@ class RadixTree:
             shared = self._common(child.key, data, offset)
             if shared < len(child.key):
                 child = self._split(child, shared)
-            self._touch(child)
+            self._leaves.touch(child)
             size = child.size
             for found, window, own, part in zip(duplicates, self.windows, child.pages, pages, strict=True):
                 mine = part[done : done + size]
-                if window is not None:
-                    self._refill(child, window, own, mine)
+                if window is not None and window.refill(child, own, mine):
+                    self.version += 1
                 found += [page for page, theirs in zip(mine, own, strict=True) if page not in (theirs, NONE)]
             node, done = child, done + size
         return Inserted(node, duplicates)
@@ -184,10 +183,8 @@ class RadixTree:
         """
         window, freed = self.windows[group], self._freed
         if window is None:
-            while len(freed[group]) < wanted and self._heap:
-                node = self._pop_leaf()
-                if node is not None:
-                    self._offer(self._cut(node, min(wanted - len(freed[group]), node.size)))
+            while (short := wanted - len(freed[group])) > 0 and (leaf := self._leaves.pop()) is not None:
+                self._offer(self._cut(leaf, min(short, leaf.size)))
         else:
             while len(freed[group]) < wanted and window.idle:
                 self._hollow_out(group, window)
@@ -195,10 +192,8 @@ class RadixTree:
 
     def clear(self) -> list[list[int]]:
         """Evicts everything that is not locked."""
-        while self._heap:
-            node = self._pop_leaf()
-            if node is not None:
-                self._offer(self._cut(node, node.size))
+        while (leaf := self._leaves.pop()) is not None:
+            self._offer(self._cut(leaf, leaf.size))
         for group, window in self._moving:
             while window.idle:
                 self._hollow_out(group, window)
@@ -212,7 +207,7 @@ class RadixTree:
     def reset(self) -> None:
         """Forgets everything, locks too; the caller owns all pages again and tells the listener."""
         self._roots.clear()
-        self._heap.clear()
+        self._leaves.clear()
         for _, window in self._moving:
             window.reset()
         self.take_freed()
@@ -252,10 +247,7 @@ class RadixTree:
                 problems.append(f"a node of {node.size} pages has {len(node.key)} bytes of tokens")
         if (size, locked) != (self.size, self.locked):
             problems.append(f"counted {size} pages, {locked} locked; the books say {self.size}, {self.locked}")
-        for group, window in self._moving:
-            where = {page: node for node in self.nodes() if node.size for page in _there(node.pages[group])}
-            problems += window.check(where, read[group])
-        return problems
+        return problems + self._moving.check([node for node in self.nodes() if node.size], read)
 
     # -- inside --
 
@@ -277,37 +269,7 @@ class RadixTree:
             if shared < len(node.key):
                 break
         size = offset // self._page_bytes
-        return path, self._usable(path, size) if self._moving else size
-
-    def _usable(self, path: list[Node], size: int) -> int:
-        """The most pages, up to `size`, of which every window has what it shows behind them."""
-        runs = [0] * len(self._moving)  # pages without a gap up to here
-        usable = at = 0
-        for node in path:
-            count = min(node.size, size - at)
-            parts = [node.pages[group][:count] for group, _ in self._moving]
-            if any(NONE in part for part in parts):
-                for page in zip(*parts, strict=True):
-                    at += 1
-                    runs = [0 if page[i] == NONE else run + 1 for i, run in enumerate(runs)]
-                    usable = at if self._suffices(runs, at) else usable
-                continue
-            at += count
-            runs = [run + count for run in runs]
-            usable = at if self._suffices(runs, at) else usable  # else no page of this node does, as runs only grow
-        return usable
-
-    def _suffices(self, runs: list[int], at: int) -> bool:
-        return all(run >= min(at, window.reach) for run, (_, window) in zip(runs, self._moving, strict=True))
-
-    @staticmethod
-    def _visible(path: list[Node], size: int, group: int, window: WindowPages) -> Iterator[int]:
-        """Page ids that the window shows behind `size` pages."""
-        first = max(0, size - window.reach)
-        for node in path:
-            start = node.end - node.size
-            if start < size and node.end > first:
-                yield from node.pages[group][max(0, first - start) : size - start]
+        return path, self._moving.usable(path, size) if self._moving else size
 
     def _root(self, namespace: str) -> Root:
         root = self._roots.get(namespace)
@@ -334,22 +296,14 @@ class RadixTree:
         leaf.serial = next(self._serials)
         node.children[data[: self._page_bytes]] = leaf
         for group, window in self._moving:
-            window.add(_there(pages[group]), leaf)
+            window.add(there(pages[group]), leaf)
         self.size += leaf.size
         self.version += 1
-        self._touch(leaf)
-        self._queue(leaf)
+        self._leaves.touch(leaf)
+        self._leaves.add(leaf)
         if self._listener is not None:
             self._listener.stored(hashes)
         return leaf
-
-    def _refill(self, node: Node, window: WindowPages, own: list[int], offered: list[int]) -> None:
-        """Takes those pages of a window that `node` lost."""
-        for i, page in enumerate(offered):
-            if own[i] == NONE != page:
-                own[i] = page
-                window.add([page], node)
-                self.version += 1
 
     def _split(self, node: Node, at: int) -> Node:
         """Cuts `node` behind `at` bytes; returns the new upper part."""
@@ -364,16 +318,9 @@ class RadixTree:
         node.parent, node.key, node.pages, node.hashes = upper, node.key[at:], below, node.hashes[size:]
         upper.children[node.key[: self._page_bytes]] = node
         for group, window in self._moving:
-            window.move(_there(above[group]), upper)
+            window.move(there(above[group]), upper)
         self.version += 1
         return upper
-
-    def _touch(self, node: Node) -> None:
-        node.last_used = next(self._clock)
-        node.hits += 1
-
-    def _rank(self, node: Node) -> tuple[int, int]:
-        return (node.hits if self._lfu else 0, node.last_used)
 
     def _offer(self, node: Node) -> None:
         """Puts an unlocked leaf up for eviction; drops it if it is of no use, or an empty root."""
@@ -381,19 +328,10 @@ class RadixTree:
             if isinstance(node, Root):
                 self._roots.pop(node.namespace, None)
                 return
-            if not self._hollow(node):
-                self._queue(node)
+            if not self._moving.hollow(node):
+                self._leaves.add(node)
                 return
             node = self._cut(node, node.size)
-
-    def _queue(self, leaf: Node) -> None:
-        if not leaf.queued:
-            leaf.queued = True
-            heapq.heappush(self._heap, (*self._rank(leaf), leaf.serial, leaf))
-
-    def _hollow(self, leaf: Node) -> bool:
-        """Whether some window has no page of it, so that nothing can go on from within."""
-        return any(max(leaf.pages[group]) == NONE for group, _ in self._moving)
 
     def _hollow_out(self, group: int, window: WindowPages) -> None:
         """Frees the window's page that has been idle for longest."""
@@ -402,19 +340,8 @@ class RadixTree:
         pages[pages.index(page)] = NONE
         self._freed[group].append(page)
         self.version += 1
-        if not (node.lock or node.children) and self._hollow(node):
+        if not (node.lock or node.children) and self._moving.hollow(node):
             self._offer(node)
-
-    def _pop_leaf(self) -> Node | None:
-        """The next leaf to evict from; None if the heap's entry was out of date."""
-        hits, used, _serial, node = heapq.heappop(self._heap)
-        node.queued = False
-        if node.lock or node.children or not node.size:
-            return None  # offered again when it is next unlocked or bare
-        if (hits, used) != self._rank(node):
-            self._offer(node)  # used since: ranks only rise, so a late look is enough
-            return None
-        return node
 
     def _cut(self, node: Node, count: int) -> Node:
         """Frees the last `count` pages of a leaf. Returns what is a leaf now, perhaps: to be offered."""
@@ -423,10 +350,10 @@ class RadixTree:
         parent = node.parent
         assert parent is not None  # noqa: S101  roots are never cut
         for group, window in self._moving:
-            for page in _there(node.pages[group][keep:]):
+            for page in there(node.pages[group][keep:]):
                 window.remove(page)
         for freed, part in zip(self._freed, node.pages, strict=True):
-            freed += part[keep:] if not self._moving else _there(part[keep:])
+            freed += part[keep:] if not self._moving else there(part[keep:])
         if keep == 0:
             del parent.children[node.key[: self._page_bytes]]
         node.key, node.hashes = node.key[: keep * self._page_bytes], node.hashes[:keep]
@@ -437,8 +364,3 @@ class RadixTree:
         if self._listener is not None:
             self._listener.removed(gone)
         return node if keep else parent
-
-
-def _there(pages: list[int]) -> list[int]:
-    """Those of a window's pages that are not gone."""
-    return [page for page in pages if page != NONE]

@@ -1,8 +1,9 @@
 """The pages of a window's group that the tree has."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from radixmesh.services.scheduler.memory.pages import NONE
 from radixmesh.services.scheduler.memory.radix_node import Node
 
 
@@ -36,11 +37,27 @@ class WindowPages:
     def is_idle(self, page: int) -> bool:
         return page in self._idle
 
+    def shown(self, path: list[Node], size: int, group: int) -> Iterator[int]:
+        """The pages of this window, which is the group's, that it shows behind `size` pages of tokens along `path`."""
+        first = max(0, size - self.reach)
+        for node in path:
+            start = node.end - node.size
+            if start < size and node.end > first:
+                yield from node.pages[group][max(0, first - start) : size - start]
+
     def add(self, pages: Iterable[int], node: Node) -> None:
         """Fresh pages, of which nobody reads any yet."""
         for page in pages:
             self._nodes[page] = node
             self._idle[page] = None
+
+    def refill(self, node: Node, own: list[int], offered: list[int]) -> bool:
+        """Takes those of the `offered` pages that `node` has lost, into its `own`. Whether there were any."""
+        lost = [i for i, page in enumerate(own) if page == NONE != offered[i]]
+        for i in lost:
+            own[i] = offered[i]
+        self.add((own[i] for i in lost), node)
+        return bool(lost)
 
     def move(self, pages: Iterable[int], node: Node) -> None:
         """They lie in `node` now."""
