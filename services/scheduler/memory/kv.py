@@ -66,7 +66,11 @@ class KvMemory:
         """By group."""
         self.leases = Leases(self.pools)
         self.groups = range(len(groups))
+        self.longest = self._longest()
+        """Tokens that a sequence can hold KV of when it has all memory; None: no bound."""
         self._moving = [(group, window) for group, window in enumerate(self.tree.windows) if window is not None]
+        self.moving = bool(self._moving)
+        """Whether there are windows, so that sequences give pages back while they run."""
 
     @property
     def total(self) -> int:
@@ -80,25 +84,6 @@ class KvMemory:
     def cached(self) -> int:
         """Pages that are the tree's."""
         return sum(map(self.tree.cached, self.groups))
-
-    @property
-    def moving(self) -> bool:
-        """Whether there are windows, so that sequences give pages back while they run."""
-        return bool(self._moving)
-
-    @property
-    def longest(self) -> int | None:
-        """Tokens that a sequence can hold KV of when it has all memory; None: no bound.
-
-        A window's pool bounds it only if it is too small for the window to move on within: a page more than that shows,
-        and one, as the newest tokens that are known are not the newest.
-        """
-        bounds = [
-            pool.total * self.page_size
-            for pool, window in zip(self.pools, self.tree.windows, strict=True)
-            if window is None or pool.total < window.reach + 2
-        ]
-        return min(bounds, default=None)
 
     def available(self, group: int) -> int:
         """Pages of a group that `take` can give: free, or cached and not locked. Leased ones count as neither."""
@@ -288,6 +273,16 @@ class KvMemory:
         return problems + self.tree.check((held.node for held in holders if held.node is not None), read)
 
     # -- inside --
+
+    def _longest(self) -> int | None:
+        """A window's pool bounds it only if it is too small for the window to move on within: a page more than that
+        shows, and one, as what is known of a sequence is behind what is under way."""
+        bounds = [
+            pool.total * self.page_size
+            for pool, window in zip(self.pools, self.tree.windows, strict=True)
+            if window is None or pool.total < window.reach + 2
+        ]
+        return min(bounds, default=None)
 
     def _extend(self, group: int, holding: Holding, pages: int) -> None:
         """Raises IndexError if there are not as many."""
