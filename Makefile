@@ -85,12 +85,12 @@ lock:
 	    --report build/lock/report.json -e '.[dev]' $(BACKEND)
 	build/lock/bin/python .ci/lock.py build/lock/report.json
 
-# Writes services/gateway/grpc/*_pb2* anew from the .proto file beside them. In an environment of its own: the
+# Writes services/gateway/faces/grpc/*_pb2* anew from the .proto file beside them. In an environment of its own: the
 # generator is older than what the tests need (see generate.py).
 proto:
 	$(PYTHON) -m venv build/proto
 	build/proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.72.*'
-	build/proto/bin/python services/gateway/grpc/generate.py
+	build/proto/bin/python services/gateway/faces/grpc/generate.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,35 +1,11 @@
 """Between columns and rows: a `TokenBatch` taken apart, a `TextBatch` put together."""
 
-import math
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from radixmesh.services.detokenizer.choice import Advance
-from radixmesh.shared.errors import MessageError
 from radixmesh.shared.messages import Finish, TextBatch, TokenBatch
-
-_FINISH = tuple(Finish)
-"""By value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Logprobs:
-    """Log-probabilities of a row's tokens; `top_ids` and `top_values` are ragged by `top_counts`."""
-
-    values: list[float]
-    top_counts: list[int]
-    top_ids: list[int]
-    top_values: list[float]
-
-    def cut(self, start: int, stop: int) -> "Logprobs":
-        """Those of the tokens from `start` to `stop`."""
-        before, until = sum(self.top_counts[:start]), sum(self.top_counts[:stop])
-        return Logprobs(
-            self.values[start:stop],
-            self.top_counts[start:stop],
-            self.top_ids[before:until],
-            self.top_values[before:until],
-        )
+from radixmesh.shared.messages.rows import FINISH, Logprobs, check_text, logprob_columns
 
 
 @dataclass(slots=True)  # not frozen: one is made per token, and a frozen one takes three times as long to make
@@ -64,7 +40,7 @@ def split(batch: TokenBatch) -> list[Row]:
     Raises:
         MessageError: columns of different lengths, or an unknown `Finish`.
     """
-    _check(batch)
+    check_text(batch, (), ("stop_tokens", "traceparents"))
     counts, tokens = batch.counts.tolist(), batch.tokens.tolist()
     columns = zip(
         batch.request_ids,
@@ -79,7 +55,7 @@ def split(batch: TokenBatch) -> list[Row]:
         batch.traceparents or [""] * len(counts),
         strict=False,
     )
-    logprobs = _logprobs(batch)
+    logprobs = Logprobs.of(batch)
     return [
         Row(
             batch.replica_id,
@@ -88,7 +64,7 @@ def split(batch: TokenBatch) -> list[Row]:
             attempt,
             first_index,
             tokens[start : start + count],
-            _FINISH[finish],
+            FINISH[finish],
             stop_token,
             cached,
             traceparent,
@@ -96,34 +72,6 @@ def split(batch: TokenBatch) -> list[Row]:
         )
         for request_id, choice, attempt, first_index, start, count, finish, stop_token, cached, traceparent in columns
     ]
-
-
-def _logprobs(batch: TokenBatch) -> Logprobs | None:
-    if not len(batch.logprobs):
-        return None
-    top_counts = batch.top_counts.tolist() or [0] * len(batch.tokens)
-    return Logprobs(batch.logprobs.tolist(), top_counts, batch.top_ids.tolist(), batch.top_logprobs.tolist())
-
-
-def _check(batch: TokenBatch) -> None:
-    rows, tokens = len(batch.request_ids), len(batch.tokens)
-    for name in ("choices", "attempts", "first_index", "counts", "finish", "cached_tokens"):
-        if len(getattr(batch, name)) != rows:
-            raise MessageError(f"TokenBatch.{name} has {len(getattr(batch, name))} elements for {rows} rows")
-    for name in ("stop_tokens", "traceparents"):
-        if len(getattr(batch, name)) not in (0, rows):
-            raise MessageError(f"TokenBatch.{name} has {len(getattr(batch, name))} elements for {rows} rows")
-    for name in ("logprobs", "top_counts"):
-        if len(getattr(batch, name)) not in (0, tokens):
-            raise MessageError(f"TokenBatch.{name} has {len(getattr(batch, name))} elements for {tokens} tokens")
-    if (rows and batch.counts.min() < 0) or int(batch.counts.sum()) != tokens:
-        raise MessageError(f"TokenBatch.counts do not add up to its {tokens} tokens")
-    tops = int(batch.top_counts.sum())
-    sizes = {len(batch.top_ids), len(batch.top_logprobs)}
-    if (len(batch.top_counts) and batch.top_counts.min() < 0) or sizes != {tops}:
-        raise MessageError("TokenBatch.top_counts do not add up to its top_ids and top_logprobs")
-    if rows and batch.finish.max() >= len(_FINISH):
-        raise MessageError(f"TokenBatch.finish has {batch.finish.max()}, which is no Finish")
 
 
 @dataclass(slots=True)
@@ -162,16 +110,6 @@ class TextRows:
 
     def build(self, detokenizer_id: str) -> TextBatch:
         """All rows as one message. Rows without log-probabilities get NaN if others have some."""
-        columns = {}
-        if any(item is not None for item in self.logprobs):
-            blank = [Logprobs([math.nan] * count, [0] * count, [], []) for count in self.counts]
-            items = [item or empty for item, empty in zip(self.logprobs, blank, strict=True)]
-            columns = {
-                "logprobs": [value for item in items for value in item.values],
-                "top_counts": [value for item in items for value in item.top_counts],
-                "top_ids": [value for item in items for value in item.top_ids],
-                "top_logprobs": [value for item in items for value in item.top_values],
-            }
         return TextBatch.model_validate(
             {
                 "detokenizer_id": detokenizer_id,
@@ -187,6 +125,6 @@ class TextRows:
                 "stop_reasons": self.stop_reasons,
                 "prompt_tokens": self.prompt_tokens,
                 "cached_tokens": self.cached_tokens,
-                **columns,
+                **logprob_columns(self.logprobs, self.counts),
             }
         )

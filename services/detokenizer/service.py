@@ -8,7 +8,7 @@ from typing import Any
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.detokenizer.config import DetokenizerSettings
-from radixmesh.services.detokenizer.effects import Effects
+from radixmesh.services.detokenizer.outgoing import Outgoing
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.bus.envelope import Envelope
@@ -72,10 +72,10 @@ class Detokenizer(Actor):
         return vocabulary.load(model_source.resolve(self._settings.model, weights=False))
 
     async def _open(self, message: OpenText, envelope: Envelope) -> None:
-        await self._carry_out(self._table.open(message, envelope.arrived))
+        await self._send(self._table.open(message, envelope.arrived))
 
     async def _tokens(self, message: TokenBatch, _envelope: Envelope) -> None:
-        await self._carry_out(self._table.tokens(message, time.monotonic()))
+        await self._send(self._table.tokens(message, time.monotonic()))
 
     async def _cancel(self, message: Cancel, _envelope: Envelope) -> None:
         self._table.cancel(message)
@@ -84,11 +84,11 @@ class Detokenizer(Actor):
     async def _clock(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            await self._carry_out(self._table.tick(time.monotonic()))
+            await self._send(self._table.tick(time.monotonic()))
 
-    async def _carry_out(self, effects: Effects) -> None:
+    async def _send(self, out: Outgoing) -> None:
         self._moved.set()
-        for subject, message in effects.messages(self.subjects, self.instance):
+        for subject, message in out.messages(self.subjects, self.instance):
             try:
                 await self.bus.publish(subject, message)
             except RadixMeshError as error:  # the gateway will see a gap; the other receivers need theirs

@@ -1,4 +1,4 @@
-"""The open requests of one detokenizer: messages in, effects out.
+"""The open requests of one detokenizer: messages in, messages out.
 
     OpenText    opens a request (attempt n closes n - 1); `resumed` ids are replayed without a word
     TokenBatch  each row advances its choice; a row with a `finish` closes it
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span, SpanKind
 
+from radixmesh.services.detokenizer.attempts import AttemptMemory
 from radixmesh.services.detokenizer.choice import ChoiceText
-from radixmesh.services.detokenizer.effects import Effects
-from radixmesh.services.detokenizer.holding import AttemptMemory, HeldRows
+from radixmesh.services.detokenizer.outgoing import Outgoing
+from radixmesh.services.detokenizer.pending import PendingRows
 from radixmesh.services.detokenizer.rows import Row, split
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared import telemetry
@@ -24,7 +25,7 @@ from radixmesh.shared.errors import ErrorCode
 from radixmesh.shared.messages import Cancel, Choice, Finish, OpenText, TokenBatch
 from radixmesh.shared.telemetry import Attr
 
-MAX_HELD_ROWS = 16384
+MAX_PENDING_ROWS = 16384
 REMEMBERED = 16384
 """Closed requests whose late messages are known as such."""
 
@@ -52,7 +53,7 @@ class Table:
         self._vocabulary = vocabulary
         self._max_requests = max_requests
         self._requests: dict[str, _Request] = {}
-        self._held = HeldRows(hold_seconds, MAX_HELD_ROWS)
+        self._pending = PendingRows(hold_seconds, MAX_PENDING_ROWS)
         self._closed = AttemptMemory(REMEMBERED)
         self._orphans = AttemptMemory(REMEMBERED)
         self.opened = 0
@@ -61,43 +62,43 @@ class Table:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def open(self, message: OpenText, now: float) -> Effects:
+    def open(self, message: OpenText, now: float) -> Outgoing:
         """Begins an attempt that came at `now`, and catches up with tokens of it that came early."""
-        effects = Effects()
+        out = Outgoing()
         request_id, attempt = message.request_id, message.attempt
         known = self._requests.get(request_id)
         seen = known is not None and known.opened.attempt >= attempt
         if seen or self._closed.covers(request_id, attempt) or not message.choices:
-            return effects
+            return out
         if known is not None:
             self._close(known)
         elif len(self._requests) >= self._max_requests:
             error = f"the detokenizer already has {self._max_requests} open requests"
-            effects.fail(message, ErrorCode.QUEUE_FULL, error, retry_after=1.0)
-            return effects
+            out.fail(message, ErrorCode.QUEUE_FULL, error, retry_after=1.0)
+            return out
         if self._orphans.covers(request_id, attempt):
-            effects.fail(message, ErrorCode.REPLICA_LOST, "tokens were dropped before their request was opened")
+            out.fail(message, ErrorCode.REPLICA_LOST, "tokens were dropped before their request was opened")
             self._closed.note(request_id, attempt)
-            return effects
+            return out
         self.opened += 1
         request = _Request(message, now + message.time_left, {})
         self._requests[request_id] = request
         for choice in message.choices:
             request.choices[choice.index] = self._begin(message, choice)
-        for row in self._held.take(request_id, attempt):
-            self._row(row, effects, now)
-        return effects
+        for row in self._pending.take(request_id, attempt):
+            self._row(row, out, now)
+        return out
 
-    def tokens(self, batch: TokenBatch, now: float) -> Effects:
+    def tokens(self, batch: TokenBatch, now: float) -> Outgoing:
         """Takes in one step's tokens.
 
         Raises:
             MessageError: the batch is inconsistent; nothing of it was taken in.
         """
-        effects = Effects()
+        out = Outgoing()
         for row in split(batch):
-            self._row(row, effects, now)
-        return effects
+            self._row(row, out, now)
+        return out
 
     def cancel(self, message: Cancel) -> None:
         """Closes choices that nobody waits for, also such as were not opened yet."""
@@ -110,13 +111,13 @@ class Table:
             if choice < 0:
                 self._closed.note(request_id, attempt)
 
-    def tick(self, now: float) -> Effects:
+    def tick(self, now: float) -> Outgoing:
         """Lets time pass: call every few seconds."""
-        effects = Effects()
+        out = Outgoing()
         for request in [request for request in self._requests.values() if request.deadline <= now]:
             self._close(request, ErrorCode.DEADLINE_EXCEEDED)
-        self._drop(self._held.expired(now), effects)
-        return effects
+        self._drop(self._pending.expired(now), out)
+        return out
 
     def _begin(self, opened: OpenText, choice: Choice) -> _Open:
         text = ChoiceText(self._vocabulary, opened)
@@ -124,47 +125,47 @@ class Table:
         text.advance(resumed)  # the client has had this text
         return _Open(text, len(resumed))
 
-    def _row(self, row: Row, effects: Effects, now: float) -> None:
+    def _row(self, row: Row, out: Outgoing, now: float) -> None:
         request = self._requests.get(row.request_id)
         if request is None or request.opened.attempt < row.attempt:
             if not self._closed.covers(row.request_id, row.attempt):
-                self._drop(self._held.add(row, now), effects)
+                self._drop(self._pending.add(row, now), out)
             return
         choice = request.choices.get(row.choice)
         if choice is None or request.opened.attempt > row.attempt:
             return
         if row.first_index > choice.next_index:
             missing = f"output tokens {choice.next_index} to {row.first_index - 1} of choice {row.choice} are missing"
-            effects.fail(request.opened, ErrorCode.REPLICA_LOST, missing)
-            effects.cancel(row.replica_id, row.request_id, -1, row.attempt)
+            out.fail(request.opened, ErrorCode.REPLICA_LOST, missing)
+            out.cancel(row.replica_id, row.request_id, -1, row.attempt)
             self._close(request, ErrorCode.REPLICA_LOST)
             return
         if row.first_index < choice.next_index:
             row = row.cut(choice.next_index - row.first_index, len(row.tokens))
         if row.tokens or row.finish is not Finish.RUNNING:
-            self._advance(request, choice, row, effects)
+            self._advance(request, choice, row, out)
 
-    def _advance(self, request: _Request, choice: _Open, row: Row, effects: Effects) -> None:
+    def _advance(self, request: _Request, choice: _Open, row: Row, out: Outgoing) -> None:
         if row.traceparent and choice.span is None:
             choice.span = _span(row)
         done = choice.text.advance(row.tokens, row.finish, row.stop_token)
         if done.used < len(row.tokens):
             row = row.cut(0, done.used)
         choice.next_index += len(row.tokens)
-        effects.rows_for(request.opened.gateway_id).add(row, done, request.opened.prompt_tokens)
+        out.rows_for(request.opened.gateway_id).add(row, done, request.opened.prompt_tokens)
         if done.finish is Finish.RUNNING:
             return
         if isinstance(done.stop_reason, str) and row.finish is Finish.RUNNING:
-            effects.cancel(row.replica_id, row.request_id, row.choice, row.attempt)
+            out.cancel(row.replica_id, row.request_id, row.choice, row.attempt)
         self._end(request, row.choice, done.finish)
 
-    def _drop(self, rows: Iterable[Row], effects: Effects) -> None:
+    def _drop(self, rows: Iterable[Row], out: Outgoing) -> None:
         """Gives up on rows whose `OpenText` did not come; their sequences need not run on."""
         for row in rows:
             if self._closed.covers(row.request_id, row.attempt):
                 continue
             self._orphans.note(row.request_id, row.attempt)
-            effects.cancel(row.replica_id, row.request_id, -1, row.attempt)
+            out.cancel(row.replica_id, row.request_id, -1, row.attempt)
 
     def _end(self, request: _Request, index: int, finish: Finish, error: ErrorCode | None = None) -> None:
         choice = request.choices.pop(index, None)

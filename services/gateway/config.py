@@ -1,16 +1,34 @@
 """Settings of the gateway."""
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, PlainValidator
+from pydantic_settings import NoDecode
 
-from radixmesh.services.gateway.cors import origins
 from radixmesh.shared.config import ApiKey, ServiceSettings
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#@:*\[\]\s]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
-def _origins(value: str) -> str:
-    origins(value)
-    return value
+
+class Origins(frozenset[str]):
+    """Origins of web pages, as browsers write them: ``https://chat.example.org``. One that is ``*`` stands for all."""
+
+    def __str__(self) -> str:
+        return ",".join(sorted(self)) or "none"
+
+
+def _origins(value: str | Origins) -> Origins:
+    """Reads what is separated by commas. Raises ValueError."""
+    if isinstance(value, Origins):
+        return value
+    if value.strip().lower() == "none":
+        return Origins()
+    found = Origins(filter(None, (origin.strip().rstrip("/").lower() for origin in value.split(","))))
+    for origin in found - {"*", "null"}:  # null: a page that was opened from a file
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} does not read like https://HOST or https://HOST:PORT")
+    return found
 
 
 class GatewaySettings(ServiceSettings):
@@ -24,8 +42,8 @@ class GatewaySettings(ServiceSettings):
     strict_model_names: bool = Field(
         False, description="Refuse unknown model names; else, where one model is served, it goes by any name."
     )
-    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
-        "*", description="Origins of web pages that may call, separated by commas: '*' is all, empty none."
+    cors_origins: Annotated[Origins, NoDecode, PlainValidator(_origins)] = Field(
+        Origins({"*"}), description="Origins of web pages that may call, separated by commas: '*' is all, 'none' none."
     )
     request_timeout: float = Field(600.0, gt=0, le=86400, description="Seconds a request may take in all.")
     ready_wait: float = Field(30.0, ge=0, le=3600, description="Seconds a new request waits for a replica to be ready.")

@@ -3,29 +3,26 @@
 import asyncio
 import contextlib
 import logging
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from aiohttp import web
-
-from radixmesh.services.gateway.caches import flush_caches
 from radixmesh.services.gateway.config import GatewaySettings
-from radixmesh.services.gateway.connection import Connection
-from radixmesh.services.gateway.desk import Desk
-from radixmesh.services.gateway.grpc.server import GrpcFace
-from radixmesh.services.gateway.http import SERVER_LOG, HttpFace
-from radixmesh.services.gateway.mesh import MeshView
-from radixmesh.services.gateway.metrics import Metrics
-from radixmesh.services.gateway.ports import Limits
-from radixmesh.services.gateway.watch import Watch
+from radixmesh.services.gateway.faces.grpc.server import GrpcServer
+from radixmesh.services.gateway.faces.http.application import application
+from radixmesh.services.gateway.faces.http.server import HttpServer
+from radixmesh.services.gateway.faces.openai import face as openai
+from radixmesh.services.gateway.faces.operators import face as operators
+from radixmesh.services.gateway.faces.operators.caches import flush_caches
+from radixmesh.services.gateway.requests.mesh import MeshView
+from radixmesh.services.gateway.requests.metrics import Metrics
+from radixmesh.services.gateway.requests.ports import Limits
+from radixmesh.services.gateway.requests.recorder import Recorder
+from radixmesh.services.gateway.requests.submission import Submitter
 from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.bus.envelope import Envelope
-from radixmesh.shared.errors import ErrorCode, RadixMeshError, RequestError
+from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Cancel, Presence, RequestFailed, Routed, State, Submit, TextBatch
 
 log = logging.getLogger(__name__)
-
-_BACKLOG = 128
-"""Connections that the kernel keeps until they are accepted."""
 
 
 class Gateway(Actor):
@@ -39,19 +36,23 @@ class Gateway(Actor):
         self.http_url = ""
         self.grpc_address = ""
         self._mesh = MeshView(self.members, lambda: self.bus.connected, settings.strict_model_names)
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
-        self._grpc: GrpcFace | None = None
-        limits = Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
-        watch = Watch()
-        self.desk = Desk(self.instance, settings.request_timeout, limits, self._mesh, watch, self._publish)
-        self.metrics = watch.metrics = Metrics(self._mesh, lambda: len(self.desk.table))
+        self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
+        self.metrics = Metrics(self._mesh, lambda: len(self.submitter.table))
+        self.submitter = Submitter(
+            self.instance,
+            settings.request_timeout,
+            Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__}),
+            self._mesh,
+            Recorder(self.metrics),
+            self._publish,
+        )
 
     # -- life --
 
     async def setup(self) -> None:
         """Raises RadixMeshError if an address cannot be had."""
-        table, send, now = self.desk.table, self.desk.send, self.desk.now
+        table, send, now = self.submitter.table, self.submitter.send, self.submitter.now
         self.on(Routed, lambda message, _: send(table.routed(message, now())))
         self.on(TextBatch, lambda message, _: send(table.text(message, now())))
         self.on(RequestFailed, self._failed)
@@ -60,7 +61,7 @@ class Gateway(Actor):
         self.bus.on_reconnect.append(self._reconnected)
         await self.listen(self.subjects.gateway_inbox(self.instance))
         await self.listen(self.subjects.cancel)
-        self.spawn(self.desk.mail(), essential=True)
+        self.spawn(self.submitter.mail(), essential=True)
         self.spawn(self._clock(), essential=True)
         await self._open_http()
         await self._open_grpc()
@@ -68,32 +69,30 @@ class Gateway(Actor):
 
     async def drain(self) -> None:
         """Refuses new requests, and gives those in work `drain_timeout` seconds."""
-        self.desk.closed = True
+        self.submitter.closed = True
         await self._tell_health()
-        end = self.desk.now() + self._settings.drain_timeout
-        while len(self.desk.table) and self.desk.now() < end:  # noqa: ASYNC110  the table is pure and has no events
+        end = self.submitter.now() + self._settings.drain_timeout
+        while len(self.submitter.table) and self.submitter.now() < end:  # noqa: ASYNC110  the table is pure and has no events
             await asyncio.sleep(0.02)
 
     async def teardown(self) -> None:
-        self.desk.closed = True
-        for live in self.desk.table:
+        self.submitter.closed = True
+        for request in self.submitter.table:
             ending = RequestError(ErrorCode.NOT_READY, "this gateway is shutting down", retry_after=1.0)
-            self.desk.send(self.desk.table.fail(live.request_id, ending, self.desk.now()))
+            self.submitter.send(self.submitter.table.fail(request.request_id, ending, self.submitter.now()))
         if self._grpc is not None:
             await self._grpc.stop()
-        if self._listener is not None:
-            self._listener.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._http is not None:
+            await self._http.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.desk.flushed(), 1.0)
+            await asyncio.wait_for(self.submitter.flushed(), 1.0)
 
     def presence_attributes(self) -> dict[str, Any]:
-        return {"http_url": self.http_url, "grpc_address": self.grpc_address, "inflight": len(self.desk.table)}
+        return {"http_url": self.http_url, "grpc_address": self.grpc_address, "inflight": len(self.submitter.table)}
 
     def not_ready(self) -> dict[str, str]:
         """By model, what keeps requests from being served; empty if those for one model would be."""
-        if self.desk.closed:
+        if self.submitter.closed:
             return {"": "this gateway is shutting down"}
         return self._mesh.not_ready()
 
@@ -101,25 +100,18 @@ class Gateway(Actor):
 
     async def _open_http(self) -> None:
         settings = self._settings
-        face = HttpFace(self.desk, self.metrics, self.not_ready, self._flush, settings)
-        self._runner = web.AppRunner(
-            face.app, access_log=None, logger=SERVER_LOG, handler_cancellation=True, shutdown_timeout=0.5
-        )
-        await self._runner.setup()
-        server = cast("web.Server", self._runner.server)  # None only before setup
-        try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Connection(server()), settings.http_host, settings.http_port, backlog=_BACKLOG
-            )
-        except (OSError, UnicodeError) as error:  # the latter: a part of the name is empty or over 63 characters
-            raise RadixMeshError(f"cannot listen on {settings.http_host}:{settings.http_port}: {error}") from error
-        host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-        self.http_url = f"http://{host}:{self._listener.sockets[0].getsockname()[1]}"
+        faces = [
+            *openai.endpoints(self.submitter),
+            *operators.endpoints(self._mesh, self.metrics, self.not_ready, self._flush),
+        ]
+        app = application(faces, self.metrics, settings)
+        self._http = HttpServer(app, settings.http_host, settings.http_port)
+        self.http_url = await self._http.start()
 
     async def _open_grpc(self) -> None:
         if self._settings.grpc_port < 0:
             return
-        self._grpc = GrpcFace(self.desk, self.metrics, self._settings)
+        self._grpc = GrpcServer(self.submitter, self.metrics, self._settings)
         self.grpc_address = await self._grpc.start()
         await self._tell_health()
 
@@ -134,32 +126,32 @@ class Gateway(Actor):
 
     def _presence_changed(self, before: Presence | None, member: Presence | None) -> None:
         self._mesh.changed()
-        self.desk.changed.set()
+        self.submitter.changed.set()
         if before is not None and member is None:
-            again = self.desk.table.gone(before.instance, before.epoch, self.desk.now())
+            again = self.submitter.table.gone(before.instance, before.epoch, self.submitter.now())
             if again:
                 log.warning("%s is gone; requests that it held go round again", before.instance)
-            self.desk.send(again)
+            self.submitter.send(again)
             return
         if member is not None and before is None:
-            self.desk.table.came(member.instance, member.epoch)
+            self.submitter.table.came(member.instance, member.epoch)
         if member is not None and member.state is State.READY and (before is None or before.state != member.state):
-            self.desk.send(self.desk.table.mesh_changed(self.desk.now()))
+            self.submitter.send(self.submitter.table.mesh_changed(self.submitter.now()))
 
     def _failed(self, message: RequestFailed, _envelope: Envelope) -> None:
-        self.desk.send(self.desk.table.failed(message, self.desk.now()))
-        self.desk.changed.set()  # it may have been put off without a word
+        self.submitter.send(self.submitter.table.failed(message, self.submitter.now()))
+        self.submitter.changed.set()  # it may have been put off without a word
 
     async def _reconnected(self) -> None:
-        self.desk.send(self.desk.table.reconnected(self.desk.now()))
+        self.submitter.send(self.submitter.table.reconnected(self.submitter.now()))
 
     async def _clock(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.desk.table.pause(self.desk.now())):
-                    await self.desk.changed.wait()
-            self.desk.changed.clear()
-            self.desk.send(self.desk.table.tick(self.desk.now()))
+                async with asyncio.timeout(self.submitter.table.pause(self.submitter.now())):
+                    await self.submitter.changed.wait()
+            self.submitter.changed.clear()
+            self.submitter.send(self.submitter.table.tick(self.submitter.now()))
             await self._tell_health()
 
     async def _tell_health(self) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from radixmesh.services.tokenizer.reasoning import AUTO, NONE, TAGS, parser_name
+from radixmesh.services.tokenizer.chat.reasoning import AUTO, NONE, TAGS, parser_name
 from radixmesh.shared.config import ModelName, ServiceSettings
 from radixmesh.shared.model_files import model_source
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from radixmesh.services.tokenizer.encode import Encoded
-from radixmesh.services.tokenizer.routing import Route
-from radixmesh.shared.messages import Admit, Cancel, Choice, OpenText, Presence, Routed, Submit
+from radixmesh.services.tokenizer.routing.router import Route
+from radixmesh.shared.messages import Admit, Choice, OpenText, Presence, Routed, Submit
 
 TAIL = 16
 """Prompt ids that a detokenizer gets: enough to finish a character that the prompt began, and to know whether a
@@ -64,8 +64,3 @@ def dispatch(submit: Submit, encoded: Encoded, route: Route, detokenizer: Presen
         reason=route.reason,
     )
     return Dispatch(open_text, admit, routed)
-
-
-def close_text(submit: Submit) -> Cancel:
-    """Takes back an `OpenText` whose `Admit` could not be sent."""
-    return Cancel.model_validate({"request_ids": [submit.request_id], "choices": [-1], "attempts": [submit.attempt]})

@@ -7,9 +7,9 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.tokenizer.chat import ChatRenderer, begun_answer
+from radixmesh.services.tokenizer.chat.reasoning import AUTO, ReasoningTags
+from radixmesh.services.tokenizer.chat.renderer import ChatRenderer, begun_answer
 from radixmesh.services.tokenizer.limits import Limits, check_ids, check_length, check_token_params
-from radixmesh.services.tokenizer.reasoning import AUTO, ReasoningTags
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Submit
 from radixmesh.shared.model_files.tokenizer import reader

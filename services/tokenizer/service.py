@@ -12,16 +12,16 @@ from opentelemetry.trace import Span, SpanKind
 
 from radixmesh.services.tokenizer import encode, limits
 from radixmesh.services.tokenizer.config import TokenizerSettings
-from radixmesh.services.tokenizer.dispatch import Dispatch, choices_of, close_text, dispatch
+from radixmesh.services.tokenizer.dispatch import Dispatch, choices_of, dispatch
 from radixmesh.services.tokenizer.generation import sampling_defaults
 from radixmesh.services.tokenizer.limits import Limits
-from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
+from radixmesh.services.tokenizer.routing.router import Route, Router, choose_detokenizer
 from radixmesh.shared import telemetry
 from radixmesh.shared.actor.actor import Actor
 from radixmesh.shared.actor.mailbox import Lane
 from radixmesh.shared.bus.envelope import Envelope
 from radixmesh.shared.errors import BusError, ErrorCode, PayloadTooLarge, RequestError
-from radixmesh.shared.messages import KvEvents, KvSnapshotRequest, Presence, Submit
+from radixmesh.shared.messages import Cancel, KvEvents, KvSnapshotRequest, Presence, Submit
 from radixmesh.shared.model_files import model_source
 from radixmesh.shared.prefix_hash import cache_namespace
 from radixmesh.shared.subjects import TOKENIZER_GROUP
@@ -252,7 +252,7 @@ class Tokenizer(Actor):
             await self.bus.publish(detokenizer_inbox, sent.open_text, headers)
             await self.bus.publish(self.subjects.replica_inbox(sent.routed.replica_id), sent.admit, headers)
         except PayloadTooLarge as error:
-            await self.bus.publish(detokenizer_inbox, close_text(submit))
+            await self.bus.publish(detokenizer_inbox, Cancel.of((submit.request_id, -1, submit.attempt)))
             raise RequestError(
                 ErrorCode.REQUEST_TOO_LARGE,
                 f"the request with its {sent.routed.prompt_tokens} prompt tokens takes {error.size} bytes, "

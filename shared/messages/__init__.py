@@ -7,7 +7,7 @@
     presence   everyone -> everyone
     cache      scheduler -> tokenizers, and what operators may ask of it
     work       what is asked for: parts of the messages above
-    codec, columns   how a message is packed
+    codec, columns   how a message is packed; rows: how one in columns is read
 
 A message is a frozen pydantic model, packed with msgpack as ``[tag, version, fields]``. Unknown fields are
 ignored and missing ones take their defaults, so services of neighbouring releases can be mixed during a rolling

@@ -110,3 +110,9 @@ class Cancel(Message):
     request_ids: list[str]
     choices: Int32Column
     attempts: Int32Column
+
+    @classmethod
+    def of(cls, *entries: tuple[str, int, int]) -> "Cancel":
+        """One for each (request_id, choice, attempt)."""
+        request_ids, choices, attempts = (list(column) for column in zip(*entries, strict=True))
+        return cls.model_validate({"request_ids": request_ids, "choices": choices, "attempts": attempts})

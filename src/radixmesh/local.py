@@ -28,7 +28,7 @@ from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.core import SchedulerCore
 from radixmesh.services.tokenizer import encode, limits
 from radixmesh.services.tokenizer.dispatch import dispatch
-from radixmesh.services.tokenizer.routing import Route
+from radixmesh.services.tokenizer.routing.router import Route
 from radixmesh.shared.errors import RadixMeshError, RequestError
 from radixmesh.shared.messages import (
     Admit,

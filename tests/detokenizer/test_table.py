@@ -1,4 +1,4 @@
-"""Open requests: messages in, effects out, without a bus."""
+"""Open requests: messages in, messages out, without a bus."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.detokenizer.effects import Effects
+from radixmesh.services.detokenizer.outgoing import Outgoing
 from radixmesh.services.detokenizer.table import Table
 from radixmesh.services.detokenizer.vocabulary import Vocabulary
 from radixmesh.shared.errors import ErrorCode, MessageError
@@ -71,16 +71,16 @@ def batch(*rows: tuple[str, int, int, Sequence[int], Finish], **columns: Any) ->
     return TokenBatch.model_validate({**defaults, **columns})
 
 
-def sent(effects: Effects) -> dict[str, Message]:
+def sent(out: Outgoing) -> dict[str, Message]:
     """Messages by subject; all go over the wire and back."""
-    messages = [(subject, unpack(pack(message))) for subject, message in effects.messages(SUBJECTS, "detok")]
+    messages = [(subject, unpack(pack(message))) for subject, message in out.messages(SUBJECTS, "detok")]
     assert len({subject for subject, _ in messages}) == len(messages)
     return dict(messages)
 
 
-def text_rows(effects: Effects, gateway: str = "gw") -> list[tuple[str, int, int, list[int], str, Finish]]:
+def text_rows(out: Outgoing, gateway: str = "gw") -> list[tuple[str, int, int, list[int], str, Finish]]:
     """(request, choice, first index, tokens, text, finish) of the one TextBatch for `gateway`."""
-    message = sent(effects).get(SUBJECTS.gateway_inbox(gateway))
+    message = sent(out).get(SUBJECTS.gateway_inbox(gateway))
     if message is None:
         return []
     assert isinstance(message, TextBatch)
@@ -108,11 +108,11 @@ def test_a_plain_request() -> None:
     unit, ids = table(), ids_of("the quick fox")
     assert sent(unit.open(opened(), 0.0)) == {}
     assert text_rows(unit.tokens(batch((R1, 0, 0, ids[:2], RUN)), 1.0))[0][3] == ids[:2]
-    effects = unit.tokens(batch((R1, 0, 2, [*ids[2:], 2], STOP)), 1.0)
-    (row,) = text_rows(effects)
+    out = unit.tokens(batch((R1, 0, 2, [*ids[2:], 2], STOP)), 1.0)
+    (row,) = text_rows(out)
     assert row[2:4] == (2, [*ids[2:], 2])
     assert row[4:] == (byte_level().decode(ids)[len(byte_level().decode(ids[:2])) :], STOP)
-    message = sent(effects)[SUBJECTS.gateway_inbox("gw")]
+    message = sent(out)[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(message, TextBatch)
     assert message.detokenizer_id == "detok"
     assert (message.prompt_tokens.tolist(), message.cached_tokens.tolist(), message.stop_reasons) == ([7], [3], [None])
@@ -123,20 +123,20 @@ def test_one_batch_per_gateway() -> None:
     unit = table()
     for request_id, gateway in ((R1, "a"), (R2, "b"), ("3" * 32, "a")):
         unit.open(opened(request_id, gateway_id=gateway), 0.0)
-    effects = unit.tokens(batch((R1, 0, 0, [70], RUN), (R2, 0, 0, [71], RUN), ("3" * 32, 0, 0, [72, 73], LENGTH)), 1.0)
-    assert [row[0] for row in text_rows(effects, "a")] == [R1, "3" * 32]
-    assert [row[3] for row in text_rows(effects, "b")] == [[71]]
+    out = unit.tokens(batch((R1, 0, 0, [70], RUN), (R2, 0, 0, [71], RUN), ("3" * 32, 0, 0, [72, 73], LENGTH)), 1.0)
+    assert [row[0] for row in text_rows(out, "a")] == [R1, "3" * 32]
+    assert [row[3] for row in text_rows(out, "b")] == [[71]]
 
 
 def test_stop_string_ends_the_choice_and_cancels_it_at_the_replica() -> None:
     unit, ids = table(), ids_of("one two three")
     unit.open(opened(stop=["wo th"], choices=[Choice(index=0), Choice(index=1)]), 0.0)
-    effects = unit.tokens(batch((R1, 1, 0, ids, RUN)), 1.0)
-    ((_, choice, _, tokens, text, finish),) = text_rows(effects)
+    out = unit.tokens(batch((R1, 1, 0, ids, RUN)), 1.0)
+    ((_, choice, _, tokens, text, finish),) = text_rows(out)
     assert (choice, text, finish) == (1, "one t", STOP)
     used = next(n for n in range(len(ids)) if "wo th" in byte_level().decode(ids[:n]))
     assert tokens == ids[:used]
-    messages = sent(effects)
+    messages = sent(out)
     text_batch = messages[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(text_batch, TextBatch)
     assert text_batch.stop_reasons == ["wo th"]
@@ -164,25 +164,25 @@ def test_held_text_is_flushed_by_the_workers_end() -> None:
     unit, ids = table(), ids_of("maybe ST")
     unit.open(opened(stop=["STOP"]), 0.0)
     assert text_rows(unit.tokens(batch((R1, 0, 0, ids, RUN)), 1.0))[0][4] == "maybe "
-    effects = unit.tokens(batch((R1, 0, len(ids), [], LENGTH)), 1.0)
-    assert text_rows(effects) == [(R1, 0, len(ids), [], "ST", LENGTH)]
-    assert SUBJECTS.replica_inbox("rep") not in sent(effects)
+    out = unit.tokens(batch((R1, 0, len(ids), [], LENGTH)), 1.0)
+    assert text_rows(out) == [(R1, 0, len(ids), [], "ST", LENGTH)]
+    assert SUBJECTS.replica_inbox("rep") not in sent(out)
 
 
 def test_a_stop_string_in_the_last_batch_needs_no_cancel() -> None:
     unit = table()
     unit.open(opened(stop=["STOP"]), 0.0)
-    effects = unit.tokens(batch((R1, 0, 0, ids_of("a STOP"), LENGTH)), 1.0)
-    assert text_rows(effects)[0][4:] == ("a ", STOP)
-    assert SUBJECTS.replica_inbox("rep") not in sent(effects)
+    out = unit.tokens(batch((R1, 0, 0, ids_of("a STOP"), LENGTH)), 1.0)
+    assert text_rows(out)[0][4:] == ("a ", STOP)
+    assert SUBJECTS.replica_inbox("rep") not in sent(out)
 
 
 @pytest.mark.parametrize(("token", "reason"), [(70, 70), (2, 2), (2, -1), (70, -1)])
 def test_the_token_that_ends_the_text_is_not_shown(token: int, reason: int) -> None:
     unit = table()
     unit.open(opened(skip_special_tokens=False), 0.0)
-    effects = unit.tokens(batch((R1, 0, 0, [*ids_of("end"), token], STOP), stop_tokens=[reason]), 1.0)
-    message = sent(effects)[SUBJECTS.gateway_inbox("gw")]
+    out = unit.tokens(batch((R1, 0, 0, [*ids_of("end"), token], STOP), stop_tokens=[reason]), 1.0)
+    message = sent(out)[SUBJECTS.gateway_inbox("gw")]
     assert isinstance(message, TextBatch)
     assert message.texts == ["end"]
     assert message.tokens.tolist()[-1] == token
@@ -297,7 +297,7 @@ def test_deadline_and_bounds() -> None:
 
 
 def test_held_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("radixmesh.services.detokenizer.table.MAX_HELD_ROWS", 3)
+    monkeypatch.setattr("radixmesh.services.detokenizer.table.MAX_PENDING_ROWS", 3)
     unit = table()
     for number in range(5):
         unit.tokens(batch((f"{number:032x}", 0, 0, [70], LENGTH)), 1.0)
@@ -311,7 +311,7 @@ def test_logprobs_are_passed_through_by_row() -> None:
     unit.open(opened(R1, gateway_id="a"), 0.0)
     unit.open(opened(R2, gateway_id="b"), 0.0)
     unit.tokens(batch((R2, 0, 0, [70], RUN)), 1.0)
-    effects = unit.tokens(
+    out = unit.tokens(
         batch(
             (R1, 0, 0, [70, 71], RUN),
             (R2, 0, 0, [70, 73], RUN),
@@ -322,7 +322,7 @@ def test_logprobs_are_passed_through_by_row() -> None:
         ),
         1.0,
     )
-    messages = sent(effects)
+    messages = sent(out)
     first, second = messages[SUBJECTS.gateway_inbox("a")], messages[SUBJECTS.gateway_inbox("b")]
     assert isinstance(first, TextBatch)
     assert isinstance(second, TextBatch)

@@ -15,8 +15,8 @@ import grpc
 import openai
 import pytest
 
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
-from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
+from radixmesh.services.gateway.faces.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.model_worker.devices.cpu.native import native
 from tests.checkpoints import make_checkpoint, make_tokenizer
 from tests.serving import ServeProcess, wait_for

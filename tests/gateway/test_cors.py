@@ -62,8 +62,9 @@ async def test_only_some_pages_may_call(ring: Ring, start_gateway: StartGateway)
                 assert response.headers["Vary"] == "Origin"
 
 
-async def test_no_page_may_call(ring: Ring, start_gateway: StartGateway) -> None:
-    url = await served(ring, start_gateway, cors_origins="")
+@pytest.mark.parametrize("origins", ["none", ""])
+async def test_no_page_may_call(ring: Ring, start_gateway: StartGateway, origins: str) -> None:
+    url = await served(ring, start_gateway, cors_origins=origins)
     async with aiohttp.ClientSession(url) as http:
         async with http.options(CHAT, headers={"Origin": PAGE, **ASKED}) as response:
             assert (response.status, response.headers.get(ALLOWED)) == (405, None)
@@ -71,16 +72,37 @@ async def test_no_page_may_call(ring: Ring, start_gateway: StartGateway) -> None
             assert (response.status, response.headers.get(ALLOWED)) == (200, None)
 
 
+ORIGINS: list[tuple[str, set[str]]] = [
+    ("*", {"*"}),
+    ("none", set()),
+    (" None ", set()),
+    ("", set()),
+    (" , ", set()),
+    ("https://a.org", {"https://a.org"}),
+    ("HTTP://Localhost:3000/ ,null", {"http://localhost:3000", "null"}),
+    ("http://[::1]:8000", {"http://[::1]:8000"}),
+    ("app://obsidian.md", {"app://obsidian.md"}),
+]
+
+
+@pytest.mark.parametrize(("origins", "allowed"), ORIGINS)
+def test_origins(origins: str, allowed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag and the variable say the same by the same word, but for an empty variable, which is none at all."""
+    assert GatewaySettings.load(["--cors-origins", origins]).cors_origins == allowed
+    monkeypatch.setenv("RADIXMESH_CORS_ORIGINS", origins)
+    assert GatewaySettings.load([]).cors_origins == (allowed if origins else {"*"})
+    assert GatewaySettings.load(["--cors-origins", "none"]).cors_origins == set()
+
+
+def test_help_tells_the_word_for_none_and_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        GatewaySettings.load(["--help"])
+    assert "'*' is all, 'none' none. (default: *)" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     "origins",
-    ["*", "", " , ", "https://a.org", "HTTP://Localhost:3000/ ,null", "http://[::1]:8000", "app://obsidian.md"],
-)
-def test_origins(origins: str) -> None:
-    assert GatewaySettings(cors_origins=origins).cors_origins == origins
-
-
-@pytest.mark.parametrize(
-    "origins", ["a.org", "localhost:3000", "https://a.org/chat", "https://*.a.org", "https://", "none", "http://a:x"]
+    ["a.org", "localhost:3000", "https://a.org/chat", "https://*.a.org", "https://", "none", "none,*", "http://a:x"],
 )
 def test_what_no_browser_would_call_an_origin_is_refused(origins: str) -> None:
     with pytest.raises(ConfigError, match=r"--cors-origins .*does not read like https://HOST"):

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from radixmesh.services.gateway.errors import FACES
-from radixmesh.services.gateway.grpc.statuses import STATUSES
+from radixmesh.services.gateway.faces.grpc.statuses import STATUSES as GRPC_STATUSES
+from radixmesh.services.gateway.faces.http.errors import STATUSES as HTTP_STATUSES
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.errors import ErrorCode
 from tests.gateway.conftest import StartGateway
@@ -45,11 +45,13 @@ def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
 
 
 def test_every_code_has_a_face() -> None:
-    assert set(FACES) == set(STATUSES) == set(ErrorCode)
+    assert set(HTTP_STATUSES) == set(GRPC_STATUSES) == set(ErrorCode)
 
 
-def test_the_http_face_does_not_need_grpc() -> None:
-    loaded = "import sys, radixmesh.services.gateway.http; print([name for name in sys.modules if 'grpc' in name])"
+def test_the_http_faces_do_not_need_grpc() -> None:
+    faces = "radixmesh.services.gateway.faces"
+    loaded = f"import sys, {faces}.http.application, {faces}.openai.face, {faces}.operators.face"
+    loaded += "; print([name for name in sys.modules if 'grpc' in name])"
     done = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -236,7 +238,7 @@ async def test_several_models_go_by_their_names(http: aiohttp.ClientSession, rin
         ring._subjects.presence("scheduler"),
         ring.scheduler.beat().model_copy(update={"instance": "other", "model": "toy/other", "interval": 60.0}),
     )
-    await ring.until(lambda: len(gateway.desk.mesh.models()) == 2)
+    await ring.until(lambda: len(gateway.submitter.mesh.models()) == 2)
     status, error, _ = await post(http, TEXT, text(model="nobody"))
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
     status, error, _ = await post(http, TEXT, {"prompt": "x"})
@@ -308,7 +310,7 @@ async def test_too_many_in_work(ring: Ring, start_gateway: StartGateway) -> None
         await response.content.readline()
         status, error, headers = await post(http, TEXT, text(prompt=["a", "b"]))
         assert (status, error["code"], headers["Retry-After"]) == (429, "queue_full", "1")
-        assert len(gateway.desk.table) == 1
+        assert len(gateway.submitter.table) == 1
 
 
 async def test_deadline(ring: Ring, start_gateway: StartGateway) -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.services.gateway.chat import chat_job
-from radixmesh.services.gateway.completions import completion_job
-from radixmesh.services.gateway.fields import FIELDS
-from radixmesh.services.gateway.openai_schemas import ChatRequest, CompletionRequest, Sampling
+from radixmesh.services.gateway.faces.openai.chat import chat_job
+from radixmesh.services.gateway.faces.openai.completions import completion_job
+from radixmesh.services.gateway.faces.openai.schemas import ChatRequest, CompletionRequest
+from radixmesh.services.gateway.fields.known import FIELDS
+from radixmesh.services.gateway.fields.sampling import Sampling
 from radixmesh.shared.errors import RequestError
 from tests.gateway.ring import MODEL, Ring
 

@@ -11,9 +11,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from radixmesh.services.gateway.grpc import generate
-from radixmesh.services.gateway.grpc import radixmesh_pb2 as pb
-from radixmesh.services.gateway.grpc.radixmesh_pb2_grpc import RadixMeshStub
+from radixmesh.services.gateway.faces.grpc import generate
+from radixmesh.services.gateway.faces.grpc import radixmesh_pb2 as pb
+from radixmesh.services.gateway.faces.grpc.radixmesh_pb2_grpc import RadixMeshStub
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.messages import State
 from tests.gateway.conftest import StartGateway
@@ -158,7 +158,7 @@ async def test_a_client_that_leaves_is_cancelled(stub: Any, ring: Ring, gateway:
     await call.read()
     call.cancel()
     await ring.until(lambda: len(ring.cancels) == 1)
-    await ring.until(lambda: len(gateway.desk.table) == 0)
+    await ring.until(lambda: len(gateway.submitter.table) == 0)
 
 
 async def test_the_calls_deadline_is_the_requests(stub: Any, ring: Ring, gateway: Gateway) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from radixmesh.services.gateway import connection
+from radixmesh.services.gateway.faces.http import connection
 from radixmesh.services.gateway.service import Gateway
 from tests.gateway.ring import MODEL, Ring, words
 
@@ -149,7 +149,7 @@ async def test_one_that_has_gone_is_noticed(gateway: Gateway, ring: Ring, how: s
             writer.transport.abort()
         writer.close()
         await ring.until(lambda: len(ring.cancels) == 1)
-    assert len(gateway.desk.table) == 0
+    assert len(gateway.submitter.table) == 0
 
 
 @pytest.mark.parametrize(

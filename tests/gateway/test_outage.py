@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from radixmesh.services.gateway.mesh import BUS_AWAY
+from radixmesh.services.gateway.requests.mesh import BUS_AWAY
 from radixmesh.services.gateway.service import Gateway
 from radixmesh.shared.bus.connection import PENDING_BYTES, Bus
 from radixmesh.shared.config import ServiceSettings
@@ -75,9 +75,9 @@ async def test_requests_that_come_while_the_bus_is_away_wait_for_it(
     gateway = await serving(start_gateway, ring)
     await outage(gateway, True)
     asking = [asyncio.create_task(ask(gateway, f"echo:{number}")) for number in (2, 3, 4)]
-    await until(lambda: len(gateway.desk.table) == 3)
+    await until(lambda: len(gateway.submitter.table) == 3)
     await asyncio.sleep(LONGER)
-    assert [live.tries for live in gateway.desk.table] == [0, 0, 0]
+    assert [request.tries for request in gateway.submitter.table] == [0, 0, 0]
     await outage(gateway, False)
     answers = await asyncio.gather(*asking)
     assert [body["choices"][0]["text"] for _, body in answers] == [words(2), words(3), words(4)]
@@ -91,16 +91,16 @@ async def test_requests_that_were_under_way_spend_nothing_on_an_outage(
     gateway = await serving(start_gateway, ring, route_timeout=5.0, stall_timeout=5.0)
     asking = asyncio.create_task(ask(gateway, prompt, stream=True))
     await ring.until(lambda: len(ring.submits) == 1)
-    (live,) = gateway.desk.table
+    (request,) = gateway.submitter.table
     if prompt == "silence:3":
-        await until(lambda: live.output_tokens == 3)
+        await until(lambda: request.output_tokens == 3)
     await outage(gateway, True)
-    limits = gateway.desk.table._limits
+    limits = gateway.submitter.table._limits
     object.__setattr__(limits, "route_timeout", 0.1)
-    live.due = 0.0
-    live.heard_at -= 100.0
+    request.due = 0.0
+    request.heard_at -= 100.0
     await asyncio.sleep(LONGER)
-    assert (live.tries, live.ended) == (1, False)
+    assert (request.tries, request.ended) == (1, False)
     await outage(gateway, False)
     await ring.until(lambda: len(ring.submits) == 2)
     assert ring.submits[1].attempt == 1
@@ -118,9 +118,9 @@ async def test_requests_that_come_while_the_bus_hangs_wait_for_it(
     try:
         await until(lambda: not gateway.bus.connected)
         asking = asyncio.create_task(ask(gateway, "echo:3"))
-        await until(lambda: len(gateway.desk.table) == 1)
+        await until(lambda: len(gateway.submitter.table) == 1)
         await asyncio.sleep(LONGER)
-        assert [live.tries for live in gateway.desk.table] == [0]
+        assert [request.tries for request in gateway.submitter.table] == [0]
     finally:
         os.kill(server.pid, signal.SIGCONT)
     status, body = await asking
@@ -176,7 +176,7 @@ async def test_who_cannot_wait_for_the_bus_is_told_in_time(
 async def test_a_deadline_in_an_outage_ends_a_stream(ring: Ring, start_gateway: StartGateway, outage: Any) -> None:
     gateway = await serving(start_gateway, ring, stall_timeout=60.0)
     asking = asyncio.create_task(ask(gateway, "silence:3", stream=True, timeout=1.5))
-    await until(lambda: any(live.output_tokens == 3 for live in gateway.desk.table))
+    await until(lambda: any(request.output_tokens == 3 for request in gateway.submitter.table))
     await outage(gateway, True)
     async with asyncio.timeout(10):
         _, body = await asking
@@ -224,9 +224,9 @@ async def test_waiting_for_a_service_costs_no_attempt(ring: Ring, start_gateway:
     gateway = await start_gateway(**QUICK)
     await ring.until(lambda: all(gateway.members.get(member.instance) for member in ring.members))
     asking = asyncio.create_task(ask(gateway, "echo:3"))
-    await until(lambda: len(gateway.desk.table) == 1)
+    await until(lambda: len(gateway.submitter.table) == 1)
     await asyncio.sleep(LONGER)
-    assert [live.tries for live in gateway.desk.table] == [0]
+    assert [request.tries for request in gateway.submitter.table] == [0]
     absent.state = State.READY
     status, body = await asking
     assert (status, body["choices"][0]["text"]) == (200, words(3))

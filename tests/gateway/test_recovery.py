@@ -76,7 +76,7 @@ async def test_attempts_are_bounded(ring: Ring, start_gateway: StartGateway) -> 
         assert response.status == 503
         assert (await response.json())["error"]["code"] == "replica_lost"
     assert len(ring.submits) == 3
-    assert len(gateway.desk.table) == 0
+    assert len(gateway.submitter.table) == 0
 
 
 async def test_a_tokenizer_that_does_not_answer(ring: Ring, start_gateway: StartGateway) -> None:
@@ -101,7 +101,7 @@ async def test_a_request_waits_for_a_replica(ring: Ring, start_gateway: StartGat
     await ring.until(lambda: gateway.members.get("replica-0") is not None)
     async with aiohttp.ClientSession(gateway.http_url) as http:
         waiting = asyncio.create_task(streamed(http, "echo:3"))
-        await ring.until(lambda: len(gateway.desk.table) == 1)
+        await ring.until(lambda: len(gateway.submitter.table) == 1)
         assert ring.submits == []
         ring.scheduler.state = State.READY
         await ring.beat()
@@ -144,13 +144,13 @@ async def test_a_client_that_leaves_is_cancelled(
 
     asking = asyncio.create_task(ask())
     await ring.until(lambda: len(ring.submits) == 1)
-    assert len(gateway.desk.table) == 1
+    assert len(gateway.submitter.table) == 1
     asking.cancel()
     with suppress(asyncio.CancelledError):
         await asking
     await ring.until(lambda: len(ring.cancels) == 1)
     assert ring.cancels == [(ring.submits[0].request_id, 0)]
-    assert len(gateway.desk.table) == 0
+    assert len(gateway.submitter.table) == 0
 
 
 async def test_a_client_that_leaves_while_waiting_for_a_replica(
@@ -160,11 +160,11 @@ async def test_a_client_that_leaves_while_waiting_for_a_replica(
     await ring.beat()
     await ring.until(lambda: bool(gateway.not_ready()))
     asking = asyncio.create_task(streamed(http, "echo:3"))
-    await ring.until(lambda: len(gateway.desk.table) == 1)
+    await ring.until(lambda: len(gateway.submitter.table) == 1)
     asking.cancel()
     with suppress(asyncio.CancelledError):
         await asking
-    await ring.until(lambda: len(gateway.desk.table) == 0)
+    await ring.until(lambda: len(gateway.submitter.table) == 0)
     assert ring.submits == []
 
 
@@ -180,7 +180,7 @@ async def test_a_client_that_does_not_read_is_cancelled(
     head = f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
     writer.write(head.encode() + data)
     await ring.until(lambda: len(ring.cancels) == 1)
-    await ring.until(lambda: len(gateway.desk.table) == 0)
+    await ring.until(lambda: len(gateway.submitter.table) == 0)
     with suppress(ConnectionError):
         while await reader.read(1 << 20):
             pass
@@ -203,16 +203,16 @@ async def test_drain_ends_what_runs_and_takes_nothing_new(ring: Ring, start_gate
         response = await held
         await running
         gateway.stop()
-        await ring.until(lambda: gateway.desk.closed)
+        await ring.until(lambda: gateway.submitter.closed)
         async with http.get("/ready") as ready:
             assert ready.status == 503
             assert "shutting down" in (await ready.json())["missing"][""]
         async with http.post(TEXT, json=body("echo:1")) as refused:
             assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-        assert len(gateway.desk.table) == 1
+        assert len(gateway.submitter.table) == 1
         await ring._say(ring.submits[-1], 0, 1, 1)
         response.close()
-        await ring.until(lambda: len(gateway.desk.table) == 0)
+        await ring.until(lambda: len(gateway.submitter.table) == 0)
 
 
 async def test_what_runs_on_after_the_drain_is_cancelled(ring: Ring, start_gateway: StartGateway) -> None:
@@ -235,7 +235,7 @@ async def test_another_gateways_abort_ends_the_request(
     other = await start_gateway()
     async with aiohttp.ClientSession(gateway.http_url) as http:
         asking = asyncio.create_task(streamed(http, "silence:2"))
-        await ring.until(lambda: len(gateway.desk.table) == 1 and ring.submits != [])
-        assert other.desk.abort(ring.submits[0].request_id) is False
+        await ring.until(lambda: len(gateway.submitter.table) == 1 and ring.submits != [])
+        assert other.submitter.abort(ring.submits[0].request_id) is False
         events = await asking
     assert events[-1]["choices"][0]["finish_reason"] == "abort"

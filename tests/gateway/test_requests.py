@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from radixmesh.services.gateway.live import LiveRequest
-from radixmesh.services.gateway.ports import Limits, Load, Observer
-from radixmesh.services.gateway.requests import Outgoing, RequestTable
-from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.services.gateway.requests.ports import Limits, Load, Observer
+from radixmesh.services.gateway.requests.request import Request
+from radixmesh.services.gateway.requests.table import Outgoing, RequestTable
+from radixmesh.shared.errors import ErrorCode, MessageError, RequestError
 from radixmesh.shared.messages import (
     Cancel,
     Choice,
@@ -70,8 +70,8 @@ class Counter(Observer):
     def __init__(self) -> None:
         self.ends: dict[str, int] = defaultdict(int)
 
-    def ended(self, live: LiveRequest, now: float) -> None:
-        self.ends[live.request_id] += 1
+    def ended(self, request: Request, now: float) -> None:
+        self.ends[request.request_id] += 1
 
 
 def make_submit(request_id: str = "a", n: int = 1, **params: Any) -> Submit:
@@ -121,20 +121,20 @@ def make_row(
 class Client:
     """Reads what a request gives."""
 
-    live: LiveRequest
+    request: Request
     texts: dict[int, str] = field(default_factory=lambda: defaultdict(str))
     finishes: dict[int, list[Finish]] = field(default_factory=lambda: defaultdict(list))
 
     def read(self) -> None:
-        for delta in self.live.take():
+        for delta in self.request.take():
             self.texts[delta.choice] += delta.text
             if delta.finish is not Finish.RUNNING:
                 self.finishes[delta.choice].append(delta.finish)
 
 
-def opened(table: RequestTable, submit: Submit | None = None, now: float = 0.0) -> tuple[LiveRequest, Outgoing]:
-    live = LiveRequest(submit or make_submit(), 600.0, lambda: None)
-    return live, table.open(live, now)
+def opened(table: RequestTable, submit: Submit | None = None, now: float = 0.0) -> tuple[Request, Outgoing]:
+    request = Request(submit or make_submit(), 600.0, lambda: None)
+    return request, table.open(request, now)
 
 
 def only_submit(out: Outgoing) -> Submit:
@@ -144,69 +144,88 @@ def only_submit(out: Outgoing) -> Submit:
 
 def test_a_plain_life() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     submit = only_submit(out)
     assert (submit.attempt, submit.choices) == (0, [])
     assert table.routed(make_routed(submit), 1.0) == []
     assert table.text(make_row(submit, 0, 0, [1, 2], "ab"), 2.0) == []
-    assert [(delta.text, delta.tokens, delta.finish) for delta in live.take()] == [("ab", [1, 2], Finish.RUNNING)]
+    assert [(delta.text, delta.tokens, delta.finish) for delta in request.take()] == [("ab", [1, 2], Finish.RUNNING)]
     assert table.text(make_row(submit, 0, 2, [3], "c", Finish.STOP), 3.0) == []
-    assert [(delta.text, delta.tokens, delta.finish) for delta in live.take()] == [("c", [3], Finish.STOP)]
-    assert (live.ended, live.error, len(table)) == (True, None, 0)
-    assert (live.prompt_tokens, live.output_tokens, live.cached_tokens) == (5, 3, 3)
+    assert [(delta.text, delta.tokens, delta.finish) for delta in request.take()] == [("c", [3], Finish.STOP)]
+    assert (request.ended, request.error, len(table)) == (True, None, 0)
+    assert (request.prompt_tokens, request.output_tokens, request.cached_tokens) == (5, 3, 3)
     assert table.text(make_row(submit, 0, 3, [4], "d"), 4.0) == []
 
 
 def test_what_piles_up_is_one_delta() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     for index in range(4):
         table.text(make_row(only_submit(out), 0, index, [index], str(index)), 1.0)
-    assert [delta.text for delta in live.take()] == ["0123"]
-    assert list(live.take()) == []
+    assert [delta.text for delta in request.take()] == ["0123"]
+    assert list(request.take()) == []
 
 
 def test_text_may_come_before_the_route() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     table.text(make_row(only_submit(out), 0, 0, [1], "a", Finish.LENGTH), 1.0)
-    assert live.ended
+    assert request.ended
     assert table.routed(make_routed(only_submit(out)), 2.0) == []
 
 
 def test_old_attempts_are_dropped() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     old = only_submit(out)
     table.routed(make_routed(old), 1.0)
     table.gone("r0", 1, 2.0)
     table.text(make_row(old, 0, 0, [7], "old"), 3.0)
     table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.INTERNAL, message="old"), 3.0)
     assert table.routed(make_routed(old), 3.0) == []
-    assert (list(live.take()), live.ended, live.attempt) == ([], False, 1)
+    assert (list(request.take()), request.ended, request.attempt) == ([], False, 1)
 
 
 def test_an_ended_choice_hears_nothing_more_and_is_not_run_again() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table, make_submit(n=2))
+    request, out = opened(table, make_submit(n=2))
     submit = only_submit(out)
     table.routed(make_routed(submit), 1.0)
     last = make_row(submit, 0, 0, [1, 2], "ab", Finish.STOP)
     assert table.text(last, 2.0) == table.text(last, 2.0) == []
     failed = RequestFailed(request_id="a", attempt=0, choice=0, code=ErrorCode.INTERNAL, message="late")
     assert table.failed(failed, 3.0) == []
-    assert [(delta.choice, delta.text) for delta in live.take()] == [(0, "ab")]
+    assert [(delta.choice, delta.text) for delta in request.take()] == [(0, "ab")]
     assert [choice.index for choice in only_submit(table.gone("r0", 1, 4.0)).choices] == [1]
 
 
-def test_a_batch_with_columns_that_do_not_fit_is_refused() -> None:
+MISFITS: list[dict[str, Any]] = [
+    {"texts": ["a"]},
+    {"stop_reasons": [None] * 3},
+    {"reasoning": [""]},
+    {"prompt_tokens": np.array([5])},
+    {"counts": np.array([1, 0])},
+    {"counts": np.array([3, -1])},
+    {"counts": np.array([1, -1]), "tokens": np.array([])},
+    {"finish": np.array([0, 99])},
+    {"logprobs": np.array([0.5])},
+    {"top_ids": np.array([1])},
+]
+
+
+@pytest.mark.parametrize("columns", MISFITS)
+def test_a_batch_with_columns_that_do_not_fit_is_refused_as_a_whole(columns: dict[str, Any]) -> None:
     table = RequestTable(Limits(), FakeMesh())
-    _, out = opened(table)
-    row = make_row(only_submit(out), 0, 0, [1], "a")
-    with pytest.raises(ValueError, match="shorter"):
-        table.text(row.model_copy(update={"texts": []}), 1.0)
-    with pytest.raises(KeyError):
-        table.text(row.model_copy(update={"finish": np.array([99])}), 1.0)
+    request, out = opened(table, make_submit(n=2))
+    rows = [make_row(only_submit(out), choice, 0, [1], "a") for choice in (0, 1)]
+    columns_of_a_row = [name for name, field in TextBatch.model_fields.items() if field.is_required()][1:]
+    both = {name: [*getattr(rows[0], name), *getattr(rows[1], name)] for name in columns_of_a_row}
+    batch = TextBatch(detokenizer_id="detok", **both)
+    with pytest.raises(MessageError, match=r"TextBatch\."):
+        table.text(batch.model_copy(update=columns), 1.0)
+    assert not list(request.take())
+    table.text(batch, 1.0)
+    assert [(delta.choice, delta.text) for delta in request.take()] == [(0, "a"), (1, "a")]
 
 
 def test_a_replica_that_was_gone_before_its_route_came() -> None:
@@ -230,30 +249,30 @@ def test_only_the_dead_epoch_counts() -> None:
 
 def test_a_choice_that_lost_only_the_word_of_its_end() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table, make_submit(max_tokens=2))
+    request, out = opened(table, make_submit(max_tokens=2))
     table.routed(make_routed(only_submit(out)), 1.0)
     table.text(make_row(only_submit(out), 0, 0, [1, 2], "ab"), 2.0)
     again = only_submit(table.gone("r0", 1, 3.0))
     assert again.choices[0].resumed.tolist() == [1, 2]
     table.text(make_row(again, 0, 2, [], "c", Finish.LENGTH), 4.0)  # which the detokenizer had held back
-    assert [(delta.text, delta.finish) for delta in live.take()] == [("abc", Finish.LENGTH)]
-    assert live.ended
+    assert [(delta.text, delta.finish) for delta in request.take()] == [("abc", Finish.LENGTH)]
+    assert request.ended
 
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_rows_that_do_not_fit_send_it_round_again(first: int) -> None:
     """A gap, and a row that half overlaps, whose text cannot be cut."""
     table = RequestTable(Limits(), FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     table.text(make_row(only_submit(out), 0, 0, [1, 2], "ab"), 1.0)
     again = only_submit(table.text(make_row(only_submit(out), 0, first, [3, 4], "cd"), 2.0))
     assert [(choice.index, choice.resumed.tolist()) for choice in again.choices] == [(0, [1, 2])]
-    assert [delta.text for delta in live.take()] == ["ab"]
+    assert [delta.text for delta in request.take()] == ["ab"]
 
 
 def test_refusals_that_time_may_cure() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, _ = opened(table)
+    request, _ = opened(table)
     failed = RequestFailed(request_id="a", attempt=0, code=ErrorCode.NOT_READY, message="no")
     assert table.failed(failed, 1.0) == []
     assert table.tick(1.1) == []
@@ -263,60 +282,60 @@ def test_refusals_that_time_may_cure() -> None:
     assert table.tick(4.9) == []
     assert only_submit(table.tick(5.1)).attempt == 2
     table.failed(failed.model_copy(update={"attempt": 2}), 31.0)
-    assert live.error is not None
-    assert live.error.code is ErrorCode.NOT_READY
+    assert request.error is not None
+    assert request.error.code is ErrorCode.NOT_READY
 
 
 def test_the_clock_sleeps_until_something_is_due() -> None:
     table = RequestTable(Limits(), FakeMesh())
     idle = table.pause(0.0)
     assert idle >= 1.0
-    live, out = opened(table, now=0.0)
+    request, out = opened(table, now=0.0)
     assert table.pause(0.0) <= 0.1  # it may have to be sent once more
     table.routed(make_routed(only_submit(out)), 1.0)
     assert table.pause(1.0) == idle
-    assert table.pause(live.deadline - 0.5) == 0.5
-    assert table.pause(live.deadline + 1.0) == 0.0
-    table.tick(live.deadline)
-    assert live.ended
+    assert table.pause(request.deadline - 0.5) == 0.5
+    assert table.pause(request.deadline + 1.0) == 0.0
+    table.tick(request.deadline)
+    assert request.ended
 
 
 def test_a_full_queue_ends_a_first_attempt() -> None:
     table = RequestTable(Limits(), FakeMesh())
-    live, _ = opened(table)
+    request, _ = opened(table)
     table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.QUEUE_FULL, message="no"), 1.0)
-    assert live.error is not None
-    assert live.error.code is ErrorCode.QUEUE_FULL
+    assert request.error is not None
+    assert request.error.code is ErrorCode.QUEUE_FULL
 
 
 def test_a_request_that_has_begun_is_put_off_by_a_full_queue_and_goes_on_where_it_was() -> None:
     """A higher priority may take its place on the replica long after it was let in."""
     limits = Limits()
     table = RequestTable(limits, FakeMesh())
-    live, out = opened(table)
+    request, out = opened(table)
     first, late = only_submit(out), limits.ready_wait + 5.0
     table.routed(make_routed(first), 0.1)
     table.text(make_row(first, 0, 0, [1, 2], "ab"), 0.2)
     table.failed(RequestFailed(request_id="a", attempt=0, code=ErrorCode.QUEUE_FULL, message="no"), late)
-    assert not live.ended
+    assert not request.ended
     again = only_submit(table.tick(late + 5.0))
     assert (again.attempt, again.choices[0].resumed.tolist()) == (1, [1, 2])
 
 
 def test_attempts_back_off_and_end() -> None:
     table = RequestTable(Limits(max_attempts=3), FakeMesh())
-    live, _ = opened(table)
+    request, _ = opened(table)
     now, times = 0.0, []
-    while not live.ended:
+    while not request.ended:
         sent = table.failed(
-            RequestFailed(request_id="a", attempt=live.attempt, code=ErrorCode.REPLICA_LOST, message="x"), now
+            RequestFailed(request_id="a", attempt=request.attempt, code=ErrorCode.REPLICA_LOST, message="x"), now
         )
-        while not live.ended and not any(isinstance(message, Submit) for message in sent):
+        while not request.ended and not any(isinstance(message, Submit) for message in sent):
             now += 0.1
             sent = table.tick(now)
         times.append(now)
-    assert live.error is not None
-    assert live.error.code is ErrorCode.REPLICA_LOST
+    assert request.error is not None
+    assert request.error.code is ErrorCode.REPLICA_LOST
     assert len(times) == 3
     assert times[1] > times[0]
 
@@ -351,24 +370,24 @@ def test_silence_is_a_stall_unless_the_request_may_be_queued() -> None:
 def test_one_that_has_begun_may_be_queued_again(load: Load, stalled: bool) -> None:
     mesh = FakeMesh()
     table = RequestTable(Limits(stall_timeout=60), mesh)
-    live, out = opened(table)
+    request, out = opened(table)
     table.routed(make_routed(only_submit(out)), 1.0)
     table.text(make_row(only_submit(out), 0, 0, [1], "a"), 2.0)
     mesh.loads["r0"] = load
     table.tick(100.0)
-    assert (live.attempt == 1) is stalled
+    assert (request.attempt == 1) is stalled
 
 
 @pytest.mark.parametrize(("load", "stalled"), [(Load(4, 3, 2), False), (Load(4, 2, 2), True), (Load(4, 0, 0), True)])
 def test_a_choice_may_wait_for_its_first_token_behind_another_of_its_request(load: Load, stalled: bool) -> None:
     mesh = FakeMesh()
     table = RequestTable(Limits(stall_timeout=60), mesh)
-    live, out = opened(table, make_submit(n=2))
+    request, out = opened(table, make_submit(n=2))
     table.routed(make_routed(only_submit(out)), 1.0)
     table.text(make_row(only_submit(out), 0, 0, [1], "a", Finish.STOP), 2.0)
     mesh.loads["r0"] = load
     table.tick(100.0)
-    assert (live.attempt == 1) is stalled
+    assert (request.attempt == 1) is stalled
 
 
 def test_an_idle_replica_has_forgotten() -> None:
@@ -383,11 +402,11 @@ def test_an_idle_replica_has_forgotten() -> None:
 
 def test_a_reconnect_costs_no_attempt() -> None:
     table = RequestTable(Limits(max_attempts=1), FakeMesh())
-    live, _ = opened(table)
+    request, _ = opened(table)
     for round_ in range(4):
         assert [type(message) for message in table.reconnected(round_)] == [Cancel]
         assert only_submit(table.tick(round_ + 0.6)).attempt == round_ + 1
-    assert not live.ended
+    assert not request.ended
 
 
 def test_unknown_models_and_limits() -> None:
@@ -407,12 +426,12 @@ def test_waiting_ends_with_what_is_missing() -> None:
     mesh = FakeMesh()
     mesh.replicas.clear()
     table = RequestTable(Limits(ready_wait=5), mesh)
-    live, out = opened(table)
+    request, out = opened(table)
     assert out == table.tick(4.9) == []
     assert table.tick(5.0) == []
-    assert live.error is not None
-    assert (live.error.code, live.error.retry_after) == (ErrorCode.NOT_READY, 5.0)
-    assert "no scheduler is ready" in live.error.message
+    assert request.error is not None
+    assert (request.error.code, request.error.retry_after) == (ErrorCode.NOT_READY, 5.0)
+    assert "no scheduler is ready" in request.error.message
 
 
 def test_a_request_that_came_before_the_mesh_goes_to_the_model_that_came() -> None:
@@ -420,11 +439,11 @@ def test_a_request_that_came_before_the_mesh_goes_to_the_model_that_came() -> No
     mesh.replicas.clear()
     table = RequestTable(Limits(), mesh)
     submit = make_submit().model_copy(update={"model": ""})
-    live, out = opened(table, submit)
+    request, out = opened(table, submit)
     assert out == []
     mesh.only, mesh.replicas = "m", {"r0": 1}
     assert only_submit(table.mesh_changed(1.0)).model == "m"
-    table.routed(make_routed(live.submit), 1.0)
+    table.routed(make_routed(request.submit), 1.0)
     mesh.only = "another"
     again = table.gone("r0", 1, 2.0)
     assert only_submit(again).model == "m"  # what has begun is not another model's to go on with
@@ -434,8 +453,8 @@ def test_a_request_that_came_before_the_mesh_is_sampled_as_the_model_recommends(
     mesh = FakeMesh()
     mesh.replicas.clear()
     table = RequestTable(Limits(), mesh)
-    live = LiveRequest(make_submit(top_p=0.9), 600.0, lambda: None, chosen=frozenset({"top_p"}))
-    assert table.open(live, 0.0) == []
+    request = Request(make_submit(top_p=0.9), 600.0, lambda: None, chosen=frozenset({"top_p"}))
+    assert table.open(request, 0.0) == []
     mesh.replicas, mesh.defaults = {"r0": 1}, {"temperature": 0.6, "top_k": 20, "top_p": 0.8, "max_tokens": 3}
     sent = only_submit(table.mesh_changed(1.0))
     assert sent.work == make_submit(top_p=0.9, temperature=0.6, top_k=20).work
@@ -482,9 +501,9 @@ class World:
         """On their way to the gateway."""
         self.jobs: dict[tuple[int, int], tuple[Submit, str, int, int]] = {}
         """(attempt, choice) to (submit, replica, its epoch, next index) of what replicas run."""
-        live = LiveRequest(make_submit(n=n), 1e9, lambda: None)
-        self.client = Client(live)
-        self.take(self.table.open(live, 0.0))
+        request = Request(make_submit(n=n), 1e9, lambda: None)
+        self.client = Client(request)
+        self.take(self.table.open(request, 0.0))
 
     def take(self, out: Outgoing, *, lose: bool = False) -> None:
         for message in [] if lose else out:
@@ -560,14 +579,14 @@ class World:
         self.take(self.table.tick(self.now), lose=lose_answer)
 
     def check(self) -> None:
-        live = self.client.live
-        for choice in range(len(live.choices)):
+        request = self.client.request
+        for choice in range(len(request.choices)):
             full = text_after(choice, LENGTH, True)
             assert full.startswith(self.client.texts[choice])
             assert len(self.client.finishes[choice]) <= 1
             if self.client.finishes[choice]:
                 assert self.client.texts[choice] == full
-        assert self.counter.ends["a"] == (1 if live.ended else 0)
+        assert self.counter.ends["a"] == (1 if request.ended else 0)
 
 
 ACTIONS = st.one_of(
@@ -621,18 +640,18 @@ def test_whatever_the_weather_the_stream_is_unbroken(n: int, steps: int, weather
         act(world, name, argument[0] if argument else None)
         world.check()
     for _ in range(500):  # the storm is over
-        if world.client.live.ended:
+        if world.client.request.ended:
             break
         world.work()
         while world.net:
             world.deliver(0)
         world.tick(1.0)
         world.check()
-    assert world.client.live.ended
-    assert world.client.live.error is None
+    assert world.client.request.ended
+    assert world.client.request.error is None
     assert all(world.client.finishes[choice] == [Finish.STOP] for choice in range(n))
     assert len(world.table) == 0
-    assert world.client.live.output_tokens == n * LENGTH
+    assert world.client.request.output_tokens == n * LENGTH
 
 
 def test_a_member_that_was_only_silent_can_be_routed_to_again() -> None:

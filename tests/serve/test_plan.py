@@ -235,4 +235,4 @@ def test_what_gateways_are_told_of_names_and_pages() -> None:
     (told,) = planned("--strict-model-names", "--cors-origins", "")["gateway-0"].processes
     assert flag(told, "--cors-origins") == ""
     settings = GatewaySettings.load([word for word in told.argv if word.startswith("--")])
-    assert (settings.strict_model_names, settings.cors_origins) == (True, "")
+    assert (settings.strict_model_names, settings.cors_origins) == (True, set())

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from radixmesh.services.detokenizer import vocabulary
 from radixmesh.services.tokenizer import encode
-from radixmesh.services.tokenizer.chat import plain_messages
+from radixmesh.services.tokenizer.chat.messages import plain_messages
 from radixmesh.services.tokenizer.limits import Limits, check_token_params, from_config
 from radixmesh.shared.errors import ErrorCode, ModelLoadError, RequestError
 from radixmesh.shared.messages import Choice, Presence, SamplingParams, State, Submit, Task, Work

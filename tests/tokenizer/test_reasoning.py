@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from radixmesh.services.tokenizer import encode
+from radixmesh.services.tokenizer.chat.reasoning import TAGS, ReasoningTags, reasoning_tags
 from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.limits import Limits
-from radixmesh.services.tokenizer.reasoning import TAGS, ReasoningTags, reasoning_tags
 from radixmesh.shared.errors import ConfigError
 from radixmesh.shared.messages import Submit
 from radixmesh.shared.model_files.model_source import bundled_model

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from radixmesh.services.tokenizer.prefix_index import ASK_AGAIN, MAX_EXPECTED, PrefixIndex
-from radixmesh.services.tokenizer.routing import Route, Router, choose_detokenizer
+from radixmesh.services.tokenizer.routing.prefix_index import ASK_AGAIN, MAX_EXPECTED, PrefixIndex
+from radixmesh.services.tokenizer.routing.router import Route, Router, choose_detokenizer
 from radixmesh.shared.messages import KvEvents, Presence, State
 from radixmesh.shared.prefix_hash import block_hashes, cache_namespace
 

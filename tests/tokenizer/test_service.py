@@ -17,7 +17,7 @@ from radixmesh.services.tokenizer.config import TokenizerSettings
 from radixmesh.services.tokenizer.dispatch import TAIL
 from radixmesh.services.tokenizer.encode import Encoded
 from radixmesh.services.tokenizer.limits import Limits
-from radixmesh.services.tokenizer.routing import choose_detokenizer
+from radixmesh.services.tokenizer.routing.router import choose_detokenizer
 from radixmesh.services.tokenizer.service import INLINE_BYTES, Tokenizer
 from radixmesh.shared import telemetry
 from radixmesh.shared.bus.connection import Bus

@@ -6,8 +6,8 @@ import jinja2
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from radixmesh.services.tokenizer.chat import ChatRenderer
-from radixmesh.services.tokenizer.template import ChatTemplate
+from radixmesh.services.tokenizer.chat.renderer import ChatRenderer
+from radixmesh.services.tokenizer.chat.template import ChatTemplate
 from radixmesh.shared.errors import RequestError
 from tests.tokenizer.small_tokenizers import CHAT_TEMPLATE, TOOL_TEMPLATE, byte_level
 

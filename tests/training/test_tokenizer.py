@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from radixmesh.services.tokenizer.chat import ChatRenderer
+from radixmesh.services.tokenizer.chat.renderer import ChatRenderer
 from training import tokenizer as tokenizers_of_ours
 from training.corpus.conversation import Conversation
 from training.data import Encoder, collate

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--grpc-port", type=int, default=50051, help="0: any free one; -1: no gRPC (default: %(default)s)")
     add("--api-key", default=os.environ.get("RADIXMESH_API_KEY"), help="default: $RADIXMESH_API_KEY, or none")
     add("--strict-model-names", action="store_true", help="refuse unknown names where a single model is served, too")
-    add("--cors-origins", metavar="LIST", help="of web pages that may call, by commas; '': none (default: all)")
+    add("--cors-origins", metavar="LIST", help="of web pages that may call, by commas, or 'none' (default: all)")
     add(
         "--nats-url",
         default=os.environ.get("RADIXMESH_NATS_URL"),
