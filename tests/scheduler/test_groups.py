@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from radixmesh.services.scheduler.memory.kv import unfit_groups
+from radixmesh.services.scheduler.mesh.load import load_attributes
 from radixmesh.services.scheduler.mesh.pairing import wrong_sizes
 from radixmesh.shared.messages import Admission, KvGroup, KvKind, SamplingParams, Span, StepPlan, Work
 from tests.scheduler.harness import Harness, admit_message, options, prompt, running, sizes
@@ -142,6 +143,17 @@ def test_preemption_counts_every_group() -> None:
     assert running(harness) == {"high"}
     harness.run()
     harness.verify()
+
+
+def test_heartbeats_tell_of_each_group() -> None:
+    harness = Harness(options(), sizes(groups=[full(40), window(20, 20)]))
+    run(harness, {"a": (40, 4)})
+    told = load_attributes(harness.core.state)
+    assert told["kv_groups"] == [
+        {"kind": "full", "num_pages": 40, "free_pages": 30, "cached_pages": 10},
+        {"kind": "window", "num_pages": 20, "free_pages": 10, "cached_pages": 10},
+    ]
+    assert (told["num_pages"], told["free_pages"], told["cached_pages"]) == (60, 40, 20)
 
 
 # -- latent --

@@ -46,12 +46,6 @@ class Holdings:
     node: Node | None = None
     tree_pages: int = 0
 
-    @property
-    def end(self) -> int:
-        """Pages of the group that has fewest: tokens up to there have a place in all of them."""
-        groups = self.groups
-        return len(groups[0].pages) if len(groups) == 1 else min(len(holding.pages) for holding in groups)
-
     def clear(self) -> None:
         self.groups = [Holding() for _ in self.groups]
         self.node, self.tree_pages = None, 0

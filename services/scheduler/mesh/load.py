@@ -7,7 +7,7 @@ from radixmesh.services.scheduler.replica import ReplicaState
 
 
 def load_attributes(state: ReplicaState) -> dict[str, Any]:
-    """Plain values: sizes, what is used of them now, and totals since the claim."""
+    """Plain values: sizes, what is used of them now, and totals since the claim. Pages are of all groups together."""
     return {
         "group_id": state.sizes.group_id,
         "max_model_len": state.max_len,
@@ -16,6 +16,15 @@ def load_attributes(state: ReplicaState) -> dict[str, Any]:
         "num_pages": state.kv.total,
         "free_pages": state.kv.free,
         "cached_pages": state.kv.cached,
+        "kv_groups": [
+            {
+                "kind": group.kind.value,
+                "num_pages": pool.total,
+                "free_pages": pool.available,
+                "cached_pages": state.kv.tree.cached(number),
+            }
+            for number, (group, pool) in enumerate(zip(state.sizes.groups, state.kv.pools, strict=True))
+        ],
         "evicted_pages": state.kv.evicted,
         "max_slots": state.slots.usable,
         "running": state.slots.running,

@@ -215,7 +215,7 @@ class Planner:
             room: bytes that its cached pages' ids may take in the plan.
         """
         state = self._state
-        state.attach(seq, room // 4)
+        state.attach(seq, room // (4 * len(state.kv.groups)))
         count, pages = self._chunk_size(plan, seq, budget), state.kv.pages_for(len(seq.prompt))
         if count == 0 or not state.kv.can_reserve(seq.held, pages):
             state.detach(seq)

@@ -27,7 +27,9 @@ namespace {
 
 class Tree {
   public:
-    Tree(const Sequences& sequences, int64_t page_size) : sequences_(sequences), page_size_(page_size) {}
+    Tree(const Sequences& sequences, int64_t page_size) : sequences_(sequences), page_size_(page_size) {
+        for (int64_t s = 0; s < sequences.count; s++) first_.push_back(sequences.first_page(s, page_size));
+    }
 
     // Adds the stretches of `group` to `stretches`. Their tables are equal below `page`; keys below page `from` have
     // been added already.
@@ -37,12 +39,13 @@ class Tree {
             stretches.push_back({group, begin * page_size_, sequences_.context_len[group[0]]});
             return;
         }
-        int64_t common = page;
+        int64_t seen = first(group[0]);  // by any of them, from here on
+        for (int64_t s : group) seen = std::min(seen, first(s));
+        int64_t common = std::max(page, seen);
         while (std::all_of(group.begin(), group.end(), [&](int64_t s) {
             return shareable(s, common) && at(s, common) == at(group[0], common);
         })) common++;
-        int64_t seen = common;  // from here on
-        for (int64_t s : group) seen = std::min(seen, std::max(from, first(s)));
+        seen = std::max(from, seen);
         if ((common - seen) * page_size_ >= MIN_SHARED) {
             stretches.push_back({group, seen * page_size_, common * page_size_});
             from = common;
@@ -60,7 +63,7 @@ class Tree {
     std::vector<Stretch> stretches;
 
   private:
-    int64_t first(int64_t sequence) const { return sequences_.first_page(sequence, page_size_); }
+    int64_t first(int64_t sequence) const { return first_[sequence]; }
     // -1 where the window has moved on: what the table says of that is of no meaning.
     int32_t at(int64_t sequence, int64_t page) const {
         return page < first(sequence) ? -1 : sequences_.tables[sequence * sequences_.table_width + page];
@@ -72,6 +75,7 @@ class Tree {
 
     const Sequences& sequences_;
     const int64_t page_size_;
+    std::vector<int64_t> first_;  // the first page that is still seen, by sequence
 };
 
 double cost(const Item& item) {
