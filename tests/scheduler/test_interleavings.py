@@ -158,6 +158,50 @@ def test_so_they_are_with_layers_of_several_kinds(
     _run(partial, options, claimed, actions, seed)
 
 
+_long = st.fixed_dictionaries(
+    {
+        "base": st.integers(0, 1),
+        "shared": st.integers(40, 150),
+        "own": st.integers(0, 60),
+        "n": st.integers(1, 2),
+        "max_tokens": st.integers(1, 60),
+        "priority": st.integers(0, 2),
+        "salt": st.just(""),
+        "ignore_eos": st.just(True),
+    }
+)
+
+
+@settings(max_examples=200)
+@given(
+    options=_settings,
+    window=st.integers(1, 40),
+    spare=st.integers(0, 8),
+    full=st.one_of(st.none(), st.integers(70, 120)),
+    max_drafts=st.sampled_from([0, 0, 3]),
+    actions=st.lists(
+        st.one_of(
+            st.tuples(st.just("admit"), _long),
+            st.tuples(st.just("admit"), _long),
+            st.tuples(st.just("go"), st.integers(1, 12)),
+            st.tuples(st.just("cancel"), st.integers(0, 50)),
+        ),
+        min_size=3,
+        max_size=16,
+    ),
+)
+def test_so_they_are_where_windows_have_little_more_than_they_show(
+    options: SchedulerSettings, window: int, spare: int, full: int | None, max_drafts: int, actions: list[Any]
+) -> None:
+    """Prompts many times as long, which compete for the few pages in which their windows move on."""
+    least = max(1, -(-(window - 1) // 4)) + 2
+    groups = [KvGroup(kind=KvKind.WINDOW, page_size=4, num_pages=least + spare, window=window)]
+    if full is not None:
+        groups.append(KvGroup(page_size=4, num_pages=full))
+    claimed = sizes(groups=groups, max_slots=5, max_model_len=400, max_drafts=max_drafts)
+    _run(False, options, claimed, actions, 0)
+
+
 def _run(partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int) -> None:
     harness = Harness(options, claimed, partial=np.random.default_rng(seed) if partial else None)
     for action in actions:

@@ -13,7 +13,7 @@ from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.memory.leases import Leases
 from radixmesh.services.scheduler.memory.pages import NONE, PageAllocator
 from radixmesh.shared.messages import KvGroup, KvKind
-from tests.scheduler.harness import Harness, admit_message, options, prompt, sizes
+from tests.scheduler.harness import Harness, admit_message, options, prompt, running, sizes
 
 TOTAL = (6, 4)
 
@@ -229,3 +229,26 @@ def test_repaired_books_keep_what_is_leased_and_a_new_epoch_knows_no_leases() ->
     assert (fresh.free, len(fresh.leases)) == (8, 0)
     kv.leases.drop("tier")
     assert np.array_equal(sorted(kv.pools[0]._free), range(8))
+
+
+def test_a_prompt_that_leases_leave_no_room_for_goes_back_to_the_queue_and_on_when_they_end() -> None:
+    group = KvGroup(kind=KvKind.WINDOW, page_size=4, num_pages=8, window=20)
+    settings = options(prefill_chunk=8, max_prefill_tokens=8, pipeline_depth=1)
+    harness = Harness(settings, sizes(groups=[group], max_model_len=300))
+    harness.admit(admit_message("a", prompt(0, 100), max_tokens=5, ignore_eos=True))
+    kv = harness.core.state.kv
+    for _ in range(4):
+        harness.pump()
+        harness.work()
+        harness.deliver()
+    number = kv.leases.begin(
+        "tier", [[page for node in kv.tree.nodes() if node.size for page in node.pages[0] if page != NONE]]
+    )
+    while harness.pump():
+        harness.work()
+        harness.deliver()
+    assert (running(harness), harness.core.state.counters.retracted) == (set(), 1)
+    assert harness.core.check() == []
+    kv.leases.end(number)
+    harness.run()
+    harness.verify()
