@@ -216,6 +216,6 @@ def _useful_pages(settings: ModelWorkerSettings, spec: KVGroupSpec, model: Causa
 
 def _agree(pages: list[int], group: ParallelGroup) -> list[int]:
     """The least of all ranks' counts, so that a page id means the same everywhere."""
-    counts = group.all_gather(torch.tensor([pages], dtype=torch.int64))
-    least: list[int] = counts.amin(0).tolist()
+    counts = group.all_gather(torch.tensor(pages, dtype=torch.int64).unsqueeze(1))
+    least: list[int] = counts.amin(1).tolist()
     return least

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from radixmesh.services.model_worker import start
 from radixmesh.services.model_worker.config import ModelWorkerSettings
 from radixmesh.services.model_worker.devices.choice import create_backend
 from radixmesh.services.model_worker.errors import PlatformError
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
 from radixmesh.services.model_worker.models.loading import load_model, open_model
+from radixmesh.services.model_worker.parallel.mesh import ParallelGroup
 from radixmesh.services.model_worker.platform import get_platform
 from radixmesh.services.model_worker.start import load
 from radixmesh.shared.errors import ConfigError
@@ -88,7 +90,7 @@ def _sizes(path: Path, **settings: Any) -> Claimed:
 
 def test_a_scheduler_is_told_of_each_pool(tmp_path: Path) -> None:
     """A window's is as large as all slots have use for, twice; the length is bounded by the layers that see all."""
-    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
+    window: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}
     make_checkpoint(tmp_path, "qwen2", max_position_embeddings=10_000, **window)
     full = KvGroup(page_size=4, num_pages=2000)
     told = _sizes(tmp_path, num_pages=2000, max_slots=1)
@@ -99,6 +101,14 @@ def test_a_scheduler_is_told_of_each_pool(tmp_path: Path) -> None:
     pages = (1 << 20) // (3 * 2 * 2 * 4 * 16 * 4)  # layers, K and V, heads, tokens, elements, bytes
     assert [group.num_pages for group in told.groups] == [pages, pages]
     assert told.max_model_len == pages * 4
+
+
+def test_ranks_agree_on_the_least_that_any_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = ParallelGroup()
+    monkeypatch.setattr(
+        ParallelGroup, "all_gather", lambda _self, mine: torch.cat([mine, torch.tensor([[9], [3]])], dim=-1)
+    )
+    assert start._agree([7, 5], group) == [7, 3]
 
 
 @pytest.mark.parametrize("positions", [10_000, 10**30])

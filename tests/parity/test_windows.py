@@ -86,7 +86,7 @@ def _inference() -> Iterator[None]:
 class Poisoned(Replica):
     """A replica whose free pages hold NaN, if nothing is under way that was planned before they came free."""
 
-    def __init__(self, model: CausalLM, executor: str, num_pages: list[int], **fields: object) -> None:
+    def __init__(self, model: CausalLM, executor: str, num_pages: list[int], **fields: Any) -> None:
         kv = KVCache(model.kv_groups(PAGE), num_pages, model.device)
         if executor == "native":
             library = native()

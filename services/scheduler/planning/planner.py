@@ -74,6 +74,8 @@ class Planner:
             wanted = [kv.pages_for(int(lacking[i])) for i in short]
             if kv.moving:
                 self._slide(rows[short])
+                if not kv.can_take(sum(wanted)):
+                    self._slide(rows)
             if kv.can_take(sum(wanted)):
                 break
             if advance > 1:
@@ -110,7 +112,7 @@ class Planner:
         self._state.slots.room[slots] += np.multiply(counts, kv.page_size)
 
     def _slide(self, slots: NDArray[np.intp]) -> None:
-        """Sequences that want pages first give back those that their windows have left behind."""
+        """Sequences that want pages first give back those that their windows have left behind; at need, all do."""
         for seq in self._seqs(slots):
             self._state.slide(seq)
 
