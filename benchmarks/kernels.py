@@ -168,7 +168,7 @@ def make_batch(sequences: int, new: int, context: int, shared: int) -> ForwardBa
     ids = np.random.default_rng(0).integers(0, VOCABULARY, len(positions))
     lengths = np.full(sequences, context)
     return ForwardBatch.from_numpy(
-        ids, positions, locations, starts, lengths, tables, starts[1:] - 1, torch.device("cpu")
+        ids, positions, [locations], starts, lengths, [tables], starts[1:] - 1, torch.device("cpu")
     )
 
 
@@ -178,7 +178,7 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         build = Build(Mesh(), torch.bfloat16, torch.device("cpu"), TorchLinear(), TorchAttention())
         model = load_model(open_model(folder, "dummy"), build)
-    kv = KVCache(model.kv_spec(16), 600, model.device)
+    kv = KVCache(model.kv_groups(16), 600, model.device)
     start = time.perf_counter()
     fused = FusedDecoder(model, kv, quantization)  # type: ignore[arg-type]  # a name from a flag
     packing = time.perf_counter() - start
@@ -195,7 +195,7 @@ def step_table(library: Native, quantization: str, repeats: int, long: bool) -> 
     parameters = sum(n * k for name, (n, k) in SHAPES.items() if name != "head") * LAYERS
     for name, (sequences, new, context, shared) in steps.items():
         seconds = watch.best[name]
-        cached = (sequences * (context - new + 1 - shared) + shared) * kv.spec.page_bytes / 16
+        cached = (sequences * (context - new + 1 - shared) + shared) * kv.pools[0].spec.page_bytes / 16
         floor = (fused.weight_bytes + cached) / watch.bandwidth
         pairs = sequences * new * (context - (new - 1) / 2)  # queries and keys that meet
         flops = 2 * (sequences * new * parameters + sequences * VOCABULARY * 1024) + 4 * pairs * 16 * 128 * LAYERS

@@ -29,7 +29,9 @@ class ModelWorkerSettings(ServiceSettings):
     )
     attention: str = Field("", description="Attention backend; by default the device's.")
     page_size: int = Field(16, ge=1, le=1024, description="Tokens per KV page.")
-    num_pages: int = Field(0, ge=0, description="KV pages; 0: by --kv-memory.")
+    num_pages: int = Field(
+        0, ge=0, description="KV pages of each kind of layers, as far as windows have use for them; 0: by --kv-memory."
+    )
     kv_memory: float = Field(0.0, ge=0, description="GiB for the KV cache; 0: by --memory-fraction.")
     memory_fraction: float = Field(0.6, gt=0, le=1, description="Share of the device's memory used in all.")
     max_slots: int = Field(128, ge=1, le=4096, description="Sequences that can run at once.")

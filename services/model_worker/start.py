@@ -17,7 +17,8 @@ from radixmesh.services.model_worker.engine.engine import Engine
 from radixmesh.services.model_worker.engine.inbox import Inbox
 from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
+from radixmesh.services.model_worker.group.claim import kv_groups
 from radixmesh.services.model_worker.group.rank_order import OrderedInbox
 from radixmesh.services.model_worker.layers.linear import Build
 from radixmesh.services.model_worker.models import CausalLM, describe_model, load_model, open_model
@@ -34,6 +35,13 @@ Progress = Callable[[float, str], None]
 RANK_TIMEOUT_SECONDS = 24 * 3600.0
 """How long a rank waits for the others in a collective: an idle group waits for its next plan in one. A rank that
 dies closes its connections, which the others notice at once."""
+
+
+_LONGEST = 1 << 22
+"""Tokens of a sequence where no pool bounds them: a config may promise any number, and tables have a place for each."""
+
+_CHUNKS_UNDER_WAY = 2048
+"""Tokens of a prompt that are computed, or to be, before the window moves on: by the scheduler's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,8 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Rank:
     device = open_device(settings.device, index, threads, lambda what: progress(0.0, what))
     if settings.tp > 1:
         progress(0.0, "meeting the other ranks")
-    sizes = MeshSizes(tp=settings.tp)
-    mesh = Mesh.connect(settings.rank, sizes, device.collectives, settings.dist_init, RANK_TIMEOUT_SECONDS)
+    shape = MeshSizes(tp=settings.tp)
+    mesh = Mesh.connect(settings.rank, shape, device.collectives, settings.dist_init, RANK_TIMEOUT_SECONDS)
     dtype = DTYPES.get(settings.dtype) or device.serving_dtype(files.dtype)
     length = settings.max_model_len or None
     build = Build(mesh, dtype, device.torch_device, TorchLinear(), TorchAttention())
@@ -92,26 +100,26 @@ def load(settings: ModelWorkerSettings, progress: Progress) -> Rank:
         eos_token_ids=model.config.eos_token_ids,
         prepared=PreparedResults((), settings.rank),
     )
+    sizes = _sizes(settings, engine)
     log.info(
-        "%s on %s in %s: %d pages of %d tokens (%.2f GiB), context %d",
+        "%s on %s in %s: %s pages of %d tokens (%.2f GiB), context %d",
         model.config.architecture,
         device.name,
         str(model.dtype).removeprefix("torch."),
-        kv.num_pages,
+        " and ".join(f"{group.num_pages} {group.kind.value}" for group in sizes.groups),
         settings.page_size,
-        kv.num_pages * kv.spec.page_bytes / 2**30,
+        kv.num_bytes / 2**30,
         max_model_len,
     )
     depth = 0 if device.traits.synchronous or engine.drafts.most else 1
-    return Rank(engine, OrderedInbox(mesh.world.control), _sizes(settings, engine), depth, mesh)
+    return Rank(engine, OrderedInbox(mesh.world.control), sizes, depth, mesh)
 
 
 def _sizes(settings: ModelWorkerSettings, engine: Engine) -> Claimed:
-    config, kv = engine.runner.model.config, engine.runner.kv
+    config = engine.runner.model.config
     return Claimed(
         group_id="",
-        page_size=settings.page_size,
-        num_pages=kv.num_pages,
+        groups=kv_groups(engine.runner.kv),
         max_slots=settings.max_slots,
         max_model_len=engine.max_model_len,
         vocab_size=config.vocab_size,
@@ -124,33 +132,52 @@ def _sizes(settings: ModelWorkerSettings, engine: Engine) -> Claimed:
 
 
 def _make_kv_cache(settings: ModelWorkerSettings, model: CausalLM, device: Device) -> tuple[KVCache, int]:
-    """The pool, and the longest sequence that both model and pool allow (tokens)."""
-    spec = model.kv_spec(settings.page_size)
-    num_pages = _agree(_num_pages(settings, spec, model, device), model.mesh.world.control)
-    max_model_len = min(model.max_length, num_pages * settings.page_size)
+    """The pools, and the longest sequence that both model and pools allow (tokens)."""
+    specs = model.kv_groups(settings.page_size)
+    counts = _agree(_num_pages(settings, specs, model, device), model.mesh.world.control)
+    bounds = [spec.longest(count) for spec, count in zip(specs, counts, strict=True)]
+    longest = min([bound for bound in bounds if bound is not None], default=_LONGEST)
+    max_model_len = min(model.max_length, longest)
     if settings.max_model_len > max_model_len:
         raise ConfigError(
             f"--max-model-len {settings.max_model_len} is more than the model ({model.max_length} tokens) or the "
-            f"KV cache ({num_pages * settings.page_size} tokens) allows"
+            f"KV cache ({longest} tokens) allows"
         )
-    return KVCache(spec, num_pages, device.torch_device, device.zeros), max_model_len
+    return KVCache(specs, counts, device.torch_device, device.zeros), max_model_len
 
 
-def _num_pages(settings: ModelWorkerSettings, spec: KVCacheSpec, model: CausalLM, device: Device) -> int:
+def _num_pages(settings: ModelWorkerSettings, specs: list[KVGroupSpec], model: CausalLM, device: Device) -> list[int]:
+    """By group: `--num-pages`, or as many as there is memory for; of a window's, no more than are of use."""
+    most = [_useful_pages(settings, spec, model) for spec in specs]
     if settings.num_pages:
-        return settings.num_pages
+        return [
+            settings.num_pages if spec.window is None else min(settings.num_pages, useful)
+            for spec, useful in zip(specs, most, strict=True)
+        ]
     budget = int(settings.kv_memory * 2**30) or memory_budget(device, settings.memory_fraction)
-    pages = spec.pages_within(budget)
-    if pages < 1:
+    pages = pages_within(specs, most, budget)
+    if min(pages) < 1:
+        least = sum(spec.page_bytes for spec in specs)
         raise ConfigError(
-            f"no memory for the KV cache: a page takes {spec.page_bytes} bytes, and {budget} are to be had; "
+            f"no memory for the KV cache: a page takes {least} bytes, and {budget} are to be had; "
             "see --kv-memory and --memory-fraction"
         )
-    # More than every slot at full length is of use to the prefix cache only; twice that is plenty.
-    return min(pages, 2 * settings.max_slots * -(-model.max_length // settings.page_size))
+    return pages
 
 
-def _agree(pages: int, control: Collectives) -> int:
+def _useful_pages(settings: ModelWorkerSettings, spec: KVGroupSpec, model: CausalLM) -> int:
+    """More than every slot at full length is of use to the prefix cache only; twice that is plenty.
+
+    A slot never has more of a window than it shows, and chunks of its prompt that are under way.
+    """
+    longest = model.max_length
+    if spec.window is not None:
+        longest = min(longest, spec.window + _CHUNKS_UNDER_WAY)
+    return max(2 * settings.max_slots * -(-longest // settings.page_size), spec.least_pages)
+
+
+def _agree(pages: list[int], control: Collectives) -> list[int]:
     """The least of all ranks' counts, so that a page id means the same everywhere."""
-    counts = control.all_gather(torch.tensor([pages], dtype=torch.int64))
-    return int(counts.min())
+    counts = control.all_gather(torch.tensor(pages, dtype=torch.int64).unsqueeze(1))
+    least: list[int] = counts.amin(1).tolist()
+    return least

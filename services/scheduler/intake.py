@@ -119,6 +119,7 @@ def new_sequences(admit: Admit, choices: list[Choice], replica: Replica, order: 
             arrived_at=now,
             queued_at=now,
             deadline=now + admit.time_left,
+            held=replica.kv.nothing(),
         )
         for number, choice in enumerate(choices, order)
     ]

@@ -90,10 +90,10 @@ class Replica:
         self.policy = Policy(settings.policy, settings.preemption_threshold)
         self.queue = WaitingQueue(self.policy)
         self.preparations = Preparations(sizes, replica_id, epoch, self.policy.level)
-        self.kv = KvMemory(sizes.num_pages, sizes.page_size, settings.eviction, settings.prefix_cache, listener)
+        self.kv = KvMemory(sizes.groups, settings.eviction, settings.prefix_cache, listener)
         usable = min(sizes.max_slots, settings.max_running_requests or sizes.max_slots)
         self.slots = SlotTable(sizes.max_slots, usable)
-        self.pending_prefixes = PendingPrefixes(sizes.page_size, settings.warm_min_tokens)
+        self.pending_prefixes = PendingPrefixes(self.kv.page_size, settings.warm_min_tokens)
         self.prefilling: list[Sequence] = []
         """Sequences in `Phase.PREFILL`, in the order of their admission."""
         self.releases: list[int] = []
@@ -129,7 +129,8 @@ class Replica:
 
         The last output token needs no page: it is never fed.
         """
-        return min(self.sizes.max_model_len, self.sizes.num_pages * self.sizes.page_size + 1)
+        longest = self.kv.longest
+        return self.sizes.max_model_len if longest is None else min(self.sizes.max_model_len, longest + 1)
 
     @property
     def taken(self) -> int:
@@ -169,6 +170,24 @@ class Replica:
         self.prefilling.append(seq)
         if self.kv.prefix_cache:
             self.pending_prefixes.begin(seq)
+
+    def attach(self, seq: Sequence, max_pages: int) -> None:
+        """Gives a waiting sequence the cached prefix of its prompt: whole pages, up to `max_pages`."""
+        self.kv.attach(seq.held, seq.prompt, seq.namespace, max_pages)
+        seq.planned = seq.computed = seq.attached = seq.held.tree_pages * self.kv.page_size
+
+    def detach(self, seq: Sequence) -> None:
+        """Takes all memory from a sequence; what it has stored stays cached."""
+        self.kv.detach(seq.held)
+        seq.planned = seq.computed = 0
+
+    def store(self, seq: Sequence) -> None:
+        """Puts what is known to be written into the prefix cache."""
+        self.kv.store(seq.held, seq.stored, seq.tokens)
+
+    def slide(self, seq: Sequence) -> None:
+        """Takes back the memory that a running sequence's windows have left behind."""
+        self.kv.slide(seq.held, seq.reached, len(seq.prompt))
 
     def retract(self, seq: Sequence, now: float) -> None:
         """A running sequence goes back to the queue. What it has stays: tokens here, KV in the cache while it lasts.
@@ -213,7 +232,7 @@ class Replica:
 
     def check(self) -> list[str]:
         """What is wrong with the memory's books, one sentence each."""
-        return self.kv.check(self.slots.sequences())
+        return self.kv.check(seq.held for seq in self.slots.sequences())
 
     def _leave_slot(self, seq: Sequence, *, keep: bool) -> None:
         if seq.phase is Phase.PREFILL:
@@ -221,4 +240,6 @@ class Replica:
         self.releases.append(seq.slot)
         self.slots.give(seq)
         self.pending_prefixes.end(seq)
-        self.kv.detach(seq, keep=keep)
+        if keep:
+            self.store(seq)
+        self.detach(seq)

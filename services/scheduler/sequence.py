@@ -6,7 +6,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.services.scheduler.memory.radix_node import Node, Peek
+from radixmesh.services.scheduler.memory.holding import Holdings
+from radixmesh.services.scheduler.memory.radix_node import Peek
 from radixmesh.shared.messages import Need, Work
 
 
@@ -23,12 +24,10 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Tokens, pages and progress of one choice.
+    """Tokens, memory and progress of one choice.
 
         prompt  [ request's prompt | resumed ]  output [ learned from reports ... ]
                 0 ....... prompt_tokens ..... len(prompt) .................. length ........ limit
-        pages   [ in the tree, locked by `node` ][ this sequence's own ............ ]
-                0 .................... tree_pages ..................... len(pages)
 
     Retraction moves `output` into `prompt`, so that the next admission computes it as prompt.
     """
@@ -54,6 +53,8 @@ class Sequence:
     arrived_at: float
     queued_at: float
     deadline: float
+    held: Holdings
+    """Its KV memory."""
     waited: float = 0.0
     """Seconds from its arrival to its first slot."""
     prepare_seconds: float = 0.0
@@ -77,13 +78,6 @@ class Sequence:
     """Tokens of `prompt` that came from the prefix cache at the last admission."""
     cached: int = 0
     """The same at the first one: what others had computed. Later ones find the sequence's own work."""
-    granted: int = 0
-    """How many of `pages` the worker has been told of."""
-    pages: list[int] = field(default_factory=list)
-    tree_pages: int = 0
-    duplicates: list[int] = field(default_factory=list)
-    """Pages among ``pages[:tree_pages]`` that are its own: the tree had other pages for these tokens."""
-    node: Node | None = None
     traceparent: str = ""
     hashes: NDArray[np.uint64] | None = None
     """Block hashes of `prompt`, once somebody asked."""
@@ -111,6 +105,11 @@ class Sequence:
         return self.length - 1 if self.output else self.computed
 
     @property
+    def reached(self) -> int:
+        """Where passes of plans not yet made begin, at the earliest."""
+        return max(self.planned, self.stored)
+
+    @property
     def rank(self) -> tuple[int, int]:
         """Sorts running sequences: the greatest goes first when memory is short."""
         return (-self.work.priority if not self.promoted else -(1 << 62), self.order)
@@ -121,10 +120,6 @@ class Sequence:
             return self.prompt[start:stop]
         output = np.array(self.output[max(0, start - len(self.prompt)) : stop - len(self.prompt)], np.int32)
         return np.concatenate([self.prompt[start:], output]) if start < len(self.prompt) else output
-
-    def owned_pages(self) -> list[int]:
-        """Pages that are neither free nor the tree's."""
-        return self.pages[self.tree_pages :] + self.duplicates
 
     def fold(self) -> None:
         """Makes the output so far part of the prompt, for the next admission."""

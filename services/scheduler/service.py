@@ -216,7 +216,7 @@ class Scheduler(Actor):
     def _begin(self, worker: Presence, sizes: Claimed) -> None:
         self._sizes = sizes
         self._watch = WorkerWatch(worker, self.instance, self.epoch)
-        self._blocks = BlockLog(self.instance, self.epoch, sizes.page_size)
+        self._blocks = BlockLog(self.instance, self.epoch, sizes.groups[0].page_size)
         self.core = SchedulerCore(
             self.settings,
             sizes,
@@ -226,7 +226,10 @@ class Scheduler(Actor):
             watcher=self._spans,
             listener=self._blocks,
         )
-        log.info("claimed group %s: %d pages of %d tokens", sizes.group_id, sizes.num_pages, sizes.page_size)
+        pages = ", ".join(
+            f"{group.kind.value}: {group.num_pages} of {group.page_size} tokens" for group in sizes.groups
+        )
+        log.info("claimed group %s: pages %s", sizes.group_id, pages)
         self._wake.set()
 
     def _lose(self, reason: str) -> None:

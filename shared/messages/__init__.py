@@ -33,7 +33,7 @@ Words used throughout:
 from radixmesh.shared.messages.cache import CacheFlushed, FlushCache, KvEvents, KvSnapshotRequest
 from radixmesh.shared.messages.codec import Message, Part, pack, packed_size, tag_of, unpack
 from radixmesh.shared.messages.columns import Float32Column, Int32Column, Int64, UInt8Column, UInt64, UInt64Column
-from radixmesh.shared.messages.groups import Claim, Claimed, Refused
+from radixmesh.shared.messages.groups import Claim, Claimed, KvGroup, KvKind, Refused
 from radixmesh.shared.messages.preparation import Prepare, Prepared
 from radixmesh.shared.messages.presence import Outdated, Presence, State, WhoIsThere
 from radixmesh.shared.messages.requests import Admit, Cancel, OpenText, RequestFailed, Routed, Submit
@@ -56,6 +56,8 @@ __all__ = [
     "Int32Column",
     "Int64",
     "KvEvents",
+    "KvGroup",
+    "KvKind",
     "KvSnapshotRequest",
     "Message",
     "Need",

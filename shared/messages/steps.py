@@ -53,7 +53,7 @@ class StepPlan(Message):
     behind what they have sampled.
     """
 
-    VERSION: ClassVar[int] = 4  # 4: spans, for which there were columns of prefills and of decodes before
+    VERSION: ClassVar[int] = 5  # 5: grants by group
 
     epoch: Int64
     seq: Int64
@@ -62,9 +62,13 @@ class StepPlan(Message):
     """Slots that are given back."""
     admissions: list[Admission] = []
     grant_slots: Int32Column = empty_column("<i4")
+    grant_groups: Int32Column = empty_column("<i4")
+    """Which of `Claimed.groups` the pages are of."""
+    grant_starts: Int32Column = empty_column("<i4")
+    """Where in the slot's block table the first one goes; what a window no longer shows has no pages."""
     grant_counts: Int32Column = empty_column("<i4")
     grant_pages: Int32Column = empty_column("<i4")
-    """Ragged by `grant_counts`: page ids appended to the slots' block tables."""
+    """Ragged by `grant_counts`: page ids, one behind the other."""
     span_slots: Int32Column = empty_column("<i4")
     """The columns of the plan's spans: see `Span`."""
     span_starts: Int32Column = empty_column("<i4")

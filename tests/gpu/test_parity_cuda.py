@@ -34,7 +34,7 @@ def device() -> Device:
 
 def make_engine(path: Path, device: Device, dtype: torch.dtype, page_size: int) -> Engine:
     model = load_model(open_model(path), device, dtype=dtype, max_length=128)
-    runner = make_runner(model, KVCache(model.kv_spec(page_size), 256, device.torch_device), device)
+    runner = make_runner(model, KVCache(model.kv_groups(page_size), 256, device.torch_device), device)
     return Engine(runner, max_slots=8, max_model_len=128, page_size=page_size, eos_token_ids=[])
 
 

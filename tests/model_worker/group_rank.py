@@ -60,7 +60,7 @@ def order(control: Collectives) -> list[tuple[int, int]]:
 def sequences(mesh: Mesh, device: Device, path: str) -> dict[str, list[Any]]:
     """Tokens, or why there are none, of each of `jobs`: without drafts, and with some of which a third is wrong."""
     model = load_model(open_model(path), device, dtype=torch.float32, mesh=mesh)
-    runner = make_runner(model, KVCache(model.kv_spec(4), 64, device.torch_device), device)
+    runner = make_runner(model, KVCache(model.kv_groups(4), 64, device.torch_device), device)
     executor = runner._executor
     true_logits, true_states = executor.logits, executor.hidden_states
     poisoned: list[int] = []

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from radixmesh.services.model_worker.devices.cpu.native import Native, native
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 
 THREADS = (1, 2, 3)
 
@@ -39,10 +39,10 @@ def ragged_batch(lengths: list[tuple[int, int]], page_size: int, pages: int, see
     return ForwardBatch.from_numpy(
         np.zeros(starts[-1], np.int64),
         np.concatenate(positions),
-        np.concatenate(locations),
+        [np.concatenate(locations)],
         np.array(starts),
         np.array([context for _, context in lengths]),
-        tables,
+        [tables],
         np.array(starts[1:]) - 1,
         torch.device("cpu"),
     )
@@ -58,12 +58,12 @@ def share_prefixes(batch: ForwardBatch, page_size: int, wishes: list[tuple[int, 
     for s, (parent, pages) in enumerate(wishes[: len(full)]):
         if s:
             shared = min(pages, full[s], full[parent % s])
-            batch.block_tables[s, :shared] = batch.block_tables[parent % s, :shared]
+            batch.block_tables[0][s, :shared] = batch.block_tables[0][parent % s, :shared]
 
 
-def random_pool(spec: KVCacheSpec, pages: int, seed: int = 0) -> KVCache:
+def random_pool(spec: KVGroupSpec, pages: int, seed: int = 0) -> KVCache:
     generator = torch.Generator().manual_seed(seed)
-    kv = KVCache(spec, pages, torch.device("cpu"))
+    kv = KVCache([spec], pages, torch.device("cpu"))
     for pool in (*kv.keys, *kv.values):
         pool.copy_(torch.randn(pool.shape, generator=generator))
     return kv

@@ -33,8 +33,8 @@ class PagedDriver:
     def __init__(self, model: CausalLM, page_size: int, tokens: int = 1024) -> None:
         self.model = model
         self.page_size = page_size
-        self.kv = KVCache(model.kv_spec(page_size), -(-tokens // page_size) + 8, model.device)
-        self.free = np.random.default_rng(0).permutation(self.kv.num_pages).tolist()
+        self.kv = KVCache(model.kv_groups(page_size), -(-tokens // page_size) + 8, model.device)
+        self.free = np.random.default_rng(0).permutation(self.kv.pools[0].num_pages).tolist()
 
     def batch(self, work: list[tuple[Sequence, int]]) -> ForwardBatch:
         """The next `count` tokens of each sequence; logits of the last one of each."""
@@ -60,10 +60,10 @@ class PagedDriver:
         return ForwardBatch.from_numpy(
             np.array(ids),
             np.array(positions),
-            np.array(locations),
+            [np.array(locations)] * len(self.kv.pools),
             np.array(starts),
             np.array([sequence.computed + count for sequence, count in work]),
-            tables,
+            [tables] * len(self.kv.pools),
             np.array(starts[1:]) - 1,
             self.model.device,
             np.array(rope),

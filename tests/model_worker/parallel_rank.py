@@ -30,7 +30,7 @@ def main(rank: int, size: int, rendezvous: str, out: Path, checkpoints: list[str
                 "tokens": driver.mixed(PROMPTS, COUNT, chunk=6),
                 "digest": hashlib.sha256(logits.numpy().tobytes()).hexdigest(),
                 "width": logits.shape[1],
-                "kv_heads": driver.kv.spec.num_kv_heads,
+                "kv_heads": driver.kv.pools[0].spec.num_kv_heads,
             }
         shared = mesh.tp.broadcast(torch.tensor([rank + 5]))
         results["broadcast"] = int(shared)

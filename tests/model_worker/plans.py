@@ -51,13 +51,14 @@ class Job:
 class PlanDriver:
     """Runs `Job` through an engine: chunks of `chunk` tokens, `depth` launches ahead, `steps` decodes a plan.
 
-    What it takes for a sequence's place is the furthest that it may have come to, as with the real one.
+    What it takes for a sequence's place is the furthest that it may have come to, as with the real one. A page has the
+    same id in all of the model's groups.
     """
 
     def __init__(self, engine: Engine, *, chunk: int = 64, depth: int = 0, steps: int = 1) -> None:
         self.engine = engine
         self.chunk, self.depth, self.steps = chunk, depth, steps
-        self.free = list(range(engine.runner.kv.num_pages))[::-1]
+        self.free = list(range(engine.runner.kv.pools[0].num_pages))[::-1]
         self.passes = 0
         self._slots: dict[int, Job] = {}
         self._pages: dict[int, list[int]] = {}
@@ -86,7 +87,7 @@ class PlanDriver:
                 need = min(computed[slot], self.engine.max_model_len)
                 while len(pages[slot]) * self.engine.tables.page_size < need:
                     pages[slot].append(self.free.pop())
-                    plan["grants"].append((slot, pages[slot][-1]))
+                    plan["grants"].append((slot, len(pages[slot]) - 1, pages[slot][-1]))
             message = self._plan(seq, plan)
             seq += 1
             for step in range(self.steps):
@@ -123,15 +124,17 @@ class PlanDriver:
         )
 
     def _plan(self, seq: int, plan: dict[str, list[Any]]) -> StepPlan:
-        slots = [slot for slot, _page in plan["grants"]]
+        grants, groups = plan["grants"], len(self.engine.runner.kv.pools)
         return StepPlan(
             epoch=1,
             seq=seq,
             releases=i32(*plan["releases"]),
             admissions=plan["admissions"],
-            grant_slots=i32(*slots),
-            grant_counts=np.ones(len(slots), np.int32),
-            grant_pages=i32(*(page for _slot, page in plan["grants"])),
+            grant_slots=i32(*(slot for slot, _at, _page in grants for _ in range(groups))),
+            grant_groups=np.tile(np.arange(groups, dtype=np.int32), len(grants)),
+            grant_starts=i32(*(at for _slot, at, _page in grants for _ in range(groups))),
+            grant_counts=np.ones(len(grants) * groups, np.int32),
+            grant_pages=i32(*(page for _slot, _at, page in grants for _ in range(groups))),
             **columns(*plan["spans"]),
             steps=self.steps,
         )

@@ -126,7 +126,7 @@ def test_what_is_a_familys_own_is_computed_by_the_family(
     expected = PagedDriver(model, 4).alone(PROMPT, COUNT)
     assert quantization or job.tokens == expected
     with pytest.raises(ValueError, match="cannot be fused"):
-        FusedDecoder(model, KVCache(model.kv_spec(4), 4, CPU.torch_device))
+        FusedDecoder(model, KVCache(model.kv_groups(4), 4, CPU.torch_device))
 
 
 def test_each_of_these_families_says_something_else(as_family: Callable[[type[CausalLM]], Path]) -> None:
@@ -197,9 +197,7 @@ def test_every_layer_with_weights_or_heads_gets_the_context(checkpoint: Path, mo
     seen: dict[str, ForwardContext] = {}
     for name, module in model.named_modules():
         if module is not model and not isinstance(module, nn.ModuleList | RMSNorm | RotaryEmbedding):
-            module.register_forward_pre_hook(
-                lambda _module, args, name=name: seen.__setitem__(name, args[-1])
-            )
+            module.register_forward_pre_hook(lambda _module, args, name=name: seen.__setitem__(name, args[-1]))
     batch = driver.batch([(Sequence(PROMPT), len(PROMPT))])
     context = replace(model.begin(batch, driver.kv), adapters=torch.ones(len(PROMPT), dtype=torch.int32), lanes=(7, 3))
     model.logits(model.hidden_states(context, batch.logit_rows), context)

@@ -115,7 +115,7 @@ def test_the_cpu_honours_every_wish(checkpoint: Path, name: str, backend: type, 
         assert type(chosen.linear) is TorchLinear
         assert chosen.deferred is not None
         model = load_model(open_model(checkpoint), dtype=torch.float32, deferred=chosen.deferred)
-        kv = KVCache(model.kv_spec(4), 4, CPU.torch_device)
+        kv = KVCache(model.kv_groups(4), 4, CPU.torch_device)
         assert isinstance(chosen.executor(model, kv), FusedDecoder)
 
 

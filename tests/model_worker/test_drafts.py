@@ -60,7 +60,7 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @cache
 def runner(path: Path, kernels: bool) -> ModelRunner:
     model = load_model(open_model(path), max_length=128)
-    kv = KVCache(model.kv_spec(4), 256, CPU.torch_device)
+    kv = KVCache(model.kv_groups(4), 256, CPU.torch_device)
     return make_runner(model, kv, executor=FusedDecoder(model, kv) if kernels else None)
 
 
@@ -195,7 +195,13 @@ def test_a_sequence_whose_drafts_are_not_decided_is_left_out(path: Path) -> None
         slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(*alone.prompt),
         work=Work(params=alone.params),
     )  # fmt: skip
-    grant = {"grant_slots": [0], "grant_counts": [5], "grant_pages": [0, 1, 2, 3, 4]}
+    grant = {
+        "grant_slots": [0],
+        "grant_groups": [0],
+        "grant_starts": [0],
+        "grant_counts": [5],
+        "grant_pages": [0, 1, 2, 3, 4],
+    }
     spans = [Span(0, 0, len(alone.prompt), True, 2), *(Span(0, start, 1, True, 2) for start in (5, 8, 11, 14))]
     plans = [StepPlan(epoch=1, seq=seq, **columns(span)) for seq, span in enumerate(spans)]
     plans[0] = plans[0].model_copy(update={"admissions": [admission], **{k: np.array(v) for k, v in grant.items()}})
@@ -218,7 +224,7 @@ def test_pages_bound_the_drafts(path: Path) -> None:
     held = engine(path, False, GivenDrafts(6, lambda slot: alone.tokens[slot.output_len :]))
     driver = PlanDriver(held)
     plan = driver._plan(0, {
-        "releases": [], "admissions": [driver._admission(0, Job(alone.prompt, alone.params))], "grants": [(0, 9)],
+        "releases": [], "admissions": [driver._admission(0, Job(alone.prompt, alone.params))], "grants": [(0, 0, 9)],
         "spans": [Span(0, 0, 3, True, 6)],
     })  # fmt: skip
     rows = held.collect(held.launch(plan)).rows

@@ -49,7 +49,7 @@ def make_engine(
 ) -> Engine:
     device = device or CPU
     model = load_model(open_model(path), device, max_length=max_model_len)
-    kv = KVCache(model.kv_spec(page_size), 256, device.torch_device)
+    kv = KVCache(model.kv_groups(page_size), 256, device.torch_device)
     runner = make_runner(model, kv, device, FusedDecoder(model, kv) if kernels else None)
     ends = {"max_slots": 8, "eos_token_ids": [EOS_ID], **fields}
     return Engine(runner, max_model_len=max_model_len, page_size=page_size, **ends)

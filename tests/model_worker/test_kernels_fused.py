@@ -154,7 +154,7 @@ def test_the_weights_move(tmp_path: Path) -> None:
     model = load(tmp_path)
     assert unfusable(describe(model)) == ""
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
-    fused = FusedDecoder(model, KVCache(model.kv_spec(16), 4, model.device))
+    fused = FusedDecoder(model, KVCache(model.kv_groups(16), 4, model.device))
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2) == 0
     assert matrices * 4 <= fused.weight_bytes < matrices * 4 * 1.1
 
@@ -181,10 +181,10 @@ def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
     batch = driver.batch([(Sequence([1, 2]), 2)])
     with pytest.raises(IndexError, match="row"):
         fused.hidden_states(fused.begin(batch), torch.tensor([2]))
-    batch.kv_locations[0] = driver.kv.num_pages * 4
+    batch.kv_locations[0][0] = driver.kv.pools[0].num_pages * 4
     with pytest.raises(IndexError, match="page"):
         fused(batch)
-    batch.kv_locations[0], batch.positions[1] = 0, 10**6
+    batch.kv_locations[0][0], batch.positions[1] = 0, 10**6
     with pytest.raises(IndexError, match="position"):
         fused(batch)
 
@@ -207,7 +207,7 @@ def test_a_packed_model_cannot_be_fused(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "llama")
     model = load(tmp_path, linear=PackedLinear(library()))
     with pytest.raises(ValueError, match="packed already"):
-        FusedDecoder(model, KVCache(model.kv_spec(16), 4, model.device))
+        FusedDecoder(model, KVCache(model.kv_groups(16), 4, model.device))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -10,7 +10,7 @@ from radixmesh.services.model_worker.devices.cpu.layers import NativeAttention, 
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.context import ForwardContext
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 from radixmesh.services.model_worker.layers.linear import Build, ColumnLinear
 from radixmesh.services.model_worker.parallel.mesh import Mesh
 from tests.model_worker.kernel_fixtures import THREADS, library, relative
@@ -20,15 +20,15 @@ FORMS = [Format(5, 128), Format(5, 32), Format(3, 128), Format(3, 32), Format(4,
 STEPS = {5: 4078, 3: 254, 4: 15}  # from the least to the greatest weight of a group
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40)
 
-SPEC = KVCacheSpec(1, 1, 2, 1, torch.float32)
+SPEC = KVGroupSpec((0,), 1, 2, 1, torch.float32)
 
 
 def context() -> ForwardContext:
     """Of a step that is of no interest."""
     nothing = np.zeros(1, np.int64)
     cpu = torch.device("cpu")
-    batch = ForwardBatch.from_numpy(nothing, nothing, nothing, nothing, nothing, nothing[None], nothing, cpu)
-    return ForwardContext(batch, KVCache(SPEC, 1, torch.device("cpu")))
+    batch = ForwardBatch.from_numpy(nothing, nothing, [nothing], nothing, nothing, [nothing[None]], nothing, cpu)
+    return ForwardContext(batch, KVCache([SPEC], 1, torch.device("cpu")))
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -30,7 +30,7 @@ def test_every_rank_does_what_rank_0_does(tmp_path: Path, backend: str) -> None:
     *said, failure = first["sequences"]
     assert failure == "the model's logits are not finite"
     model = load_model(open_model(tmp_path / "model"))
-    runner = make_runner(model, KVCache(model.kv_spec(4), 64, CPU.torch_device))
+    runner = make_runner(model, KVCache(model.kv_groups(4), 64, CPU.torch_device))
     alone = jobs()[:2]
     PlanDriver(Engine(runner, max_slots=4, max_model_len=64, page_size=4, eos_token_ids=[])).run(alone)
     assert said == [job.tokens for job in alone]

@@ -80,7 +80,7 @@ def test_a_promise_of_millions_of_positions_costs_nothing(
     change_config(tmp_path, **promise)
     before = psutil.Process().memory_info().rss
     loaded = load(ModelWorkerSettings(model=str(tmp_path), kv_memory=4.0, threads=1), lambda *_: None)
-    assert loaded.sizes.max_model_len == loaded.sizes.num_pages * loaded.sizes.page_size > 1_000_000
+    assert loaded.sizes.max_model_len == loaded.sizes.groups[0].num_pages * loaded.sizes.groups[0].page_size > 1_000_000
     job = Job([5, 6, 7], SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True))
     PlanDriver(loaded.engine).run([job])
     assert len(job.tokens) == 4

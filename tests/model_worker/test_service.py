@@ -25,6 +25,7 @@ from radixmesh.shared.messages import (
     Claim,
     Claimed,
     Finish,
+    KvGroup,
     Message,
     Prepare,
     Prepared,
@@ -161,13 +162,13 @@ async def test_claim_plan_report(settings: ServiceSettings, checkpoint: Path) ->
         await m.bus.publish(m.worker.subjects.presence("scheduler"), scheduler(10))
         answer = await m.ask(claim(10))
         assert isinstance(answer, Claimed)
-        assert (answer.page_size, answer.num_pages, answer.max_slots) == (16, 32, 4)
+        assert (answer.groups, answer.max_slots) == ([KvGroup(page_size=16, num_pages=32)], 4)
         assert isinstance(await m.ask(claim(11, "r1")), Refused)
         late = await m.ask(claim(9))
         assert isinstance(late, Refused)
         assert late.epoch == 10  # what the next claim must be above
 
-        grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
+        grant = {"grant_slots": [0], "grant_groups": [0], "grant_starts": [0], "grant_counts": [1], "grant_pages": [3]}
         prompt, decode, past = (columns(Span(0, start, count, True, 0)) for start, count in ((0, 5), (5, 1), (6, 1)))
         await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7, 8, 9])], **grant, **prompt)
         await m.plan(epoch=10, seq=1, **decode)
@@ -253,7 +254,7 @@ async def test_steps_go_on_while_something_is_prepared(
         assert (answer.prepares, answer.ranks) == ({"lora": 2}, 1)
         await m.prepare(10, 0, "slow")
         await m.prepare(10, 1, "bad")
-        grant = {"grant_slots": [0], "grant_counts": [1], "grant_pages": [3]}
+        grant = {"grant_slots": [0], "grant_groups": [0], "grant_starts": [0], "grant_counts": [1], "grant_pages": [3]}
         await m.plan(epoch=10, seq=0, admissions=[admission([5, 6, 7])], **grant, **columns(Span(0, 0, 3, True, 0)))
         await until(lambda: m.of(StepReport) and m.of(Prepared))
         (refused,) = m.of(Prepared)

@@ -2,8 +2,9 @@
 
 The real scheduler core plans, the real engine runs: random arrivals, chunk sizes, pages too few for all (evictions and
 retractions), priorities, shared prefixes, preparations with one place, cancels, flushes, several plans ahead, several
-steps a plan, drafts that are right, wrong and partly right. The reference is the same model with no cache, no company
-and the prompt in one piece, in float32 and in torch; both torch and the fused kernels are held against it.
+steps a plan, drafts that are right, wrong and partly right, windows whose pages change hands. The reference is the same
+model with no cache, no company and the prompt in one piece, in float32 and in torch; both torch and the fused kernels
+are held against it.
 """
 
 import atexit
@@ -30,6 +31,7 @@ from radixmesh.services.model_worker.engine.outputs import Row
 from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.services.model_worker.group.claim import kv_groups
 from radixmesh.services.model_worker.models.decoder import CausalLM
 from radixmesh.services.model_worker.models.loading import open_model
 from radixmesh.services.scheduler.config import SchedulerSettings
@@ -83,35 +85,54 @@ asks = st.lists(
 )
 
 
+WINDOWS: dict[str, Any] = {
+    "use_sliding_window": True,
+    "sliding_window": 10,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+
+
 @cache
-def checkpoint() -> str:
+def checkpoint(windows: bool) -> str:
     directory = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, directory)
-    make_checkpoint(Path(directory), "qwen3", max_position_embeddings=CONTEXT)
+    make_checkpoint(Path(directory), "qwen3", max_position_embeddings=CONTEXT, **(WINDOWS if windows else {}))
     return directory
 
 
-def load() -> CausalLM:
-    return load_model(open_model(checkpoint()), CPU, max_length=CONTEXT)
+def load(windows: bool) -> CausalLM:
+    return load_model(open_model(checkpoint(windows)), CPU, max_length=CONTEXT)
 
 
 @cache
-def model() -> CausalLM:
-    return load()
+def model(windows: bool) -> CausalLM:
+    return load(windows)
 
 
 @cache
-def alone(prompt: tuple[int, ...]) -> list[int]:
+def alone(windows: bool, prompt: tuple[int, ...]) -> list[int]:
     with torch.inference_mode():
-        return PagedDriver(model(), 16).alone(list(prompt), MAX_NEW)
+        return PagedDriver(model(windows), 16).alone(list(prompt), MAX_NEW)
 
 
 class Crowded(Replica):
     """A small replica, and the clients who come and go."""
 
-    def __init__(self, fused: bool, page_size: int, num_pages: int, drafts: DraftSource | None, **fields: Any) -> None:
-        mine = load() if fused else model()  # the fused decoder takes the weights over
-        kv = KVCache(mine.kv_spec(page_size), num_pages, CPU.torch_device)
+    def __init__(
+        self,
+        fused: bool,
+        page_size: int,
+        num_pages: int,
+        drafts: DraftSource | None,
+        window_pages: int | None,
+        **fields: Any,
+    ) -> None:
+        """`window_pages`: some layers have windows, with so many pages more than the fewest; None: none has."""
+        windows = window_pages is not None
+        mine = load(windows) if fused else model(windows)  # the fused decoder takes the weights over
+        specs = mine.kv_groups(page_size)
+        counts = [num_pages if spec.window is None else spec.least_pages + (window_pages or 0) for spec in specs]
+        kv = KVCache(specs, counts, CPU.torch_device)
         executor = FusedDecoder(mine, kv) if fused else TorchExecutor(mine, kv)
         engine = Engine(
             make_runner(mine, kv, executor=executor),
@@ -124,8 +145,7 @@ class Crowded(Replica):
         )
         sizes = Claimed(
             group_id="g",
-            page_size=page_size,
-            num_pages=num_pages,
+            groups=kv_groups(kv),
             max_slots=4,
             max_model_len=CONTEXT,
             vocab_size=512,
@@ -181,12 +201,12 @@ class Crowded(Replica):
         )
 
 
-def guesses(asked: list[Ask], most: int, right: float, seed: int) -> GivenDrafts:
+def guesses(windows: bool, asked: list[Ask], most: int, right: float, seed: int) -> GivenDrafts:
     """Up to `most` tokens, each of which is `right` that often; some of none."""
     random = np.random.default_rng(seed)
 
     def guess(slot: Slot) -> list[int]:
-        known = alone(tuple(asked[int(slot.request_id)].prompt))[slot.output_len :]
+        known = alone(windows, tuple(asked[int(slot.request_id)].prompt))[slot.output_len :]
         guessed = [token if random.random() < right else int(random.integers(512)) for token in known]
         return guessed[: int(random.integers(most + 1))]
 
@@ -207,11 +227,12 @@ def _inference() -> object:
     "executor",
     ["torch", pytest.param("fused", marks=pytest.mark.skipif(native() is None, reason="there is no C++ compiler"))],
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     asked=asks,
     page_size=st.sampled_from([1, 4, 16]),
     spare=st.floats(0.0, 2.0),
+    window_pages=st.one_of(st.none(), st.integers(0, 12)),
     chunk=st.integers(1, 40),
     depth=st.integers(1, 3),
     multi=st.sampled_from([1, 3]),
@@ -229,6 +250,7 @@ def test_tokens_are_those_of_the_model_alone(
     asked: list[Ask],
     page_size: int,
     spare: float,
+    window_pages: int | None,
     chunk: int,
     depth: int,
     multi: int,
@@ -241,13 +263,15 @@ def test_tokens_are_those_of_the_model_alone(
     right: float,
     seed: int,
 ) -> None:
+    windowed = window_pages is not None
     longest = max(len(ask.prompt) + ask.max_tokens for ask in asked)
     pages = -(-longest // page_size) + 1
     replica = Crowded(
         executor == "fused",
         page_size,
         num_pages=pages + int(pages * spare),
-        drafts=guesses(asked, most_drafts, right, seed) if most_drafts else None,
+        drafts=guesses(windowed, asked, most_drafts, right, seed) if most_drafts else None,
+        window_pages=window_pages,
         prefill_chunk=chunk,
         max_prefill_tokens=chunk,
         pipeline_depth=depth,
@@ -261,7 +285,7 @@ def test_tokens_are_those_of_the_model_alone(
     replica.run(asked, flush_every)
     assert replica.core.take_effects() == []
     for ask in asked:
-        expected = alone(tuple(ask.prompt))[: ask.max_tokens]
+        expected = alone(windowed, tuple(ask.prompt))[: ask.max_tokens]
         if ask.leaves is None:
             assert ask.tokens == expected
             assert ask.finish is Finish.LENGTH

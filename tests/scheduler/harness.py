@@ -16,6 +16,7 @@ from radixmesh.shared.messages import (
     Choice,
     Claimed,
     Finish,
+    KvGroup,
     SamplingParams,
     StepPlan,
     StepReport,
@@ -36,11 +37,12 @@ def sizes(
     max_drafts: int = 0,
     ranks: int = 1,
     loras: int = 0,
+    groups: list[KvGroup] | None = None,
 ) -> Claimed:
+    """`groups` if given, else a single one of `num_pages`."""
     return Claimed(
         group_id="g",
-        page_size=page_size,
-        num_pages=num_pages,
+        groups=groups or [KvGroup(page_size=page_size, num_pages=num_pages)],
         max_slots=max_slots,
         max_model_len=max_model_len,
         vocab_size=VOCAB,

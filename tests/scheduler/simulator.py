@@ -2,7 +2,8 @@
 
 The token after a sequence is a hash of the whole sequence, its choice and its seed, so what each request must give is
 known, whatever else ran beside it. Each position of KV memory holds a fingerprint of the tokens up to there; a step
-that reads one written for other tokens fails the test at once.
+that reads one written for other tokens fails the test at once. It reads what its layers would: all positions, or those
+that a window shows, and of a state the one page, which must be that of the tokens so far and of no others.
 """
 
 from collections import Counter
@@ -11,13 +12,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from radixmesh.shared.messages import Admission, Claimed, Finish, SamplingParams, Span, StepPlan, StepReport
+from radixmesh.shared.messages import (
+    Admission,
+    Claimed,
+    Finish,
+    KvGroup,
+    KvKind,
+    SamplingParams,
+    Span,
+    StepPlan,
+    StepReport,
+)
 from tests.scheduler.sim_preparation import SimPreparations
 
 VOCAB = 997
 EOS = 0
 STEP_US = 5000
 MAX_LEN = 4096
+NOWHERE = -1
+"""In place of a place in memory."""
 
 _rng = np.random.default_rng(20240607)
 _WEIGHTS = _rng.integers(1, 1 << 63, MAX_LEN, np.uint64) | np.uint64(1)
@@ -88,19 +101,25 @@ class SimSlot:
         self.prints[: len(prompt)] = fingerprints(prompt)
         self.last = int(self.prints[len(prompt) - 1])
         self.computed = admission.computed_tokens
-        self.table: list[int] = []
-        self.where = np.empty(0, np.int64)
-        """Place in memory of each position that has a page."""
+        self.tables: list[dict[int, int]] = [{} for _ in sizes.groups]
+        """By group: pages by number."""
+        self.where = [np.full(sizes.max_model_len + 2 * group.page_size, NOWHERE, np.int64) for group in sizes.groups]
+        """By group: place in memory of each position, or `NOWHERE`."""
         self.ended = False
 
     @property
     def output(self) -> int:
         return self.length - len(self.admission.prompt_ids) + self.admission.resumed
 
-    def grant(self, pages: list[int], page_size: int) -> None:
-        self.table += pages
+    def grant(self, group: int, start: int, pages: list[int], page_size: int) -> None:
+        _check(start == max(self.tables[group], default=start - 1) + 1, "a grant leaves a gap")
+        self.tables[group] |= dict(enumerate(pages, start))
         fresh = np.repeat(pages, page_size) * page_size + np.tile(np.arange(page_size), len(pages))
-        self.where = np.concatenate([self.where, fresh])
+        self.where[group][start * page_size : (start + len(pages)) * page_size] = fresh
+
+    def shown(self, group: KvGroup) -> int:
+        """The first position that the group's layers see from where the sequence is."""
+        return max(0, self.computed - group.window + 1) if group.window else 0
 
     def append(self, token: int) -> None:
         self.last = fingerprint_behind(self.last, self.length, token)
@@ -129,7 +148,10 @@ class SimWorker:
         self.sizes = sizes
         self.slots: dict[int, SimSlot] = {}
         self.preparations = SimPreparations(sizes)
-        self.memory = np.zeros(sizes.num_pages * sizes.page_size, np.uint64)
+        self.memory = [
+            np.zeros(group.num_pages * (1 if group.kind is KvKind.STATE else group.page_size), np.uint64)
+            for group in sizes.groups
+        ]
         self.rows: list[Row] = []
         self.seq = -1
         self.fail_slots: set[int] = set()
@@ -164,11 +186,14 @@ class SimWorker:
 
     def _grant(self, plan: StepPlan) -> None:
         start = 0
-        for slot, count in zip(plan.grant_slots.tolist(), plan.grant_counts.tolist(), strict=True):
+        columns = (plan.grant_slots, plan.grant_groups, plan.grant_starts, plan.grant_counts)
+        for slot, number, first, count in zip(*(column.tolist() for column in columns), strict=True):
+            state, group = self.slots[slot], self.sizes.groups[number]
             pages = plan.grant_pages[start : start + count].tolist()
-            _check(all(0 <= page < self.sizes.num_pages for page in pages), "a page does not exist")
-            _check(not set(pages) & set(self.slots[slot].table), "a page is granted twice")
-            self.slots[slot].grant(pages, self.sizes.page_size)
+            _check(all(0 <= page < group.num_pages for page in pages), "a page does not exist")
+            in_use = {page for at, page in state.tables[number].items() if at * group.page_size >= state.shown(group)}
+            _check(state.ended or not set(pages) & in_use, "a page is granted twice")
+            state.grant(number, first, pages, group.page_size)
             start += count
         _check(start == len(plan.grant_pages), "grants do not fit their counts")
 
@@ -202,7 +227,9 @@ class SimWorker:
     def _overrun(self, state: SimSlot, span: Span, steps: int) -> None:
         """An accelerator may run a decode behind the end before it knows of it, and writes rubbish there."""
         most = steps * (1 + span.drafts)
-        self.memory[state.where[state.computed : state.computed + most]] = 1
+        for memory, where in zip(self.memory, state.where, strict=True):
+            places = where[state.computed : state.computed + most]
+            memory[places[places != NOWHERE]] = 1
 
     def _fails(self, slot: int, state: SimSlot, report: "_Report") -> bool:
         if slot not in self.fail_slots:
@@ -215,11 +242,23 @@ class SimWorker:
     def _forward(self, state: SimSlot, start: int, count: int) -> None:
         """Reads the KV of everything before, and writes that of the new positions."""
         stop = start + count
-        _check(stop <= len(state.where), f"no page for position {stop - 1}")
-        seen = self.memory[state.where[:start]] == state.prints[:start]
-        _check(np.count_nonzero(seen) == start, "a position holds the KV of another sequence")
-        self.memory[state.where[start:stop]] = state.prints[start:stop]
+        for number, (group, memory, where) in enumerate(zip(self.sizes.groups, self.memory, state.where, strict=True)):
+            if group.kind is KvKind.STATE:
+                self._pass_state(state, number, start, stop)
+                continue
+            first = state.shown(group)
+            _check(bool((where[first:stop] != NOWHERE).all()), f"no page for a position before {stop}")
+            seen = memory[where[first:start]] == state.prints[first:start]
+            _check(bool(seen.all()), "a position holds the KV of another sequence")
+            memory[where[start:stop]] = state.prints[start:stop]
         state.computed = stop
+
+    def _pass_state(self, state: SimSlot, group: int, start: int, stop: int) -> None:
+        """The sequence's only page holds what the tokens before `start` have left; then those before `stop`."""
+        _check(list(state.tables[group]) == [0], "a sequence needs one page of its state")
+        page, memory = state.tables[group][0], self.memory[group]
+        _check(start == 0 or memory[page] == state.prints[start - 1], "a state is that of other tokens")
+        memory[page] = state.prints[stop - 1]
 
     def _sample(self, state: SimSlot, drafts: int, steps: int) -> tuple[list[int], Finish]:
         """What follows a sequence of which all is computed, in up to `steps` passes."""
@@ -258,13 +297,14 @@ class SimWorker:
         """Guesses, most of them right, with their KV written behind the sequence."""
         guesses, last = [], state.last
         for position in range(state.length, state.length + count):
-            _check(position < len(state.where), f"no page for a draft at position {position}")
+            _check(all(where[position] != NOWHERE for where in state.where), f"no page for a draft at {position}")
             token = next_token(last, state.admission.work.params, state.admission.choice)
             if self._guesses.random() < 0.3:
                 token = int(self._guesses.integers(VOCAB))
             guesses.append(token)
             last = fingerprint_behind(last, position, token)
-            self.memory[state.where[position]] = last
+            for memory, where in zip(self.memory, state.where, strict=True):
+                memory[where[position]] = last
         return guesses
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.shared.errors import ErrorCode, RequestError
+from radixmesh.shared.messages import Claimed, KvGroup, KvKind
 from tests.scheduler.harness import Harness, admit_message, sizes
 from tests.scheduler.simulator import VOCAB
 
@@ -40,6 +41,32 @@ _sizes = st.builds(
     ranks=st.integers(1, 2),
     loras=st.integers(1, 2),
 )
+
+
+@st.composite
+def _mixed_sizes(draw: st.DrawFn) -> Claimed:
+    """One to three groups, with windows among them."""
+    page_size = draw(st.sampled_from([1, 4, 16]))
+    kinds = st.lists(st.sampled_from(["full", "latent", "window", "window"]), min_size=1, max_size=3)
+    groups = [
+        KvGroup(
+            kind=KvKind(kind),
+            page_size=page_size,
+            num_pages=draw(st.integers(4, 40)),
+            window=draw(st.integers(1, 60)) if kind == "window" else 0,
+        )
+        for kind in draw(kinds)
+    ]
+    return sizes(
+        groups=groups,
+        max_slots=draw(st.integers(1, 6)),
+        max_model_len=draw(st.integers(20, 200)),
+        max_drafts=draw(st.sampled_from([0, 0, 1, 4])),
+        ranks=draw(st.integers(1, 2)),
+        loras=draw(st.integers(1, 2)),
+    )
+
+
 _admits = st.fixed_dictionaries(
     {
         "base": st.integers(0, 2),
@@ -132,8 +159,65 @@ def _act(harness: Harness, action: tuple[str, Any]) -> None:
 @settings(max_examples=200)
 @given(options=_settings, claimed=_sizes, actions=_actions, seed=st.integers(0, 1000))
 def test_outputs_are_those_of_a_lone_run(
-    partial: bool, options: SchedulerSettings, claimed: Any, actions: list[Any], seed: int
+    partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int
 ) -> None:
+    _run(partial, options, claimed, actions, seed)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@settings(max_examples=300)
+@given(options=_settings, claimed=_mixed_sizes(), actions=_actions, seed=st.integers(0, 1000))
+def test_so_they_are_with_layers_of_several_kinds(
+    partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int
+) -> None:
+    _run(partial, options, claimed, actions, seed)
+
+
+_long = st.fixed_dictionaries(
+    {
+        "base": st.integers(0, 1),
+        "shared": st.integers(40, 150),
+        "own": st.integers(0, 60),
+        "n": st.integers(1, 2),
+        "max_tokens": st.integers(1, 60),
+        "priority": st.integers(0, 2),
+        "salt": st.just(""),
+        "ignore_eos": st.just(True),
+    }
+)
+
+
+@settings(max_examples=200)
+@given(
+    options=_settings,
+    window=st.integers(1, 40),
+    spare=st.integers(0, 8),
+    full=st.one_of(st.none(), st.integers(70, 120)),
+    max_drafts=st.sampled_from([0, 0, 3]),
+    actions=st.lists(
+        st.one_of(
+            st.tuples(st.just("admit"), _long),
+            st.tuples(st.just("admit"), _long),
+            st.tuples(st.just("go"), st.integers(1, 12)),
+            st.tuples(st.just("cancel"), st.integers(0, 50)),
+        ),
+        min_size=3,
+        max_size=16,
+    ),
+)
+def test_so_they_are_where_windows_have_little_more_than_they_show(
+    options: SchedulerSettings, window: int, spare: int, full: int | None, max_drafts: int, actions: list[Any]
+) -> None:
+    """Prompts many times as long, which compete for the few pages in which their windows move on."""
+    least = max(1, -(-(window - 1) // 4)) + 2
+    groups = [KvGroup(kind=KvKind.WINDOW, page_size=4, num_pages=least + spare, window=window)]
+    if full is not None:
+        groups.append(KvGroup(page_size=4, num_pages=full))
+    claimed = sizes(groups=groups, max_slots=5, max_model_len=400, max_drafts=max_drafts)
+    _run(False, options, claimed, actions, 0)
+
+
+def _run(partial: bool, options: SchedulerSettings, claimed: Claimed, actions: list[Any], seed: int) -> None:
     harness = Harness(options, claimed, partial=np.random.default_rng(seed) if partial else None)
     for action in actions:
         _act(harness, action)
@@ -141,6 +225,9 @@ def test_outputs_are_those_of_a_lone_run(
     harness.verify()
     replica = harness.core.replica
     assert not harness.worker.slots, "a slot was not released"
-    assert replica.kv.free + replica.kv.tree.size == replica.kv.total
+    assert replica.kv.free + replica.kv.cached == replica.kv.total
     assert replica.kv.tree.locked == 0
+    replica.kv.flush()
+    assert replica.kv.free == replica.kv.total
+    assert not list(replica.kv.tree.nodes())
     assert not replica.pending_prefixes._counts

@@ -96,7 +96,7 @@ def test_the_last_change_of_a_block_is_told() -> None:
 def test_a_snapshot_too_large_for_one_message_is_cut() -> None:
     tree = RadixTree(1, "lru", log := BlockLog("r", EPOCH, 1))
     count = (1 << 16) + 10
-    tree.insert(tree.root(), np.arange(count, dtype=np.int32), list(range(count)))
+    tree.insert(tree.root(), np.arange(count, dtype=np.int32), [list(range(count))])
     list(log.take())
     log.snapshot(tree)
     messages = list(log.take())
@@ -131,7 +131,8 @@ def test_which_groups_may_be_claimed(attributes: dict[str, Any], replica: str, w
 
 def test_sizes_that_cannot_be_are_named() -> None:
     assert wrong_sizes(sizes()) == ""
-    assert wrong_sizes(sizes(page_size=0)) == "its page_size is 0"
+    assert wrong_sizes(sizes(max_slots=0)) == "its max_slots is 0"
+    assert wrong_sizes(sizes(page_size=0)) == "group 0's page_size is 0"
 
 
 class Clock:

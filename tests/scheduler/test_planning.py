@@ -272,7 +272,7 @@ def test_repair_starts_with_empty_books() -> None:
     harness = Harness()
     harness.admit(admit_message("a", prompt(0, 18)))
     harness.run()
-    harness.core.replica.kv._pages.take(2)
+    harness.core.replica.kv.pools[0].take(2)
     assert "2 pages belong to nobody" in harness.core.check()[0]
     harness.core.repair()
     assert harness.core.check() == []

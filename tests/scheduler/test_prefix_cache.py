@@ -72,7 +72,7 @@ def test_flush_frees_what_nobody_uses() -> None:
         harness.pump()
         harness.work()
         harness.deliver()
-    cached = harness.core.replica.kv.tree.evictable
+    cached = harness.core.replica.kv.tree.evictable()
     freed, used = harness.core.flush()
     assert freed == cached > 0
     assert used > 0

@@ -113,7 +113,7 @@ def _apply(tree: RadixTree, naive: Naive, operation: tuple[str, Any, Any]) -> No
     match operation:
         case "insert", space, path:
             offered, duplicates = naive.insert(space, path)
-            assert tree.insert(tree.root(space), tokens_of(path, size), offered).duplicates == duplicates
+            assert tree.insert(tree.root(space), tokens_of(path, size), [offered]).duplicates == [duplicates]
         case "extend", index, path if naive.locks:
             (space, held), node = naive.locks[index % len(naive.locks)]
             offered, duplicates = naive.insert(space, [*held, *path])
@@ -123,29 +123,29 @@ def _apply(tree: RadixTree, naive: Naive, operation: tuple[str, Any, Any]) -> No
             for prefix, page in list(naive.pages.items()):
                 if page in offered:
                     naive.pages[prefix] = fresh[offered.index(page) - len(held)]
-            inserted = tree.insert(node, tokens_of(path, size), fresh)
-            assert len(inserted.duplicates) == len(duplicates) - len(held)
+            inserted = tree.insert(node, tokens_of(path, size), [fresh])
+            assert len(inserted.duplicates[0]) == len(duplicates) - len(held)
             tree.move_lock(node, inserted.node)
             naive.locks[index % len(naive.locks)] = ((space, (*held, *path)), inserted.node)
         case "match", space, path:
             assert tree.peek(tokens_of(path, size), space).pages == len(naive.match(space, path))
-            assert tree.match(tokens_of(path, size), space).pages == naive.match(space, path)
+            assert tree.match(tokens_of(path, size), space).pages == [naive.match(space, path)]
         case "lock", space, path:
             peek = tree.peek(tokens_of(path, size), space)
-            before = tree.evictable
+            before = tree.evictable()
             found = tree.match(tokens_of(path, size), space)
             tree.lock(found.node)
-            assert before - tree.evictable == peek.unlocked
-            naive.locks.append(((space, tuple(path[: len(found.pages)])), found.node))
+            assert before - tree.evictable() == peek.unlocked[0]
+            naive.locks.append(((space, tuple(path[: found.size])), found.node))
         case "unlock", index, _ if naive.locks:
             tree.unlock(naive.locks.pop(index % len(naive.locks))[1])
         case "evict", count, _:
             free = len(naive.pages) - len(naive.locked())
-            freed = tree.evict(count)
+            (freed,) = tree.evict(count)
             assert len(freed) == min(count, free)
             naive.remove(freed)
         case "clear", _, _:
-            naive.remove(tree.clear())
+            naive.remove(tree.clear()[0])
             assert set(naive.pages) == naive.locked()
 
 
@@ -162,17 +162,19 @@ def test_equals_a_dictionary_of_prefixes(page_size: int, eviction: Any, operatio
         assert tree.check(node for _, node in naive.locks) == []
         assert tree.size == len(naive.pages)
         assert tree.locked == len(naive.locked())
-        assert sorted(page for node in tree.nodes() for page in node.pages) == sorted(naive.pages.values())
+        assert sorted(page for node in tree.nodes() for part in node.pages for page in part) == sorted(
+            naive.pages.values()
+        )
     assert blocks.known == naive.hashes()
     for _, node in naive.locks:
         tree.unlock(node)
     naive.locks.clear()
-    naive.remove(tree.clear())
+    naive.remove(tree.clear()[0])
     assert (tree.size, tree.locked, naive.pages, blocks.known) == (0, 0, {}, set())
 
 
 def _insert(tree: RadixTree, path: list[int], pages: list[int], space: str = "") -> None:
-    tree.insert(tree.root(space), tokens_of(path, tree.page_size), pages)
+    tree.insert(tree.root(space), tokens_of(path, tree.page_size), [pages])
 
 
 def test_lru_evicts_what_was_not_used_for_longest() -> None:
@@ -181,7 +183,7 @@ def test_lru_evicts_what_was_not_used_for_longest() -> None:
     _insert(tree, [1], [11])
     _insert(tree, [2], [12])
     tree.match(tokens_of([0], 4))
-    assert tree.evict(2) == [11, 12]
+    assert tree.evict(2) == [[11, 12]]
 
 
 def test_lfu_evicts_what_was_used_least_often() -> None:
@@ -191,34 +193,34 @@ def test_lfu_evicts_what_was_used_least_often() -> None:
     for number, uses in ((0, 3), (1, 1), (2, 2)):
         for _ in range(uses):
             tree.match(tokens_of([number], 4))
-    assert tree.evict(3) == [11, 12, 10]
+    assert tree.evict(3) == [[11, 12, 10]]
 
 
 def test_eviction_takes_tails_and_leaves_prefixes() -> None:
     tree = RadixTree(4)
     _insert(tree, [0, 1, 2], [10, 11, 12])
-    assert tree.evict(2) == [11, 12]
-    assert tree.match(tokens_of([0, 1, 2], 4)).pages == [10]
+    assert tree.evict(2) == [[11, 12]]
+    assert tree.match(tokens_of([0, 1, 2], 4)).pages == [[10]]
 
 
 def test_a_partial_page_is_never_matched() -> None:
     tree = RadixTree(4)
     _insert(tree, [0, 1], [10, 11])
-    assert tree.match(tokens_of([0, 1], 4)[:7]).pages == [10]
-    assert tree.match(tokens_of([0, 1], 4)[:3]).pages == []
+    assert tree.match(tokens_of([0, 1], 4)[:7]).pages == [[10]]
+    assert tree.match(tokens_of([0, 1], 4)[:3]).pages == [[]]
 
 
 def test_namespaces_share_nothing_and_leave_nothing_behind() -> None:
     tree = RadixTree(4)
     _insert(tree, [0], [10], "a")
-    assert tree.match(tokens_of([0], 4), "b").pages == []
+    assert tree.match(tokens_of([0], 4), "b").pages == [[]]
     found = tree.match(tokens_of([0], 4), "a")
     tree.lock(found.node)
     tree.unlock(found.node)
     empty = tree.match(tokens_of([0], 4), "b").node
     tree.lock(empty)
     tree.unlock(empty)
-    assert tree.clear() == [10]
+    assert tree.clear() == [[10]]
     assert list(tree.nodes()) == []
 
 
@@ -231,4 +233,4 @@ def test_the_eviction_heap_does_not_grow_with_use() -> None:
             found = tree.match(tokens_of([number, number + 1], 4))
             tree.lock(found.node)
             tree.unlock(found.node)
-    assert len(tree._heap) <= 8
+    assert len(tree._leaves) <= 8

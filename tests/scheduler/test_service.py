@@ -353,7 +353,7 @@ async def test_wrong_books_are_repaired_when_idle(settings: ServiceSettings, cap
         scheduler, group = held.scheduler(), held.group()
         await held.claimed(scheduler)
         assert scheduler.core is not None
-        scheduler.core.replica.kv._pages.take(3)
+        scheduler.core.replica.kv.pools[0].take(3)
         await held.ask(scheduler, "a")
         await ended(group, "a")
         await until(lambda: scheduler.core is not None and scheduler.core.replica.kv.free == 64)

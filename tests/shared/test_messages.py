@@ -55,8 +55,12 @@ EXAMPLES: list[m.Message] = [
     ),
     m.Claim(scheduler_id="s", replica_id="r0", epoch=9),
     m.Claimed(
-        group_id="w", page_size=16, num_pages=8, max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2],
+        group_id="w", max_slots=4, max_model_len=64, vocab_size=99, eos_token_ids=[2],
         ranks=2, prepares={"lora": 4},
+        groups=[
+            m.KvGroup(page_size=16, num_pages=8),
+            m.KvGroup(kind=m.KvKind.WINDOW, page_size=16, num_pages=5, window=40),
+        ],
     ),
     m.Refused(reason="busy"),
     m.StepPlan(
@@ -66,8 +70,9 @@ EXAMPLES: list[m.Message] = [
                 slot=0, request_id="r", choice=0, attempt=0, detokenizer_id="d", prompt_ids=i32(1, 2), work=WORK,
             )
         ],
-        grant_slots=i32(0), grant_counts=i32(2), grant_pages=i32(5, 6), span_slots=i32(1, 0),
-        span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0), span_drafts=i32(3, 0),
+        grant_slots=i32(0), grant_groups=i32(1), grant_starts=i32(3), grant_counts=i32(2), grant_pages=i32(5, 6),
+        span_slots=i32(1, 0), span_starts=i32(7, 0), span_counts=i32(1, 2), span_sampled=u8(1, 0),
+        span_drafts=i32(3, 0),
     ),
     m.Prepare(epoch=9, number=7, replica_id="r0", kind="lora", work=WORK.only("lora"), replaces=2),
     m.Prepared(epoch=9, number=7, rank=1, seconds=0.5, code=ErrorCode.INVALID_REQUEST, message="no", param="lora"),
@@ -125,8 +130,8 @@ def test_unknown_fields_are_ignored(message: m.Message) -> None:
         (msgpack.packb(["Claim", 99, {}]), "Claim has version 99; this process speaks version 1"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": "s", "replica_id": "r"}]), "Claim.epoch"),
         (msgpack.packb(["Claim", 1, {"scheduler_id": 1, "replica_id": "r", "epoch": 1}]), "Claim.scheduler_id"),
-        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
-        (msgpack.packb(["StepPlan", 4, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
+        (msgpack.packb(["StepPlan", 5, {"epoch": 1, "seq": 1, "releases": b"abc"}]), "no whole number of int32"),
+        (msgpack.packb(["StepPlan", 5, {"epoch": 1, "seq": 1, "releases": "abc"}]), "StepPlan.releases"),
     ],
 )
 def test_foreign_bytes_are_refused_by_name(data: bytes, complaint: str) -> None:

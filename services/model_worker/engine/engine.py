@@ -63,7 +63,7 @@ class Engine:
         self.max_model_len = max_model_len
         self.eos_token_ids = frozenset(eos_token_ids)
         self.slots: list[Slot | None] = [None] * max_slots
-        self.tables = BlockTables(max_slots, page_size, max_model_len)
+        self.tables = BlockTables(max_slots, page_size, max_model_len, len(runner.kv.pools))
         self._last_token = torch.zeros(max_slots, dtype=torch.int64, device=runner.device)
 
     def reset(self) -> None:
@@ -82,7 +82,7 @@ class Engine:
         for index in plan.releases.tolist():
             self._vacate(index)
         failures = [failure for admission in plan.admissions if (failure := self._admit(admission))]
-        self.tables.grant(plan.grant_slots, plan.grant_counts, plan.grant_pages)
+        self.tables.grant(plan)
         return failures
 
     def _vacate(self, index: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.model_worker.sampling.columns import SamplingRow
-from radixmesh.shared.messages import Admission
+from radixmesh.shared.messages import Admission, StepPlan
 
 
 class Slot:
@@ -71,25 +71,32 @@ class Slot:
 
 
 class BlockTables:
-    """Page ids of every slot, int32 [max_slots, pages of the longest sequence]; `counts` says how many are valid."""
+    """Page ids of every slot, by group of layers: int32 [max_slots, pages of the longest sequence].
 
-    def __init__(self, max_slots: int, page_size: int, max_len: int) -> None:
+    Those that a window has left behind stay, though the pages are others' by now.
+    """
+
+    def __init__(self, max_slots: int, page_size: int, max_len: int, groups: int = 1) -> None:
         self.page_size = page_size
-        self.pages = np.zeros((max_slots, -(-max_len // page_size)), np.int32)
-        self.counts = np.zeros(max_slots, np.int64)
+        self.pages = [np.zeros((max_slots, -(-max_len // page_size)), np.int32) for _ in range(groups)]
+        self._counts = [[0] * max_slots for _ in range(groups)]
+        """By group and slot: pages up to the last one."""
 
     def room(self, slot: int) -> int:
-        """Tokens that the slot's pages hold."""
-        return int(self.counts[slot]) * self.page_size
+        """Tokens up to which the slot has pages."""
+        counts = self._counts
+        pages = counts[0][slot] if len(counts) == 1 else min(of_slot[slot] for of_slot in counts)
+        return pages * self.page_size
 
     def clear(self, slot: int) -> None:
-        self.counts[slot] = 0
+        for counts in self._counts:
+            counts[slot] = 0
 
-    def grant(self, slots: NDArray[np.int32], counts: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        """Appends `pages`, ragged by `counts`, to the tables of `slots`."""
-        start = 0
-        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
-            have = self.counts[slot]
-            self.pages[slot, have : have + count] = pages[start : start + count]
-            self.counts[slot] = have + count
-            start += count
+    def grant(self, plan: StepPlan) -> None:
+        """Puts the plan's pages where they belong."""
+        at = 0
+        columns = (plan.grant_slots, plan.grant_groups, plan.grant_starts, plan.grant_counts)
+        for slot, group, start, count in zip(*(column.tolist() for column in columns), strict=True):
+            self.pages[group][slot, start : start + count] = plan.grant_pages[at : at + count]
+            self._counts[group][slot] = start + count
+            at += count

@@ -77,7 +77,8 @@ def step_input(
     query_start = np.zeros(len(stretches) + 1, np.int64)
     np.cumsum(counts, out=query_start[1:])
     positions = np.arange(query_start[-1]) - np.repeat(query_start[:-1] - starts, counts)
-    pages = tables.pages[indices, : -(-int(stops.max()) // tables.page_size)]
+    width = -(-int(stops.max()) // tables.page_size)
+    pages = [of_group[indices, :width] for of_group in tables.pages]
     batch = ForwardBatch.from_numpy(
         token_ids=np.concatenate([_token_ids(stretch) for stretch in stretches]),
         positions=positions,
@@ -100,11 +101,11 @@ def _last_of_each(ends: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray
 
 
 def _locations(
-    pages: NDArray[np.int32], page_size: int, counts: NDArray[np.int64], positions: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Where the KV of a batch's tokens goes: int64 [T]."""
-    page = pages[np.repeat(np.arange(len(counts)), counts), positions // page_size]
-    return page.astype(np.int64) * page_size + positions % page_size
+    tables: Sequence[NDArray[np.int32]], page_size: int, counts: NDArray[np.int64], positions: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Where the KV of a batch's tokens goes: by group, int64 [T]."""
+    rows, columns, offsets = np.repeat(np.arange(len(counts)), counts), positions // page_size, positions % page_size
+    return [table[rows, columns].astype(np.int64) * page_size + offsets for table in tables]
 
 
 def _token_ids(stretch: Stretch) -> NDArray[np.int64]:

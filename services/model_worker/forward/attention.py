@@ -12,7 +12,7 @@ class AttentionBackend(Protocol):
     """Causal paged attention over a mixed batch of prompt chunks and decodes."""
 
     def plan(self, batch: ForwardBatch, kv: KVCache) -> Any:
-        """What all layers of one step share: indices, masks, workspaces. Opaque to everyone else."""
+        """What all layers of one step share, or those of one group: indices, masks, workspaces. Opaque to others."""
         ...
 
     def forward(
@@ -30,6 +30,7 @@ class AttentionBackend(Protocol):
 
         q [T, heads, head_dim], k and v [T, kv_heads, head_dim], possibly strided views. Query head h reads
         kv head h // (heads // kv_heads). `window`: how many keys a query sees, its own included; None: all
-        before it. Returns [T, heads, head_dim]. NaN in one sequence must not reach another.
+        before it. Returns [T, heads, head_dim]. NaN in one sequence must not reach another, and what lies in pages
+        behind a window is another's, perhaps.
         """
         ...

@@ -5,6 +5,7 @@ token_ids     a  b  c           d            e  f              T = 6
 query_start   0                 3            4        6        B + 1 = 4
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +20,18 @@ IntArray = NDArray[np.integer]
 class ForwardBatch:
     """T tokens of B sequences; R rows want logits. Built once per step, read by every layer.
 
+    Where keys and values lie differs between the groups of layers that `KVCache` has a pool for.
+
     The `host_` arrays repeat two tensors for Python's use: reading those from a GPU would stall it.
     """
 
     token_ids: Tensor  # int64 [T]
     positions: Tensor  # int64 [T], from 0 in each sequence
-    kv_locations: Tensor  # int64 [T]: page * page_size + offset, where each token's K and V go
+    kv_locations: tuple[Tensor, ...]  # by group, int64 [T]: page * page_size + offset, where each token's K and V go
     query_start: Tensor  # int64 [B + 1]: sequence b owns tokens query_start[b]:query_start[b + 1], at least one
     context_len: Tensor  # int64 [B]: tokens of the sequence in the cache after this step
-    block_tables: Tensor  # int32 [B, max_pages]: page ids in order; entries past the context are not read
+    # by group, int32 [B, max_pages]: page ids in order; entries past the context, or behind a window, are not read
+    block_tables: tuple[Tensor, ...]
     logit_rows: Tensor  # int64 [R]: indices into T
     host_query_start: NDArray[np.int64]  # [B + 1]
     host_context_len: NDArray[np.int64]  # [B]
@@ -40,10 +44,10 @@ class ForwardBatch:
         cls,
         token_ids: IntArray,
         positions: IntArray,
-        kv_locations: IntArray,
+        kv_locations: Sequence[IntArray],
         query_start: IntArray,
         context_len: IntArray,
-        block_tables: IntArray,
+        block_tables: Sequence[IntArray],
         logit_rows: IntArray,
         device: torch.device,
         rope_length: IntArray | None = None,
@@ -56,10 +60,10 @@ class ForwardBatch:
         return cls(
             token_ids=move(token_ids),
             positions=move(positions),
-            kv_locations=move(kv_locations),
+            kv_locations=tuple([move(locations) for locations in kv_locations]),
             query_start=move(query_start),
             context_len=move(context_len),
-            block_tables=move(block_tables, np.int32),
+            block_tables=tuple([move(table, np.int32) for table in block_tables]),
             logit_rows=move(logit_rows),
             host_query_start=np.asarray(query_start, dtype=np.int64),
             host_context_len=np.asarray(context_len, dtype=np.int64),

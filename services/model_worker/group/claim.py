@@ -1,6 +1,7 @@
-"""Who a worker group works for."""
+"""Who a worker group works for, and what that one is told of its memory."""
 
-from radixmesh.shared.messages import Claim, Presence, Refused
+from radixmesh.services.model_worker.forward.kv_cache import KVCache
+from radixmesh.shared.messages import Claim, KvGroup, KvKind, Presence, Refused
 from radixmesh.shared.presence.view import PresenceView
 
 
@@ -30,3 +31,16 @@ class ClaimState:
             return False
         self.claimed_by = ""
         return True
+
+
+def kv_groups(kv: KVCache) -> list[KvGroup]:
+    """The pools, as a scheduler knows them."""
+    return [
+        KvGroup(
+            kind=KvKind.FULL if pool.spec.window is None else KvKind.WINDOW,
+            page_size=pool.spec.page_size,
+            num_pages=pool.num_pages,
+            window=pool.spec.window or 0,
+        )
+        for pool in kv.pools
+    ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from radixmesh.services.model_worker.checkpoint.fields import Fields
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.context import ForwardContext
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 from radixmesh.services.model_worker.layers.attention import Attention
 from radixmesh.services.model_worker.layers.linear import Build, QKVLinear, RowLinear, kv_head_share
 from radixmesh.services.model_worker.layers.mlp import GatedMLP
@@ -120,11 +120,25 @@ class CausalLM(nn.Module):
         """Layer number `layer`, which is called as a `DecoderLayer` is."""
         return DecoderLayer(config, layer, build)
 
-    def kv_spec(self, page_size: int) -> KVCacheSpec:
-        """The KV pool this rank's slice of the model needs."""
+    def kv_groups(self, page_size: int) -> list[KVGroupSpec]:
+        """The KV pools this rank's slice of the model needs: layers without a window first, then by window.
+
+        One that no sequence outgrows is none.
+        """
         config = self.config
         heads = kv_head_share(config.num_kv_heads, self.mesh.tp)[1]
-        return KVCacheSpec(config.num_layers, heads, config.head_dim, page_size, self.dtype)
+        windows = [window if window and window < self.max_length else None for window in config.windows]
+        return [
+            KVGroupSpec(
+                tuple(layer for layer, its in enumerate(windows) if its == window),
+                heads,
+                config.head_dim,
+                page_size,
+                self.dtype,
+                window,
+            )
+            for window in sorted(set(windows), key=lambda window: window or 0)
+        ]
 
     def begin(self, batch: ForwardBatch, kv: KVCache) -> ForwardContext:
         """What the layers share over `batch`."""

@@ -45,7 +45,7 @@ _AROUND: dict[str, type[nn.Module]] = {
     "lm_head": LMHead,
 }
 _ROTARY: dict[type[nn.Module], Rotary] = {RotaryEmbedding: "table", DynamicRotaryEmbedding: "dynamic"}
-_COMPUTED = ("kv_spec", "begin", "hidden_states", "logits", "forward", "__call__")
+_COMPUTED = ("kv_groups", "begin", "hidden_states", "logits", "forward", "__call__")
 """The methods of `CausalLM` by which a step is computed, and how its keys and values lie."""
 
 

@@ -20,15 +20,18 @@ class Node:
 
     __slots__ = ("children", "end", "hashes", "hits", "key", "last_used", "lock", "pages", "parent", "queued", "serial")
 
-    def __init__(self, parent: "Node | None", key: bytes, pages: list[int], hashes: NDArray[np.uint64], end: int):
+    def __init__(
+        self, parent: "Node | None", key: bytes, pages: list[list[int]], hashes: NDArray[np.uint64], end: int
+    ) -> None:
         self.parent = parent
         self.key = key
         """The edge's tokens, little-endian int32."""
         self.pages = pages
+        """Page ids by group; `NONE` where a window's page is gone."""
         self.hashes = hashes
-        """uint64, one per page."""
+        """uint64, one per page of tokens."""
         self.end = end
-        """Pages from the root through this node."""
+        """Pages of tokens from the root through this node."""
         self.children: dict[bytes, Node] = {}
         """By their first page of tokens."""
         self.lock = 0
@@ -37,6 +40,11 @@ class Node:
         self.serial = 0
         self.queued = False
         """Whether the eviction heap has an entry for this node."""
+
+    @property
+    def size(self) -> int:
+        """Pages of tokens on the edge."""
+        return len(self.hashes)
 
 
 class Root(Node):
@@ -51,10 +59,14 @@ class Root(Node):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A cached prefix: its page ids, and the node where it ends."""
+    """A cached prefix that a sequence can go on from."""
 
-    pages: list[int]
+    size: int
+    """Pages of tokens."""
+    pages: list[list[int]]
+    """`size` page ids by group; `NONE` for those that are behind the window."""
     node: Node
+    """Where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +74,16 @@ class Peek:
     """A cached prefix, looked at from afar."""
 
     pages: int
-    unlocked: int
-    """How many of `pages` nobody holds: they would no longer be evictable."""
+    """Pages of tokens."""
+    unlocked: list[int]
+    """By group: how many of its pages nobody holds: they would no longer be evictable."""
     path: list[int]
     """Serial numbers of the nodes on the way, from the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inserted:
-    """Where an insertion ends, and which of its pages the tree did not take because it had the tokens already."""
+    """Where an insertion ends, and which pages, by group, the tree did not take, as it had others for the tokens."""
 
     node: Node
-    duplicates: list[int]
+    duplicates: list[list[int]]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from radixmesh.services.scheduler.memory.kv import unfit_groups
 from radixmesh.shared.messages import Claimed, Presence
 
 PATIENCE = 3.0
@@ -35,13 +36,13 @@ def claimable(ready: Iterable[Presence], replica: str, instance: str) -> list[Pr
 
 def wrong_sizes(sizes: Claimed) -> str:
     """What is wrong with a group's sizes; empty if nothing is."""
-    for name in ("page_size", "num_pages", "max_slots", "max_model_len", "vocab_size"):
+    for name in ("max_slots", "max_model_len", "vocab_size"):
         if getattr(sizes, name) < 1:
             return f"its {name} is {getattr(sizes, name)}"
     for kind, most in sizes.prepares.items():
         if most < 1:
             return f"it prepares {most} results of {kind}"
-    return ""
+    return unfit_groups(sizes.groups)
 
 
 class WorkerWatch:

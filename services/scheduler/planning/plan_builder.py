@@ -68,6 +68,8 @@ class PlanBuilder:
 
     admissions: list[Admission] = field(default_factory=list)
     grant_slots: list[int] = field(default_factory=list)
+    grant_groups: list[int] = field(default_factory=list)
+    grant_starts: list[int] = field(default_factory=list)
     grant_counts: list[int] = field(default_factory=list)
     grant_pages: list[int] = field(default_factory=list)
     decode_slots: NDArray[np.intp] = field(default_factory=lambda: _NO_SLOTS)
@@ -100,13 +102,31 @@ class PlanBuilder:
 
     def grant(self, seq: Sequence, upto: int) -> None:
         """Tells the worker of the sequence's pages up to number `upto`."""
-        fresh = seq.pages[seq.granted : upto]
-        if fresh:
+        for group, holding in enumerate(seq.held.groups):
+            fresh = holding.pages[holding.granted : upto]
+            if fresh:
+                self.grant_slots.append(seq.slot)
+                self.grant_groups.append(group)
+                self.grant_starts.append(holding.granted)
+                self.grant_counts.append(len(fresh))
+                self.grant_pages += fresh
+                self.bytes += 4 * len(fresh)
+                holding.granted = upto
+
+    def extend(self, group: int, seqs: list[Sequence], counts: list[int], pages: list[int]) -> None:
+        """Gives sequences that decode `counts` more of a group's `pages`, and tells the worker."""
+        at = 0
+        for seq, count in zip(seqs, counts, strict=True):
+            holding = seq.held.groups[group]
             self.grant_slots.append(seq.slot)
-            self.grant_counts.append(len(fresh))
-            self.grant_pages += fresh
-            self.bytes += 4 * len(fresh)
-            seq.granted = upto
+            self.grant_starts.append(holding.granted)
+            holding.pages += pages[at : at + count]
+            holding.granted += count
+            at += count
+        self.grant_groups += [group] * len(seqs)
+        self.grant_counts += counts
+        self.grant_pages += pages
+        self.bytes += 4 * len(pages)
 
     def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
         """What to remember of the plan; `seqs` by slot, as they are now."""
@@ -121,6 +141,8 @@ class PlanBuilder:
             fields["releases"] = np.array(releases, np.int32)
         if self.grant_slots:
             fields["grant_slots"] = np.array(self.grant_slots, np.int32)
+            fields["grant_groups"] = np.array(self.grant_groups, np.int32)
+            fields["grant_starts"] = np.array(self.grant_starts, np.int32)
             fields["grant_counts"] = np.array(self.grant_counts, np.int32)
             fields["grant_pages"] = np.array(self.grant_pages, np.int32)
         return StepPlan(epoch=epoch, seq=number, **fields)

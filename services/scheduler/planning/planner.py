@@ -45,7 +45,7 @@ class Planner:
             self._preempt(now)
         self._decodes(plan, now)
         budget = self._budget(plan)
-        budget -= self._prefills(plan, budget)
+        budget -= self._prefills(plan, budget, now)
         if replica.queue.admissible:
             self._admissions(plan, budget, now)
         message = plan.build(self._epoch, replica.planned_seq + 1, replica.releases)
@@ -72,14 +72,18 @@ class Planner:
             lacking = np.minimum(length + advance, slots.kv_end[rows]) - slots.room[rows]
             short = (lacking > 0).nonzero()[0].tolist()
             wanted = [kv.pages_for(int(lacking[i])) for i in short]
-            if sum(wanted) <= kv.available:
+            if kv.moving:
+                self._slide(rows[short])
+                if not kv.can_take(sum(wanted)):
+                    self._slide(rows)
+            if kv.can_take(sum(wanted)):
                 break
             if advance > 1:
                 steps, drafts = 1, drafts if steps > 1 else 0
             else:
                 self._replica.retract(max(slots.sequences(), key=lambda seq: seq.rank), now)
-        for i, count in zip(short, wanted, strict=True):
-            self._extend(plan, int(rows[i]), count)
+        if short:
+            self._extend(plan, rows[short], wanted)
         plan.decode_slots, plan.decode_starts, plan.steps, plan.drafts = rows, length, steps, drafts
         slots.kv_len[rows] = length + advance
 
@@ -100,12 +104,21 @@ class Planner:
         left = replica.slots.kv_end[rows] - replica.slots.kv_len[rows]
         return max(1, min(most, int(left.max(initial=1))))
 
-    def _extend(self, plan: PlanBuilder, slot: int, count: int) -> None:
-        seq = self._replica.slots.seqs[slot]
-        assert seq is not None  # noqa: S101  decode slots are taken
-        self._replica.kv.extend(seq, count)
-        self._replica.slots.room[slot] += count * self._replica.kv.page_size
-        plan.grant(seq, len(seq.pages))
+    def _extend(self, plan: PlanBuilder, slots: NDArray[np.intp], counts: list[int]) -> None:
+        """So many pages more of each group for the decodes in `slots`."""
+        kv, seqs = self._replica.kv, self._seqs(slots)
+        for group in kv.groups:
+            plan.extend(group, seqs, counts, kv.take(group, sum(counts)))
+        self._replica.slots.room[slots] += np.multiply(counts, kv.page_size)
+
+    def _slide(self, slots: NDArray[np.intp]) -> None:
+        """Sequences that want pages first give back those that their windows have left behind; at need, all do."""
+        for seq in self._seqs(slots):
+            self._replica.slide(seq)
+
+    def _seqs(self, slots: NDArray[np.intp]) -> list[Sequence]:
+        seqs = self._replica.slots.seqs
+        return [seq for slot in slots.tolist() if (seq := seqs[slot]) is not None]
 
     # -- prompts --
 
@@ -115,31 +128,48 @@ class Planner:
         budget = settings.prefill_chunk - decodes if decodes else settings.max_prefill_tokens
         return max(budget, self._replica.kv.page_size)
 
-    def _prefills(self, plan: PlanBuilder, budget: int) -> int:
-        """Goes on with prompts that have begun. Returns the tokens used."""
-        used = 0
-        for seq in list(self._replica.prefilling):
-            count = self._chunk_size(seq, budget - used)
-            if count == 0:
-                break
-            self._chunk(plan, seq, count)
-            used += count
-        return used
+    def _prefills(self, plan: PlanBuilder, budget: int, now: float) -> int:
+        """Goes on with prompts that have begun. Returns the tokens used.
 
-    def _chunk_size(self, seq: Sequence, budget: int) -> int:
+        Windows' pages are not set aside for a whole prompt. When the first one finds none, and nothing runs that could
+        give some back, the last in rank goes back to the queue.
+        """
+        replica, used = self._replica, 0
+        while True:
+            for seq in list(replica.prefilling):
+                count = self._chunk_size(plan, seq, budget - used)
+                if count == 0:
+                    break
+                self._chunk(plan, seq, count)
+                used += count
+            nothing_runs = not plan.decode_slots.size and replica.planned_seq == replica.reported_seq
+            if used or not replica.prefilling or not nothing_runs:
+                return used
+            replica.retract(max(replica.slots.sequences(), key=lambda seq: seq.rank), now)
+
+    def _chunk_size(self, plan: PlanBuilder, seq: Sequence, budget: int) -> int:
         """Tokens of the prompt's next chunk: the rest of it, or whole pages, so that they can be shared at once."""
+        replica = self._replica
+        if replica.kv.moving:
+            replica.slide(seq)
+            spare = replica.slots.running if plan.decode_slots.size else 0
+            room = replica.kv.room(seq.held, spare)
+            budget = budget if room is None else min(budget, room - seq.planned)
         left = len(seq.prompt) - seq.planned
-        return left if left <= budget else budget // self._replica.kv.page_size * self._replica.kv.page_size
+        return left if left <= budget else budget // replica.kv.page_size * replica.kv.page_size
 
     def _chunk(self, plan: PlanBuilder, seq: Sequence, count: int) -> None:
         replica = self._replica
         last = seq.planned + count == len(seq.prompt)
         plan.chunks.append(Chunk(seq, seq.slot, seq.planned, count, last))
         seq.planned += count
-        plan.grant(seq, replica.kv.pages_for(seq.planned))
+        pages = replica.kv.pages_for(seq.planned)
+        if replica.kv.moving:
+            replica.kv.extend(seq.held, pages)
+        plan.grant(seq, pages)
         if last:
             replica.prefilling.remove(seq)
-            replica.slots.start_decoding(seq, len(seq.pages) * replica.kv.page_size)
+            replica.slots.start_decoding(seq, pages * replica.kv.page_size)
 
     # -- admissions --
 
@@ -156,7 +186,7 @@ class Planner:
                 text = f"a prompt of {len(seq.prompt)} tokens is too long for the bus: {self._max_bytes} bytes a plan"
                 replica.fail(seq, now, ErrorCode.REQUEST_TOO_LARGE, text)
                 continue
-            cached = replica.kv.peek(seq)
+            cached = replica.kv.peek(seq.prompt, seq.namespace)
             if self._waits_for_prefix(seq, cached):
                 continue
             if plan.bytes + size > self._max_bytes or not self._fits(seq, cached):
@@ -174,8 +204,11 @@ class Planner:
         """Whether its whole prompt has pages now, and those who run keep room to go on."""
         replica = self._replica
         headroom = self._headroom * (replica.slots.running + 1) if replica.slots.running else 0
-        fresh = replica.kv.pages_for(len(seq.prompt)) - cached.pages
-        return fresh + cached.unlocked + headroom <= replica.kv.available
+        pledged: list[int] = []
+        if replica.kv.moving:
+            begun = [replica.kv.wanted(other.held, len(other.prompt)) for other in replica.prefilling]
+            pledged = [sum(wanted) for wanted in zip(*begun, strict=True)]
+        return replica.kv.fits(len(seq.prompt), cached, headroom, pledged)
 
     def _admit(self, plan: PlanBuilder, seq: Sequence, budget: int, room: int, now: float) -> int:
         """Gives it a slot, its cached and its new pages, and its first chunk. Returns the tokens used; 0: it waits.
@@ -184,14 +217,13 @@ class Planner:
             room: bytes that its cached pages' ids may take in the plan.
         """
         replica = self._replica
-        replica.kv.attach(seq, room // 4)
-        count = self._chunk_size(seq, budget)
-        fresh = replica.kv.pages_for(len(seq.prompt)) - len(seq.pages)
-        if count == 0 or fresh > replica.kv.available:
-            replica.kv.detach(seq, keep=False)
+        replica.attach(seq, room // (4 * len(replica.kv.groups)))
+        count, pages = self._chunk_size(plan, seq, budget), replica.kv.pages_for(len(seq.prompt))
+        if count == 0 or not replica.kv.can_reserve(seq.held, pages):
+            replica.detach(seq)
             return 0
         replica.place(seq, now)
-        replica.kv.extend(seq, fresh)
+        replica.kv.reserve(seq.held, pages)
         plan.admit(seq)
         self._chunk(plan, seq, count)
         return count
@@ -202,15 +234,14 @@ class Planner:
         head = next(iter(replica.queue.ready(replica.reported_seq, 1)), None)
         if head is None:
             return
-        cached = replica.kv.peek(head)
+        cached = replica.kv.peek(head.prompt, head.namespace)
         if replica.slots.free and self._fits(head, cached):
             return
         if self._waits_for_prefix(head, cached):
             return  # room made now would go to others
         victims = [seq for seq in replica.slots.sequences() if replica.policy.preempts(head, seq)]
-        gain = sum(len(seq.pages) for seq in victims)
-        if not victims or replica.kv.pages_for(len(head.prompt)) > replica.kv.available + gain:
+        if not victims or not replica.kv.would_fit(len(head.prompt), [seq.held for seq in victims]):
             return
         victims.sort(key=lambda seq: seq.rank)
-        while victims and not (replica.slots.free and self._fits(head, replica.kv.peek(head))):
+        while victims and not (replica.slots.free and self._fits(head, replica.kv.peek(head.prompt, head.namespace))):
             replica.retract(victims.pop(), now)

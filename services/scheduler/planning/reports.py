@@ -62,7 +62,9 @@ def _chunks_done(replica: Replica, plan: InFlight) -> None:
         if seq.slot != chunk.slot:
             continue  # it has left the slot, and gets no other before all plans of its time there are reported
         seq.computed = chunk.end
-        replica.kv.store(seq)
+        replica.store(seq)
+        if replica.kv.moving:
+            replica.slide(seq)
         replica.pending_prefixes.advance(seq)
 
 

@@ -18,8 +18,8 @@ class PendingPrefixes:
         """By sequence: hashes not yet cached, last page first."""
 
     def begin(self, seq: Sequence) -> None:
-        """`seq` was admitted and computes its prompt from `seq.tree_pages` on."""
-        hashes = self._hashes(seq)[seq.tree_pages :].tolist()
+        """`seq` was admitted and computes its prompt from what is cached on."""
+        hashes = self._hashes(seq)[seq.held.tree_pages :].tolist()
         if hashes:
             hashes.reverse()
             self._held[seq] = hashes
@@ -27,10 +27,10 @@ class PendingPrefixes:
                 self._counts[item] = self._counts.get(item, 0) + 1
 
     def advance(self, seq: Sequence) -> None:
-        """The first `seq.tree_pages` pages are cached now."""
+        """More of it is cached now."""
         held = self._held.get(seq)
         if held is not None:
-            self._drop(held, seq.tree_pages + len(held) - len(self._hashes(seq)))
+            self._drop(held, seq.held.tree_pages + len(held) - len(self._hashes(seq)))
             if not held:
                 del self._held[seq]
 

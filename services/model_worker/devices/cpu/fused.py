@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.devices.cpu.arena import Arena
+from radixmesh.services.model_worker.devices.cpu.layers import group_pages
 from radixmesh.services.model_worker.devices.cpu.native import (
     KINDS,
     Batch,
+    Group,
     Layer,
     Model,
     Native,
@@ -120,23 +122,26 @@ class FusedDecoder:
         for index, layer in enumerate(cast(list[DecoderLayer], list(decoder.layers))):
             self._fill(layers[index], layer, form)
             layers[index].keys, layers[index].values = pointer(kv.keys[index]), pointer(kv.values[index])
-            layers[index].window = layer.self_attn.attend.window or 0
+            layers[index].window, layers[index].group = layer.self_attn.attend.window or 0, kv.group_of[index]
         tied = model.lm_head.weight_is_shared
         head = self._pack(model.lm_head, Format.of(quantization, True, model.dtype, self._int16))
         self._deferred.settle()  # an embedding that is not tied
         embedding: Tensor | None = None if tied else decoder.embed_tokens.weight.data
         if tied:
             _free(decoder.embed_tokens)
-        self._keep += [layers, head, embedding]
+        groups = (Group * len(kv.pools))(*(Group(pool.num_pages, pool.spec.window or 0) for pool in kv.pools))
+        spec = kv.pools[0].spec
+        self._keep += [layers, head, embedding, groups]
         return Model(
             layers,
             ctypes.pointer(head) if tied else None,
             None if embedding is None else pointer(embedding),
             self._floats(decoder.norm.weight),
             head,
-            kv.num_pages,
+            groups,
+            len(groups),
             KINDS[model.dtype],
-            KINDS[kv.spec.dtype],
+            KINDS[spec.dtype],
             len(layers),
             config.hidden_size,
             attention.heads,
@@ -144,7 +149,7 @@ class FusedDecoder:
             attention.head_dim,
             mlp.intermediate,
             config.vocab_size,
-            kv.spec.page_size,
+            spec.page_size,
             self.described.norm_eps,
             attention.scale,
         )
@@ -194,21 +199,19 @@ class FusedDecoder:
         out = torch.empty(len(rows), self.config.hidden_size)
         cos, sin, rope_rows = self._angles(batch)
         rows = rows.contiguous()
-        table = batch.block_tables.contiguous()
+        pages, _tables = group_pages(batch)
         step = Batch(
             pointer(batch.token_ids),
             pointer(batch.positions),
-            pointer(batch.kv_locations),
             pointer(batch.query_start),
             pointer(batch.context_len),
-            pointer(table),
+            pages,
             pointer(rows),
             pointer(cos),
             pointer(sin),
             rope_rows,
             len(batch.token_ids),
             len(batch.context_len),
-            table.shape[1],
             len(rows),
         )
         check(self.native.library.rm_forward(ctypes.byref(self._model), ctypes.byref(step), pointer(out)))

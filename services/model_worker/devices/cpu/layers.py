@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from radixmesh.services.model_worker.devices.cpu.native import KINDS, Batch, Heads, Native, PagedLayer, check, pointer
+from radixmesh.services.model_worker.devices.cpu.native import (
+    KINDS,
+    Batch,
+    Heads,
+    Native,
+    PagedLayer,
+    Pages,
+    check,
+    pointer,
+)
 from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWeight
 from radixmesh.services.model_worker.devices.device import Quantization
 from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
@@ -52,28 +61,30 @@ class NativeAttention:
         self.native = native
 
     def plan(self, batch: ForwardBatch, kv: KVCache) -> Any:
-        """The batch's arrays as the library takes them; holds the batch alive."""
-        table = batch.block_tables.contiguous()
-        step = Batch(
-            kv_locations=pointer(batch.kv_locations),
-            query_start=pointer(batch.query_start),
-            context_len=pointer(batch.context_len),
-            tables=pointer(table),
-            tokens=len(batch.token_ids),
-            sequences=len(batch.context_len),
-            table_width=table.shape[1],
-        )
-        return step, batch, table
+        """The batch's arrays as the library takes them, by group; holds the batch alive."""
+        pages, tables = group_pages(batch)
+        steps = [
+            Batch(
+                query_start=pointer(batch.query_start),
+                context_len=pointer(batch.context_len),
+                pages=ctypes.pointer(of_group),
+                tokens=len(batch.token_ids),
+                sequences=len(batch.context_len),
+            )
+            for of_group in pages
+        ]
+        return steps, batch, tables
 
     def forward(
         self, plan: Any, kv: KVCache, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """See `AttentionBackend.forward`. Raises IndexError for a page that does not exist."""
-        spec = kv.spec
+        group = kv.group_of[layer]
+        spec = kv.pools[group].spec
         pool = PagedLayer(
             pointer(kv.keys[layer]),
             pointer(kv.values[layer]),
-            kv.num_pages,
+            kv.pools[group].num_pages,
             KINDS[spec.dtype],
             q.shape[1],
             spec.num_kv_heads,
@@ -83,8 +94,21 @@ class NativeAttention:
         out = torch.empty(q.shape[0], q.shape[1], spec.head_dim)
         heads = [_heads(x, spec.head_dim) for x in (q, k, v)]
         arguments = (*(ctypes.byref(view) for view, _ in heads), scale, window or 0, pointer(out))
-        check(self.native.library.rm_attention(ctypes.byref(pool), ctypes.byref(plan[0]), *arguments))
+        check(self.native.library.rm_attention(ctypes.byref(pool), ctypes.byref(plan[0][group]), *arguments))
         return out.to(q.dtype)
+
+
+def group_pages(batch: ForwardBatch) -> tuple[ctypes.Array[Pages], list[Tensor]]:
+    """Where keys and values lie, by group, as the library takes it; the tensors are to be kept alive."""
+    tables = [table.contiguous() for table in batch.block_tables]
+    pages = (Pages * len(tables))()
+    for of_group, locations, table in zip(pages, batch.kv_locations, tables, strict=True):
+        of_group.kv_locations, of_group.tables, of_group.table_width = (
+            pointer(locations),
+            pointer(table),
+            table.shape[1],
+        )
+    return pages, tables
 
 
 def _heads(x: Tensor, size: int) -> tuple[Heads, Tensor]:

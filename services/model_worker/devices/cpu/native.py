@@ -60,7 +60,14 @@ class Layer(ctypes.Structure):
         ("keys", c_void_p),
         ("values", c_void_p),
         ("window", c_int64),
+        ("group", c_int64),
     )
+
+
+class Group(ctypes.Structure):
+    """decoder.h"""
+
+    _fields_ = (("num_pages", c_int64), ("window", c_int64))
 
 
 class Model(ctypes.Structure):
@@ -72,7 +79,8 @@ class Model(ctypes.Structure):
         ("embedding", c_void_p),
         ("norm", c_void_p),
         ("head", Weight),
-        ("num_pages", c_int64),
+        ("groups", POINTER(Group)),
+        ("num_groups", c_int64),
         *(
             (name, c_int32)
             for name in (
@@ -85,18 +93,20 @@ class Model(ctypes.Structure):
     )
 
 
+class Pages(ctypes.Structure):
+    """decoder.h"""
+
+    _fields_ = (("kv_locations", c_void_p), ("tables", c_void_p), ("table_width", c_int64))
+
+
 class Batch(ctypes.Structure):
     """decoder.h"""
 
     _fields_ = (
-        *(
-            (name, c_void_p)
-            for name in (
-                *("token_ids", "positions", "kv_locations", "query_start", "context_len", "tables", "rows"),
-                *("cos", "sin"),
-            )
-        ),
-        *((name, c_int64) for name in ("rope_rows", "tokens", "sequences", "table_width", "num_rows")),
+        *((name, c_void_p) for name in ("token_ids", "positions", "query_start", "context_len")),
+        ("pages", POINTER(Pages)),
+        *((name, c_void_p) for name in ("rows", "cos", "sin")),
+        *((name, c_int64) for name in ("rope_rows", "tokens", "sequences", "num_rows")),
     )
 
 

@@ -14,7 +14,7 @@ from radixmesh.services.model_worker.devices.cpu.packed import Format, PackedWei
 from radixmesh.services.model_worker.devices.device import Quantization
 from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
 from radixmesh.services.model_worker.forward.batch import ForwardBatch
-from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVCacheSpec
+from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec
 
 _INPUTS, _OUTPUTS = 256, 75
 _ROWS = (1, 3, 33)
@@ -52,18 +52,18 @@ def _linear_error(native: Native, quantization: Quantization, dtype: torch.dtype
 
 def _attention_error(native: Native, dtype: torch.dtype, generator: torch.Generator) -> float:
     """A prompt chunk behind a cached prefix, and a decode."""
-    spec = KVCacheSpec(1, _KV_HEADS, _HEAD_DIM, _PAGE, dtype)
-    pools = [KVCache(spec, 8, torch.device("cpu")) for _ in range(2)]
+    spec = KVGroupSpec((0,), _KV_HEADS, _HEAD_DIM, _PAGE, dtype)
+    pools = [KVCache([spec], 8, torch.device("cpu")) for _ in range(2)]
     for mine, theirs in ((pools[0].keys, pools[1].keys), (pools[0].values, pools[1].values)):
         mine[0].copy_(torch.randn(mine[0].shape, generator=generator))
         theirs[0].copy_(mine[0])
     batch = ForwardBatch.from_numpy(
         token_ids=np.zeros(6, np.int64),
         positions=np.array([7, 8, 9, 10, 11, 10]),
-        kv_locations=np.array([7, 8, 9, 10, 11, 26]),
+        kv_locations=[np.array([7, 8, 9, 10, 11, 26])],
         query_start=np.array([0, 5, 6]),
         context_len=np.array([12, 11]),
-        block_tables=np.array([[0, 1, 2], [4, 5, 6]], np.int32),
+        block_tables=[np.array([[0, 1, 2], [4, 5, 6]], np.int32)],
         logit_rows=np.array([4, 5]),
         device=torch.device("cpu"),
     )

@@ -2,6 +2,7 @@
 // same pages (the radix cache gave them one prefix) read these once together: cascade attention over the tree they form.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "threads.h"
@@ -31,6 +32,14 @@ struct Sequences {
     const int64_t* context_len;  // [count]
     const int32_t* tables;       // [count, table_width]
     int64_t table_width;
+    int64_t window;  // tokens before which pages may be others' by now, counted back from a query and with it; 0: none
+
+    // The page of the first key that `sequence` still sees.
+    int64_t first_page(int64_t sequence, int64_t page_size) const {
+        if (!window) return 0;
+        const int64_t length = query_start[sequence + 1] - query_start[sequence];
+        return std::max<int64_t>(0, context_len[sequence] - length + 1 - window) / page_size;
+    }
 };
 
 // What a thread does at once, for one kv head: some queries of a prompt's chunk; one decode's query, for all of its keys

@@ -7,9 +7,10 @@ namespace rm {
 
 Problem attend_once(const PagedLayer& layer, const Batch& batch, const Heads& q, const Heads& k, const Heads& v,
                     float scale, int64_t window, float* out) {
-    if (Problem problem = check_pages(batch, layer.num_pages, layer.page_size)) return problem;
+    const Pages& pages = *batch.pages;
+    const Sequences sequences = sequences_of(batch, pages, window);
+    if (Problem problem = check_pages(batch, pages, sequences, layer.num_pages, layer.page_size)) return problem;
     const Pool pool{layer.keys, layer.values, layer.kind, layer.heads, layer.kv_heads, layer.head_dim, layer.page_size};
-    const Sequences sequences{batch.sequences, batch.query_start, batch.context_len, batch.tables, batch.table_width};
     const int64_t size = pool.head_dim, width = pool.heads * size;
     const Turn turn;
     const AttentionPlan plan(sequences, pool, num_threads());
@@ -29,7 +30,7 @@ Problem attend_once(const PagedLayer& layer, const Batch& batch, const Heads& q,
                 float* scaled = space.qkv + t * width;
                 widen_row(q.data, int32_t(q.kind), t * q.stride, width, scaled);
                 for (int64_t i = 0; i < width; i++) scaled[i] *= scale;
-                const int64_t location = batch.kv_locations[t];
+                const int64_t location = pages.kv_locations[t];
                 for (int64_t head = 0; head < pool.kv_heads; head++) {
                     const int64_t to = pool.row(location / pool.page_size, head, location % pool.page_size);
                     widen_row(k.data, int32_t(k.kind), t * k.stride + head * size, size, line);

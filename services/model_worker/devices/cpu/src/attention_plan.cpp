@@ -27,22 +27,30 @@ namespace {
 
 class Tree {
   public:
-    Tree(const Sequences& sequences, int64_t page_size) : sequences_(sequences), page_size_(page_size) {}
+    Tree(const Sequences& sequences, int64_t page_size) : sequences_(sequences), page_size_(page_size) {
+        for (int64_t s = 0; s < sequences.count; s++) first_.push_back(sequences.first_page(s, page_size));
+    }
 
-    // Adds the stretches of `group` to `stretches`. Their tables are equal below `page`; keys below page `from` have
-    // been added already.
+    // Adds the stretches of `group`. Their tables are equal below `page`, as far as they see that; keys below page
+    // `from` have been added already.
     void divide(std::vector<int64_t> group, int64_t from, int64_t page) {
-        if (group.size() == 1) {
-            stretches.push_back({group, from * page_size_, sequences_.context_len[group[0]]});
-            return;
-        }
+        if (group.size() == 1) return add_rest(group[0], from);
+        // From here on all see what their tables say.
+        for (int64_t s : group) page = std::max(page, first(s));
+        if (part(group, from, page)) return;
         int64_t common = page;
         while (std::all_of(group.begin(), group.end(), [&](int64_t s) {
             return shareable(s, common) && at(s, common) == at(group[0], common);
         })) common++;
-        if ((common - from) * page_size_ >= MIN_SHARED) {
-            stretches.push_back({group, from * page_size_, common * page_size_});
-            from = common;
+        if (common > page) {  // who has one page in common has those before it too
+            // An item reads by the table of its first sequence: of the one that sees most.
+            if (sequences_.window)
+                std::sort(group.begin(), group.end(), [&](int64_t a, int64_t b) { return context(a) < context(b); });
+            const int64_t seen = std::max(from, first(group[0]));
+            if ((common - seen) * page_size_ >= MIN_SHARED) {
+                stretches.push_back({group, seen * page_size_, common * page_size_});
+                from = common;
+            }
         }
         // Those that go on together lie side by side; those that cannot share a page more, at the end.
         auto key = [&](int64_t s) { return shareable(s, common) ? int64_t(at(s, common)) : INT64_MAX; };
@@ -57,7 +65,26 @@ class Tree {
     std::vector<Stretch> stretches;
 
   private:
-    int32_t at(int64_t sequence, int64_t page) const { return sequences_.tables[sequence * sequences_.table_width + page]; }
+    void add_rest(int64_t sequence, int64_t from) {
+        stretches.push_back({{sequence}, std::max(from, first(sequence)) * page_size_, context(sequence)});
+    }
+
+    // Divides those whose contexts end by `page`, where the window of another begins, apart from the others. False if
+    // there are none.
+    bool part(const std::vector<int64_t>& group, int64_t from, int64_t page) {
+        std::vector<int64_t> ended, others;
+        for (int64_t s : group) (shareable(s, page) || first(s) == page ? others : ended).push_back(s);
+        if (ended.empty()) return false;
+        divide(ended, from, 0);
+        if (!others.empty()) divide(others, from, 0);
+        return true;
+    }
+
+    int64_t context(int64_t sequence) const { return sequences_.context_len[sequence]; }
+    int64_t first(int64_t sequence) const { return first_[sequence]; }
+    int32_t at(int64_t sequence, int64_t page) const {
+        return sequences_.tables[sequence * sequences_.table_width + page];
+    }
     // A full page, and not the last: every sequence keeps keys of its own.
     bool shareable(int64_t sequence, int64_t page) const {
         return (page + 1) * page_size_ < sequences_.context_len[sequence];
@@ -65,6 +92,7 @@ class Tree {
 
     const Sequences& sequences_;
     const int64_t page_size_;
+    std::vector<int64_t> first_;  // the first page that is still seen, by sequence
 };
 
 double cost(const Item& item) {
@@ -123,7 +151,8 @@ void AttentionPlan::add(const Stretch& stretch, int64_t pieces, const Sequences&
                         PartsOf& parts_of) {
     const int64_t keys = stretch.end - stretch.begin, number = int64_t(stretch.sequences.size());
     const int64_t tokens = tokens_per_item(pool);
-    const bool whole = number == 1 && stretch.begin == 0 && pieces == 1;
+    const int64_t first_key = sequences.first_page(stretch.sequences[0], pool.page_size) * pool.page_size;
+    const bool whole = number == 1 && stretch.begin == first_key && pieces == 1;
     for (int64_t first = 0; first < number; first += tokens) {
         const int64_t count = std::min(tokens, number - first), s = stretch.sequences[first];
         const int64_t member = int64_t(members.size());

@@ -13,8 +13,8 @@ namespace {
 struct Step {
     const Model& model;
     const Batch& batch;
-    const AttentionPlan& plan;
-    const Sequences& sequences;
+    const std::vector<AttentionPlan>& plans;  // by group
+    const std::vector<Sequences>& sequences;
     Workspace& space;
     Team& team;
     float* out;
@@ -54,7 +54,8 @@ struct Step {
         team.barrier();
         rotate(layer, pool);
         if (last && batch.num_rows == 0) return false;  // the cache is filled
-        attend(team, space, plan, sequences, pool, space.qkv, qkv_width, space.attended, width, layer.window);
+        attend(team, space, plans[layer.group], sequences[layer.group], pool, space.qkv, qkv_width, space.attended,
+               width, layer.window);
         if (last && batch.num_rows < rows) pick();
         act = prepare(team, space, {space.attended, width}, rows, layer.o);
         linear_store(team, layer.o, act, rows, space.hidden, hidden, hidden, true);
@@ -76,13 +77,14 @@ struct Step {
     void rotate(const Layer& layer, const Pool& pool) {
         const int64_t heads = model.heads + 2 * int64_t(model.kv_heads), size = model.head_dim;
         const Rotation rotation{model, layer, pool};
+        const int64_t* locations = batch.pages[layer.group].kv_locations;
         int64_t begin, end;
         while (team.take(rows * heads, 8, begin, end))
             for (int64_t i = begin; i < end; i++) {
                 const int64_t t = i / heads, head = i % heads;
                 const int64_t angle = (batch.rope_rows ? batch.positions[t] : t) * (size / 2);
                 rotation.head(space.qkv + t * qkv_width + head * size, head, batch.cos + angle, batch.sin + angle,
-                              batch.kv_locations[t]);
+                              locations[t]);
             }
         team.barrier();
     }
@@ -119,7 +121,8 @@ struct Step {
 };
 
 // Room for the inputs of every linear layer.
-void reserve(Workspace& space, const Model& model, const Batch& batch, const AttentionPlan& plan, const Pool& pool) {
+void reserve(Workspace& space, const Model& model, const Batch& batch, const std::vector<AttentionPlan>& plans,
+             const Pool& pool) {
     const int threads = num_threads();
     const int64_t tokens = std::max(batch.tokens, batch.num_rows), width = int64_t(model.heads) * model.head_dim;
     space.set_threads(threads);
@@ -128,7 +131,7 @@ void reserve(Workspace& space, const Model& model, const Batch& batch, const Att
     space.qkv.grow(tokens * (width + 2 * int64_t(model.kv_heads) * model.head_dim));
     space.attended.grow(tokens * width);
     space.inner.grow(tokens * model.inner);
-    space.parts.grow(plan.parts * model.kv_heads * part_size(pool));
+    for (const AttentionPlan& plan : plans) space.parts.grow(plan.parts * model.kv_heads * part_size(pool));
     for (int id = 0; id < threads; id++) space.thread(id).attention.grow(attention_scratch(pool));
     for (const Weight* w : {&model.layers[0].qkv, &model.layers[0].o, &model.layers[0].gate_up, &model.layers[0].down})
         for (int64_t rows : {tokens, batch.num_rows})  // fewer rows may be prepared by each thread for itself
@@ -142,19 +145,24 @@ Problem check(const Model& model, const Batch& batch) {
     }
     for (int64_t r = 0; r < batch.num_rows; r++)
         if (batch.rows[r] < 0 || batch.rows[r] >= batch.tokens) return BAD_ROW;
-    return check_pages(batch, model.num_pages, model.page_size);
+    return OK;
 }
 
 }  // namespace
 
-Problem check_pages(const Batch& batch, int64_t num_pages, int64_t page_size) {
+Sequences sequences_of(const Batch& batch, const Pages& pages, int64_t window) {
+    return {batch.sequences, batch.query_start, batch.context_len, pages.tables, pages.table_width, window};
+}
+
+Problem check_pages(const Batch& batch, const Pages& pages, const Sequences& sequences, int64_t num_pages,
+                    int64_t page_size) {
     for (int64_t t = 0; t < batch.tokens; t++)
-        if (batch.kv_locations[t] < 0 || batch.kv_locations[t] >= num_pages * page_size) return BAD_PAGE;
+        if (pages.kv_locations[t] < 0 || pages.kv_locations[t] >= num_pages * page_size) return BAD_PAGE;
     for (int64_t s = 0; s < batch.sequences; s++) {
-        const int64_t pages = (batch.context_len[s] + page_size - 1) / page_size;
-        if (pages > batch.table_width) return BAD_PAGE;
-        const int32_t* table = batch.tables + s * batch.table_width;
-        for (int64_t i = 0; i < pages; i++)
+        const int64_t count = (batch.context_len[s] + page_size - 1) / page_size;
+        if (count > pages.table_width) return BAD_PAGE;
+        const int32_t* table = pages.tables + s * pages.table_width;
+        for (int64_t i = sequences.first_page(s, page_size); i < count; i++)
             if (table[i] < 0 || table[i] >= num_pages) return BAD_PAGE;
     }
     return OK;
@@ -162,13 +170,19 @@ Problem check_pages(const Batch& batch, int64_t num_pages, int64_t page_size) {
 
 Problem forward(const Model& model, const Batch& batch, float* out) {
     if (Problem problem = check(model, batch)) return problem;
-    const Sequences sequences{batch.sequences, batch.query_start, batch.context_len, batch.tables, batch.table_width};
+    std::vector<Sequences> sequences;
+    for (int64_t g = 0; g < model.num_groups; g++) {
+        sequences.push_back(sequences_of(batch, batch.pages[g], model.groups[g].window));
+        Problem problem = check_pages(batch, batch.pages[g], sequences[g], model.groups[g].num_pages, model.page_size);
+        if (problem) return problem;
+    }
     const Pool pool{nullptr, nullptr, model.cache_kind, model.heads, model.kv_heads, model.head_dim, model.page_size};
     const Turn turn;
-    const AttentionPlan plan(sequences, pool, num_threads());
+    std::vector<AttentionPlan> plans;
+    for (const Sequences& of_group : sequences) plans.emplace_back(of_group, pool, num_threads());
     Workspace& space = workspace();
-    reserve(space, model, batch, plan, pool);
-    parallel(turn, [&](Team& team) { Step{model, batch, plan, sequences, space, team, out}.run(); });
+    reserve(space, model, batch, plans, pool);
+    parallel(turn, [&](Team& team) { Step{model, batch, plans, sequences, space, team, out}.run(); });
     return OK;
 }
 
