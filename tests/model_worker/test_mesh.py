@@ -27,6 +27,7 @@ SHAPES: dict[str, tuple[dict[str, int], dict[str, list[list[int]]]]] = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_group_reaches_its_members_and_nobody_else(shape: str, tmp_path: Path) -> None:
     sizes, members = SHAPES[shape]
@@ -38,6 +39,7 @@ def test_a_group_reaches_its_members_and_nobody_else(shape: str, tmp_path: Path)
             assert found[axis] == {"place": [group.index(rank), len(group)], "device": heard, "control": heard}, axis
 
 
+@pytest.mark.processes
 def test_hosts_talk_whatever_the_devices_backend_carries(tmp_path: Path) -> None:
     """By the control group, for the device's own has no way for a CPU's tensors."""
     for found in connected({"tp": 2, "dp": 2}, "deviceonly", tmp_path):
