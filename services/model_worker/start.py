@@ -14,11 +14,11 @@ from radixmesh.services.model_worker.devices.device import Device, Wishes, memor
 from radixmesh.services.model_worker.devices.torch.attention import TorchAttention
 from radixmesh.services.model_worker.devices.torch.linear import TorchLinear
 from radixmesh.services.model_worker.engine.engine import Engine
-from radixmesh.services.model_worker.engine.inbox import Inbox
 from radixmesh.services.model_worker.engine.preparation import PreparedResults
 from radixmesh.services.model_worker.engine.runner import ModelRunner
 from radixmesh.services.model_worker.forward.kv_cache import KVCache, KVGroupSpec, pages_within
 from radixmesh.services.model_worker.group.claim import kv_groups
+from radixmesh.services.model_worker.group.inbox import Inbox
 from radixmesh.services.model_worker.group.rank_order import OrderedInbox
 from radixmesh.services.model_worker.layers.linear import Build
 from radixmesh.services.model_worker.models import CausalLM, describe_model, load_model, open_model

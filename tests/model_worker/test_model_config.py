@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.checkpoint.fields import LARGEST
-from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.models.config import DecoderConfig
 from radixmesh.services.model_worker.models.registry import MODELS, read_config
 from radixmesh.shared import errors

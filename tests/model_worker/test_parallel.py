@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from radixmesh.services.model_worker.errors import ModelLoadError
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.models import open_model
 from radixmesh.services.model_worker.parallel.mesh import Mesh, MeshSizes, ParallelGroup
 from tests.checkpoints import make_checkpoint

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radixmesh.services.model_worker.engine.inbox import Inbox
 from radixmesh.services.model_worker.engine.outputs import Row, StepResult, token_batches
 from radixmesh.services.model_worker.engine.slots import Slot
 from radixmesh.services.model_worker.engine.step_loop import EpochProgress, StepLoop, StepOutput
+from radixmesh.services.model_worker.group.inbox import Inbox
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, StepPlan, Work
 
 STEP = 0.010

@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from radixmesh.services.model_worker.errors import ModelLoadError
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.models import CausalLM, LoadFormat, open_model
 from radixmesh.services.model_worker.parallel.mesh import Mesh, MeshSizes
 from tests.checkpoints import change_config, make_checkpoint

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.checkpoint.fields import LARGEST, Fields
 from radixmesh.services.model_worker.checkpoint.rope import RopeConfig, max_length, parse_rope
-from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.shared.model_files.json_file import read_object
 from radixmesh.shared.model_files.tokenizer.end_tokens import end_token_ids
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from radixmesh.services.model_worker.errors import ModelLoadError
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.shared.model_files.json_file import whole
 
 LARGEST = 2**31 - 1

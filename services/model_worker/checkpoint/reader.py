@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from radixmesh.services.model_worker.errors import ModelLoadError
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.shared import errors
 from radixmesh.shared.model_files.json_file import read_object
 

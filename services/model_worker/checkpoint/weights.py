@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.checkpoint.reader import Checkpoint
 from radixmesh.services.model_worker.checkpoint.weight_slice import WeightSlice, weight_slices
-from radixmesh.services.model_worker.errors import ModelLoadError
 
 # Called with (bytes done, bytes in all) of this rank's parameters after each tensor.
 Progress = Callable[[int, int], None]

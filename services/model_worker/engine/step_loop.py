@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from radixmesh.services.model_worker.engine.engine import Engine, InFlight
-from radixmesh.services.model_worker.engine.inbox import Inbox, Item, Reset
 from radixmesh.services.model_worker.engine.outputs import StepResult, step_report
+from radixmesh.services.model_worker.group.inbox import Inbox, Item, Reset
 from radixmesh.shared.messages import Admission, StepPlan, StepReport
 
 log = logging.getLogger(__name__)

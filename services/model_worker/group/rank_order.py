@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from radixmesh.services.model_worker.engine.inbox import Inbox, Item
+from radixmesh.services.model_worker.group.inbox import Inbox, Item
 from radixmesh.services.model_worker.parallel.mesh import Collectives
 from radixmesh.shared.errors import BusError
 from radixmesh.shared.messages import StepPlan

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
+from radixmesh.services.model_worker.checkpoint.errors import ModelLoadError
 from radixmesh.services.model_worker.checkpoint.mapped import Deferred
 from radixmesh.services.model_worker.checkpoint.reader import Checkpoint
 from radixmesh.services.model_worker.checkpoint.weights import Progress, load_weights, random_weights
-from radixmesh.services.model_worker.errors import ModelLoadError
 from radixmesh.services.model_worker.forward.description import ModelDescription
 from radixmesh.services.model_worker.layers.linear import Build, Linear
 from radixmesh.services.model_worker.models.config import DecoderConfig
