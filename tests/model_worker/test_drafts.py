@@ -125,12 +125,15 @@ def test_no_guess_changes_what_is_said(
         guessed = [token if random.random() < right else int(random.integers(512)) for token in tokens]
         return guessed[: int(random.integers(0, most + 3))]
 
-    held = engine(path, kernels, GivenDrafts(most, by_prompt(told, spoil)))
+    source = GivenDrafts(most, by_prompt(told, spoil))
+    held = engine(path, kernels, source)
     jobs = [Job(job.prompt, job.params, arrives=2 * i) for i, job in enumerate(alone)]
     PlanDriver(held, chunk=chunk, depth=depth, steps=steps).run(jobs)
     for job, other in zip(jobs, alone, strict=True):
         same(job, other)
     assert not held.running()
+    held.reset()
+    assert not source.known  # nothing is kept of sequences that are over
 
 
 @executors

@@ -17,8 +17,13 @@ class DraftSource(Protocol):
     def propose(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Sequence[int]]:
         """What may follow ``slot.tokens[: slot.accepted]``: for each slot up to so many tokens, or none.
 
-        They must be of the vocabulary, and the same on all ranks. Wrong ones cost time.
+        They must be of the vocabulary, and the same on all ranks. Wrong ones cost time. All sequences of a pass are
+        asked about at once, so that a source can propose less where many already fill it.
         """
+        ...
+
+    def release(self, slot: Slot) -> None:
+        """The sequence is over or retracted: what is kept of it, such as KV of a draft model, is of no more use."""
         ...
 
 
@@ -29,3 +34,6 @@ class NoDrafts:
 
     def propose(self, wanted: Sequence[tuple[Slot, int]]) -> Sequence[Sequence[int]]:
         return [()] * len(wanted)
+
+    def release(self, slot: Slot) -> None:
+        return None

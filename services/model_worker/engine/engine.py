@@ -89,6 +89,7 @@ class Engine:
         slot = self.slots[index]
         if slot is not None:
             slot.ended = True  # a step that is still in flight may hold it
+            self.drafts.release(slot)
         self.slots[index] = None
         self.tables.clear(index)
 
