@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a real nats-server and a namespace of one's own on it."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -10,6 +11,11 @@ from radixmesh.shared.config import ServiceSettings
 from tests.support import NatsServer
 
 pytest_plugins = ["tests.guard"]
+
+# A shell's `&`, and nohup, have their children ignore signals, and these theirs; tests send them.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 # How long an example takes is the machine's affair: a machine that others use too has failed a test of microseconds.
 hypothesis.settings.register_profile("radixmesh", deadline=None)
