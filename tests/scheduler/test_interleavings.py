@@ -164,6 +164,7 @@ def test_outputs_are_those_of_a_lone_run(
     _run(partial, options, claimed, actions, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partial", [False, True])
 @settings(max_examples=300)
 @given(options=_settings, claimed=_mixed_sizes(), actions=_actions, seed=st.integers(0, 1000))
@@ -187,6 +188,7 @@ _long = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     options=_settings,
