@@ -1,5 +1,5 @@
 """The kernels one by one, for models that run layer by layer in torch: several ranks, families that are not fused.
-`PackedLinear` goes where a model is built (`load_model(linear_method=...)`), `NativeAttention` where backends are made.
+`PackedLinear` and `NativeAttention` go into what its layers are built with (`layers.linear.Build`).
 """
 
 import ctypes
