@@ -135,6 +135,12 @@ def test_exact_weights_stay_so_on_several_ranks_too(
     assert torch.equal(packed.rows(0, packed.n), stored) is exact
 
 
+@pytest.mark.parametrize("quantization", ["w8a16", "w4a16"])
+def test_exact_weights_are_not_quantized(checkpoint: Path, quantization: str) -> None:
+    with pytest.raises(ConfigError, match=f"--quantization {quantization} rounds .* --exact-weights"):
+        start.load(settings(checkpoint, device="cpu", quantization=quantization, exact_weights=True), lambda *_: None)
+
+
 def checkpoint_matrix(path: Path, mesh: Mesh) -> torch.Tensor:
     model = load_model(open_model(path), dtype=torch.bfloat16, mesh=mesh)
     return model.get_parameter("model.layers.0.mlp.gate_up_proj.weight").float()

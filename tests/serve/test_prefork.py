@@ -143,3 +143,16 @@ def test_nothing_is_forked_beside_a_second_thread() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "None None"
+
+
+def test_a_worker_begins_what_comes_before_its_imports() -> None:
+    code = (
+        "import os, sys; from radixmesh.cli.serve.planning.plan import ProcessSpec\n"
+        "from radixmesh.cli.serve.children.prefork import ForkedService\n"
+        "orders, ours = os.pipe(); os.close(ours)\n"  # no order ever comes
+        "argv = (sys.executable, '-m', 'radixmesh.services.model_worker')\n"
+        "status = ForkedService(ProcessSpec('model_worker', 'w', argv), orders).serve()\n"
+        "import nats.aio.transport as transport; print(status, 'torch' in sys.modules, transport.aiohttp)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "0 True None"  # without what it can do without: see `preload`

@@ -15,6 +15,7 @@ from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.forward.linear import LinearMethod
 from radixmesh.services.model_worker.forward.traits import DeviceTraits
 from radixmesh.services.model_worker.models.decoder import CausalLM
+from radixmesh.shared.errors import ConfigError
 
 Quantization: TypeAlias = Literal["", "w8a16", "w4a16"]
 
@@ -28,6 +29,11 @@ class Wishes:
     quantization: Quantization = ""
     exact_weights: bool = False
     """No weight may change a bit."""
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for wishes that exclude each other."""
+        if self.quantization and self.exact_weights:
+            raise ConfigError(f"--quantization {self.quantization} rounds the weights that --exact-weights is to keep")
 
 
 @dataclass(frozen=True, slots=True)

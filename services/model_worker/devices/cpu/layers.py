@@ -1,5 +1,5 @@
 """The kernels one by one, for models that run layer by layer in torch: several ranks, families that are not fused.
-`PackedLinear` goes where a model is built (`load_model(linear_method=...)`), `NativeAttention` where backends are made.
+`PackedLinear` and `NativeAttention` go into what its layers are built with (`layers.linear.Build`).
 """
 
 import ctypes
@@ -25,8 +25,6 @@ from radixmesh.services.model_worker.forward.batch import ForwardBatch
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.forward.linear import LinearLayer
 
-_ATTRIBUTE = "packed"
-
 
 class PackedLinear(TorchLinear):
     """A `LinearMethod`: weights in panels, in their own dtype or in 8 or 4 bits; sums in float32."""
@@ -42,12 +40,12 @@ class PackedLinear(TorchLinear):
         biases = None if layer.bias is None else [layer.bias.data]
         form = Format.of(self.quantization, layer.is_head, layer.weight.dtype, self.int16)
         packed = PackedWeight(self.native, [layer.weight.data], biases, form)
-        object.__setattr__(layer, _ATTRIBUTE, packed)  # neither parameter nor module
+        object.__setattr__(layer, "packed", packed)  # neither parameter nor module
         if not layer.weight_is_shared:
             layer.weight.data = torch.empty(0, dtype=layer.weight.dtype)
 
     def apply(self, layer: LinearLayer, x: Tensor) -> Tensor:
-        packed: PackedWeight = getattr(layer, _ATTRIBUTE)
+        packed: PackedWeight = layer.packed
         return packed.multiply(x.reshape(-1, packed.k).float().contiguous()).to(x.dtype).view(*x.shape[:-1], packed.n)
 
     def __repr__(self) -> str:

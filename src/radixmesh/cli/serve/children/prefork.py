@@ -121,8 +121,8 @@ class ForkedService:
         sys.argv[1:] = interpreter.arguments(self.spec.argv)
         set_title(self.spec.argv)
         gc.disable()  # an import makes no garbage worth the search for it
-        if find_spec(f"{package}.early") is not None:
-            import_module(f"{package}.early").begin()
+        if find_spec(f"{package}.preload") is not None:
+            import_module(f"{package}.preload").begin()
         import_module(f"{package}.service")
         import_module("radixmesh.shared.actor.main")
         gc.enable()
