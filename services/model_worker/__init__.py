@@ -1,0 +1,1 @@
+"""Weights, KV contents and sampling; one process per rank."""

@@ -91,12 +91,12 @@ class ModelWorker(Actor):
             depth=self._rank.depth,
             stream_interval=self.settings.stream_interval_ms / 1000,
         )
-        self._loop_thread.start()
         self._preparing = PreparationThreads(prepared)
         self.on(StepPlan, self._plan)
         self.on(Prepare, self._prepare)
         await self.listen(self.subjects.group_plan(self.group_id))
         await self._wait_for_ranks(self._rank)
+        self._loop_thread.start()  # behind the barrier: its first plan is told to the ranks by the same collectives
         self._loading = ""
         self._progress = 1.0
         if self.settings.rank == 0:
@@ -156,8 +156,8 @@ class ModelWorker(Actor):
 
     def _reset(self, epoch: int) -> None:
         if self._loop_thread is not None and self._rank is not None:
-            self._loop_thread.reset(epoch)
             self._rank.engine.prepared.begin(epoch)
+            self._loop_thread.reset(epoch)
 
     # -- plans and what comes of them --
 

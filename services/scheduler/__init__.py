@@ -1,0 +1,1 @@
+"""One replica's queue, prefix cache and batches; never touches a tensor."""

@@ -12,7 +12,7 @@ from radixmesh.services.scheduler import intake
 from radixmesh.services.scheduler.config import SchedulerSettings
 from radixmesh.services.scheduler.memory.radix_node import Listener
 from radixmesh.services.scheduler.outgoing import Effect, already_complete, failed
-from radixmesh.services.scheduler.planning.plan_builder import InFlight
+from radixmesh.services.scheduler.planning.plan_builder import SentPlan
 from radixmesh.services.scheduler.planning.planner import Planner
 from radixmesh.services.scheduler.planning.reports import WorkerOutOfStep, apply_report, check_report, fail_overruns
 from radixmesh.services.scheduler.queue.preparation import Preparation
@@ -54,7 +54,7 @@ class SchedulerCore:
     ) -> None:
         self.epoch = epoch
         self.replica = Replica(settings, sizes, replica_id, epoch, watcher, listener)
-        self.in_flight: deque[InFlight] = deque()
+        self.in_flight: deque[SentPlan] = deque()
         self._replica_id = replica_id
         self._depth = settings.pipeline_depth
         self._starvation = settings.starvation_seconds

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from radixmesh.services.model_worker.engine.engine import Engine, InFlight
+from radixmesh.services.model_worker.engine.engine import Engine, LaunchedStep
 from radixmesh.services.model_worker.engine.outputs import Row
 from radixmesh.shared.messages import Admission, Finish, SamplingParams, Span, StepPlan, Work
 
@@ -66,7 +66,7 @@ class PlanDriver:
 
     def run(self, jobs: list[Job]) -> None:
         computed: dict[int, int] = {}
-        flights: deque[InFlight] = deque()
+        flights: deque[LaunchedStep] = deque()
         waiting, seq, slots, pages = list(jobs), 0, self._slots, self._pages
         while waiting or slots or flights:
             plan: dict[str, list[Any]] = {"releases": self._releases, "admissions": [], "grants": [], "spans": []}
@@ -96,7 +96,7 @@ class PlanDriver:
             while len(flights) > (self.depth if slots or waiting else 0):
                 self._collect(flights.popleft())
 
-    def _collect(self, flight: InFlight) -> None:
+    def _collect(self, flight: LaunchedStep) -> None:
         result = self.engine.collect(flight)
         ended = [slot for slot, _reason in result.failures]
         for slot, reason in result.failures:

@@ -132,7 +132,7 @@ def test_no_guess_changes_what_is_said(
     for job, other in zip(jobs, alone, strict=True):
         same(job, other)
     assert not held.running()
-    held.reset()
+    held.reset(0)
     assert not source.known  # nothing is kept of sequences that are over
 
 
@@ -211,7 +211,7 @@ def test_a_sequence_whose_drafts_are_not_decided_is_left_out(path: Path) -> None
     first, second = (held.launch(plan) for plan in plans[:2])
     assert (len(first.sampling), second.sampling) == (1, [])
     assert [row.token for row in held.collect(first).rows] == alone.tokens[:3]
-    held.reset()
+    held.reset(0)
 
     outputs: list[StepOutput] = []
     loop = StepLoop(held, None, outputs.append, pytest.fail, depth=0)  # type: ignore[arg-type]  # one process has no order

@@ -15,7 +15,7 @@ from radixmesh.services.model_worker.devices.cpu.device import CpuDevice
 from radixmesh.services.model_worker.devices.cpu.fused import FusedDecoder
 from radixmesh.services.model_worker.devices.cpu.native import native
 from radixmesh.services.model_worker.devices.device import Device
-from radixmesh.services.model_worker.engine.engine import Engine, InFlight
+from radixmesh.services.model_worker.engine.engine import Engine, LaunchedStep
 from radixmesh.services.model_worker.engine.outputs import StepResult, step_report, token_batches
 from radixmesh.services.model_worker.forward.kv_cache import KVCache
 from radixmesh.services.model_worker.models.loading import open_model
@@ -234,7 +234,7 @@ def test_a_step_without_memory_ends_its_sequences_and_not_the_engine(
     engine = make_engine(tmp_path, page_size=1024, max_model_len=200_100, kernels=kernels)
     launch = engine.launch
 
-    def launch_in_little(plan: StepPlan, *, first: bool) -> InFlight:
+    def launch_in_little(plan: StepPlan, *, first: bool) -> LaunchedStep:
         with memory_left(4 << 20):
             return launch(plan, first=first)
 

@@ -59,7 +59,7 @@ class Engine:
                 rows.append(Row(held, index, 10 * held.index + index, finish, logprob=-float(index), top=top))
         return StepResult(rows)
 
-    def reset(self) -> None:
+    def reset(self, epoch: int) -> None:
         pass
 
     def running(self) -> bool:

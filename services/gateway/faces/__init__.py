@@ -1,0 +1,1 @@
+"""What clients speak; none knows of another."""

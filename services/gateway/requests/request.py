@@ -18,7 +18,7 @@ DEFAULTED = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_pen
 """Sampling fields for which a model may have defaults of its own."""
 
 
-class Phase(Enum):
+class RequestPhase(Enum):
     """Where a request is."""
 
     WAITING = "waiting"
@@ -99,7 +99,7 @@ class Request:
         self.span = span
         self.choices = [ChoiceState(index) for index in range(submit.work.params.n)]
         self.unfinished = submit.work.params.n
-        self.phase = Phase.WAITING
+        self.phase = RequestPhase.WAITING
         self.attempt = 0
         self.tries = 0
         """Attempts that count against the limit."""
@@ -126,7 +126,7 @@ class Request:
     @property
     def ended(self) -> bool:
         """Nothing more will come; `take` may still have something."""
-        return self.phase is Phase.ENDED
+        return self.phase is RequestPhase.ENDED
 
     @property
     def output_tokens(self) -> int:
@@ -203,6 +203,6 @@ class Request:
 
     def end(self, error: RequestError | None = None) -> None:
         """Moves to ENDED, once, and wakes the client."""
-        self.phase = Phase.ENDED
+        self.phase = RequestPhase.ENDED
         self.error = error
         self.wake()

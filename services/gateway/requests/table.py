@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from radixmesh.services.gateway.errors import invalid, unknown_model
 from radixmesh.services.gateway.requests.ports import Limits, Mesh, Observer
-from radixmesh.services.gateway.requests.request import Phase, Request
+from radixmesh.services.gateway.requests.request import Request, RequestPhase
 from radixmesh.services.gateway.requests.rows import Row, rows_of
 from radixmesh.services.gateway.requests.silence import why_lost
 from radixmesh.shared.errors import ErrorCode, RequestError
@@ -93,9 +93,9 @@ class RequestTable:
 
     def routed(self, message: Routed, now: float) -> Outgoing:
         request = self._requests.get(message.request_id)
-        if request is None or message.attempt != request.attempt or request.phase is not Phase.ROUTING:
+        if request is None or message.attempt != request.attempt or request.phase is not RequestPhase.ROUTING:
             return []
-        request.phase, request.routed, request.heard_at = Phase.RUNNING, message, now
+        request.phase, request.routed, request.heard_at = RequestPhase.RUNNING, message, now
         request.prompt_tokens = request.prompt_tokens or message.prompt_tokens
         self._observer.routed(request, message)
         for instance, epoch in request.dependencies:
@@ -108,14 +108,14 @@ class RequestTable:
         out: Outgoing = []
         for row in rows_of(batch):
             request = self._requests.get(row.request_id)
-            if request is not None and row.attempt == request.attempt and request.phase is not Phase.WAITING:
+            if request is not None and row.attempt == request.attempt and request.phase is not RequestPhase.WAITING:
                 out += self._row(request, row, now)
         return out
 
     def failed(self, message: RequestFailed, now: float) -> Outgoing:
         """Another service gave up. Sends the request round again if that can help, else ends it."""
         request = self._requests.get(message.request_id)
-        if request is None or message.attempt != request.attempt or request.phase is Phase.WAITING:
+        if request is None or message.attempt != request.attempt or request.phase is RequestPhase.WAITING:
             return []
         if 0 <= message.choice < len(request.choices) and request.choices[message.choice].finish is not Finish.RUNNING:
             return []
@@ -148,7 +148,7 @@ class RequestTable:
     def pause(self, now: float) -> float:
         """Seconds until `tick` may have something to do. A look wakes the process, which costs more than the look."""
         requests = self._requests.values()
-        if any(request.phase is not Phase.RUNNING for request in requests):
+        if any(request.phase is not RequestPhase.RUNNING for request in requests):
             return _SOON
         first = min((request.deadline for request in requests), default=now + _LATER)
         return min(max(first - now, 0.0), _LATER)
@@ -160,7 +160,7 @@ class RequestTable:
             self._departed.pop(next(iter(self._departed)))
         out: Outgoing = []
         for request in self:
-            if request.phase is Phase.RUNNING:
+            if request.phase is RequestPhase.RUNNING:
                 lost = [name for name, held in request.dependencies if name == instance and held <= epoch]
                 out += self._redispatch(request, "lost", now) if lost else []
         return out
@@ -172,13 +172,13 @@ class RequestTable:
 
     def mesh_changed(self, now: float) -> Outgoing:
         """Someone became ready: waiting requests try again."""
-        return [sent for request in self if request.phase is Phase.WAITING for sent in self._try(request, now)]
+        return [sent for request in self if request.phase is RequestPhase.WAITING for sent in self._try(request, now)]
 
     def reconnected(self, now: float) -> Outgoing:
         """The bus was away and may have lost anything: all that is out there goes round again, at no charge."""
         out: Outgoing = []
         for request in self:
-            if request.phase in (Phase.ROUTING, Phase.RUNNING):
+            if request.phase in (RequestPhase.ROUTING, RequestPhase.RUNNING):
                 request.tries -= 1
                 out += self._redispatch(request, "reconnected", now, _AFTER_RECONNECT)
         return out
@@ -193,11 +193,11 @@ class RequestTable:
             return self._end(request, RequestError(ErrorCode.DEADLINE_EXCEEDED, text), now)
         if request.blocked_since is not None and now - request.blocked_since > self._limits.client_timeout:
             return self._end(request, RequestError(ErrorCode.CANCELLED, "the client does not read its stream"), now)
-        if request.phase is Phase.WAITING:
+        if request.phase is RequestPhase.WAITING:
             return self._try(request, now)
         if not self._mesh.reachable():
             return []  # silence proves nothing; `reconnected` sees to it
-        if request.phase is Phase.ROUTING:
+        if request.phase is RequestPhase.ROUTING:
             return self._redispatch(request, "route_timeout", now) if now >= request.due else []
         reason = why_lost(request, self._mesh, self._limits, now)
         return self._redispatch(request, reason, now) if reason else []
@@ -214,7 +214,7 @@ class RequestTable:
             return self._end(request, self._not_served(request), now) if now >= request.give_up else []
         if request.attempt == 0:
             request.settle_sampling(self._mesh.sampling_defaults(request.submit.model))
-        request.phase, request.routed = Phase.ROUTING, None
+        request.phase, request.routed = RequestPhase.ROUTING, None
         request.due = now + self._limits.route_timeout
         request.tries += 1
         return [request.resubmit(now)]
@@ -265,7 +265,7 @@ class RequestTable:
             self._end(request, RequestError(ErrorCode.REPLICA_LOST, text, retry_after=5.0), now)
             return out
         request.attempt += 1
-        request.phase, request.routed = Phase.WAITING, None
+        request.phase, request.routed = RequestPhase.WAITING, None
         request.due = now + (delay if request.tries <= 1 else min(5.0, 0.125 * 2**request.tries))
         request.give_up = request.deadline
         self._observer.redispatched(request, reason)
@@ -277,13 +277,13 @@ class RequestTable:
             return self._end(request, error, now)
         request.attempt += 1
         request.tries -= 1
-        request.phase, request.routed = Phase.WAITING, None
+        request.phase, request.routed = RequestPhase.WAITING, None
         shortest, longest = _RETRY_LATER
         request.due = now + min(longest, max(shortest, error.retry_after or 0.0))
         return []
 
     def _withdraw(self, request: Request) -> Outgoing:
-        if request.phase is Phase.WAITING:
+        if request.phase is RequestPhase.WAITING:
             return []
         return [Cancel.of((request.request_id, -1, request.attempt))]
 

@@ -1,0 +1,1 @@
+"""A model's directory: its configuration, checked, and its tensors."""

@@ -1,0 +1,1 @@
+"""All that depends on the device, which chooses how a model is run."""

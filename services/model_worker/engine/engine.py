@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class InFlight:
+class LaunchedStep:
     """A step that was launched and not yet collected."""
 
     sampling: list[Stretch] = field(default_factory=list)
@@ -66,10 +66,11 @@ class Engine:
         self.tables = BlockTables(max_slots, page_size, max_model_len, len(runner.kv.pools))
         self._last_token = torch.zeros(max_slots, dtype=torch.int64, device=runner.device)
 
-    def reset(self) -> None:
-        """Forgets every sequence."""
+    def reset(self, epoch: int) -> None:
+        """Forgets every sequence, and what was prepared for those of epochs below `epoch`."""
         for index in range(len(self.slots)):
             self._vacate(index)
+        self.prepared.forget_before(epoch)
 
     def running(self) -> bool:
         """Whether any sequence is admitted and not at its end."""
@@ -110,9 +111,9 @@ class Engine:
             return admission.slot, f"the sequence could not be admitted: {_reason(error)}"
         return None
 
-    def launch(self, plan: StepPlan, *, first: bool = True) -> InFlight:
+    def launch(self, plan: StepPlan, *, first: bool = True) -> LaunchedStep:
         """Queues one forward pass of `plan`: over its spans if it is the plan's `first`, else over what was sampled."""
-        flight = InFlight(failures=self.apply(plan) if first else [])
+        flight = LaunchedStep(failures=self.apply(plan) if first else [])
         stretches = self._stretches(plan, first=first)
         if stretches:
             try:
@@ -121,7 +122,7 @@ class Engine:
                 self._fail(flight, [stretch.slot for stretch in stretches], error)
         return flight
 
-    def _run(self, flight: InFlight, stretches: list[Stretch]) -> None:
+    def _run(self, flight: LaunchedStep, stretches: list[Stretch]) -> None:
         """Queues the forward pass over `stretches` and their drafts, and the sampling."""
         self._propose(stretches)
         rope = self.runner.length_dependent_rope
@@ -140,7 +141,7 @@ class Engine:
             for stretch, drafts in zip(wanting, proposed, strict=True):
                 stretch.drafts = drafts[: stretch.room]
 
-    def _fail(self, flight: InFlight, slots: list[Slot], error: Exception) -> None:
+    def _fail(self, flight: LaunchedStep, slots: list[Slot], error: Exception) -> None:
         """Ends a step's sequences, and not the worker, unless nothing will work after this."""
         if self._is_over():
             raise error
@@ -202,7 +203,7 @@ class Engine:
 
     # -- collect --
 
-    def collect(self, flight: InFlight) -> StepResult:
+    def collect(self, flight: LaunchedStep) -> StepResult:
         """Waits for a step's tokens. Rows of sequences that had ended, or were released, by then are dropped."""
         result = StepResult(failures=list(flight.failures))
         if flight.sampled is None or not flight.sampling:

@@ -25,7 +25,7 @@ Job = Callable[[], Prepared]
 
 
 class Preparer(Protocol):
-    """Makes results of one kind. It is called on several threads, and never on that of the steps."""
+    """Makes results of one kind, on several threads beside that of the steps."""
 
     @property
     def kind(self) -> str:
@@ -70,6 +70,8 @@ class PreparedResults:
         """By number of the `Prepare`."""
         self._found: dict[Need, _Entry] = {}
         """Those that are there."""
+        self._ended: list[tuple[int, _Entry]] = []
+        """Results of earlier epochs, that a step under way may still use, by the epoch that ended theirs."""
         self._lock = threading.Lock()
 
     @property
@@ -78,13 +80,19 @@ class PreparedResults:
         return {kind: preparer.most for kind, preparer in self._preparers.items()}
 
     def begin(self, epoch: int) -> None:
-        """Forgets everything, for what comes with `epoch`. What is being prepared is forgotten when it is there."""
+        """From here on there are only results of `epoch`. What is being prepared is forgotten when it is there."""
         with self._lock:
             self._epoch = epoch
-            entries = list(self._entries.values())
+            self._ended += [(epoch, entry) for entry in self._entries.values() if entry.answer is not None]
             self._entries.clear()
             self._found.clear()
-        for entry in entries:
+
+    def forget_before(self, epoch: int) -> None:
+        """Forgets what epochs below `epoch` have left: the steps' thread, between their last step and its first."""
+        with self._lock:
+            over = [entry for ended, entry in self._ended if ended <= epoch]
+            self._ended = [(ended, entry) for ended, entry in self._ended if ended > epoch]
+        for entry in over:
             _forget(entry)
 
     def ask(self, message: Prepare) -> Job | None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from radixmesh.services.model_worker.engine.engine import Engine, InFlight
+from radixmesh.services.model_worker.engine.engine import Engine, LaunchedStep
 from radixmesh.services.model_worker.engine.outputs import StepResult, step_report
 from radixmesh.services.model_worker.group.inbox import Inbox, Item, Reset
 from radixmesh.shared.messages import Admission, StepPlan, StepReport
@@ -42,7 +42,7 @@ class _Collected:
 @dataclass(slots=True)
 class _Launched:
     plan: StepPlan
-    flight: InFlight
+    flight: LaunchedStep
     began: float
     """When the plan's first step was launched."""
     gap_us: int
@@ -100,9 +100,10 @@ class StepLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the loop after the steps that are queued now."""
+        """Ends the loop after the steps that are queued now; it may never have been started."""
         self._inbox.put(None)
-        self._thread.join(timeout=2.0)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=2.0)
 
     def submit(self, plan: StepPlan) -> None:
         """Queues a plan; those out of turn are dropped when their turn comes."""
@@ -134,7 +135,7 @@ class StepLoop:
     def _begin(self, epoch: int) -> None:
         while self._flights:
             self._collect()
-        self._engine.reset()
+        self._engine.reset(epoch)
         self.progress = EpochProgress(epoch)
         self._busy_until = 0.0
 

@@ -6,7 +6,7 @@ Layout, per layer and for K and V each: `[num_pages, kv_heads, page_size, head_d
   `page_size * head_dim` contiguous elements per page instead of one strided row per token, which is what the
   hardware prefetcher, AVX-512 and AMX tiles want.
 - A whole page of a layer is one contiguous block, so pages can be copied, offloaded and sent as single
-ranges.
+  ranges.
 - It is FlashInfer's "HND" layout, so the same pool serves the GPU backends.
 """
 

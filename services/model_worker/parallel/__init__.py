@@ -1,0 +1,1 @@
+"""The ranks' named groups."""

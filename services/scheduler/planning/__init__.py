@@ -1,0 +1,1 @@
+"""Plans, and what their reports change."""

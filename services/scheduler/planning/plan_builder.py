@@ -32,7 +32,7 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class InFlight:
+class SentPlan:
     """A plan that was made and not yet reported."""
 
     seq: int
@@ -128,9 +128,9 @@ class PlanBuilder:
         self.grant_pages += pages
         self.bytes += 4 * len(pages)
 
-    def in_flight(self, number: int, seqs: list[Sequence | None]) -> InFlight:
+    def in_flight(self, number: int, seqs: list[Sequence | None]) -> SentPlan:
         """What to remember of the plan; `seqs` by slot, as they are now."""
-        return InFlight(number, seqs.copy(), self.decode_slots, self.chunks, self.steps, self.steps * (1 + self.drafts))
+        return SentPlan(number, seqs.copy(), self.decode_slots, self.chunks, self.steps, self.steps * (1 + self.drafts))
 
     def build(self, epoch: int, number: int, releases: list[int]) -> StepPlan | None:
         """The plan; None if it would do nothing."""

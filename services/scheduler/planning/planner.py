@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radixmesh.services.scheduler.memory.radix_node import Peek
-from radixmesh.services.scheduler.planning.plan_builder import Chunk, InFlight, PlanBuilder, admission_bytes
+from radixmesh.services.scheduler.planning.plan_builder import Chunk, PlanBuilder, SentPlan, admission_bytes
 from radixmesh.services.scheduler.replica import Replica
 from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode
@@ -37,7 +37,7 @@ class Planner:
         self._max_bytes = max_bytes
         self._headroom = replica.kv.pages_for(replica.settings.decode_headroom)
 
-    def next(self, now: float) -> tuple[StepPlan, InFlight] | None:
+    def next(self, now: float) -> tuple[StepPlan, SentPlan] | None:
         """The next plan and what to remember of it; None if there is nothing to do now."""
         replica = self._replica
         plan = PlanBuilder()

@@ -1,6 +1,6 @@
 """What a report changes."""
 
-from radixmesh.services.scheduler.planning.plan_builder import InFlight
+from radixmesh.services.scheduler.planning.plan_builder import SentPlan
 from radixmesh.services.scheduler.replica import Replica
 from radixmesh.services.scheduler.sequence import Phase
 from radixmesh.shared.errors import ErrorCode, RadixMeshError
@@ -13,7 +13,7 @@ class WorkerOutOfStep(RadixMeshError):
     """Plans and reports no longer match: something was lost or is wrong; the epoch is over."""
 
 
-def check_report(report: StepReport, plan: InFlight) -> None:
+def check_report(report: StepReport, plan: SentPlan) -> None:
     """Raises WorkerOutOfStep if the report's columns do not fit each other or the plan."""
     accepted, most = report.accepted.tolist(), plan.most
     if not len(accepted) == report.finish.size == len(most):
@@ -31,7 +31,7 @@ def check_report(report: StepReport, plan: InFlight) -> None:
             raise WorkerOutOfStep(f"report {report.seq} tells of slot {slot}, which was free")
 
 
-def apply_report(replica: Replica, plan: InFlight, report: StepReport, now: float) -> None:
+def apply_report(replica: Replica, plan: SentPlan, report: StepReport, now: float) -> None:
     """Takes in the report of `plan`, which fits it.
 
     Rows belong to whoever had the slot in that plan. A sequence that was retracted since still gets its tokens, as
@@ -56,7 +56,7 @@ def apply_report(replica: Replica, plan: InFlight, report: StepReport, now: floa
         replica.time_decodes(plan.steps, report.step_us)
 
 
-def _chunks_done(replica: Replica, plan: InFlight) -> None:
+def _chunks_done(replica: Replica, plan: SentPlan) -> None:
     for chunk in plan.chunks:
         seq = chunk.seq
         if seq.slot != chunk.slot:
@@ -68,7 +68,7 @@ def _chunks_done(replica: Replica, plan: InFlight) -> None:
         replica.pending_prefixes.advance(seq)
 
 
-def _correct_lengths(replica: Replica, plan: InFlight, report: StepReport) -> None:
+def _correct_lengths(replica: Replica, plan: SentPlan, report: StepReport) -> None:
     """Decodes that were accepted for less than they might have been go on from where they are."""
     less = plan.advance - report.accepted[: plan.decode_slots.size]
     for i in less.nonzero()[0].tolist():
@@ -78,7 +78,7 @@ def _correct_lengths(replica: Replica, plan: InFlight, report: StepReport) -> No
             replica.slots.kv_len[slot] -= int(less[i])
 
 
-def _rows(replica: Replica, plan: InFlight, report: StepReport, now: float) -> None:
+def _rows(replica: Replica, plan: SentPlan, report: StepReport, now: float) -> None:
     tokens, seqs, start = report.tokens.tolist(), plan.seqs, 0
     for slot, count, finish in zip(plan.slots, report.accepted.tolist(), report.finish.tolist(), strict=True):
         seq = seqs[slot]

@@ -169,7 +169,7 @@ class Preparations:
         return [seq for seq in preparation.users if self._is_prepared(seq)], None
 
     def check(self) -> list[str]:
-        """What is wrong with the books, one sentence each."""
+        """What is wrong with the books, one sentence each; for tests, as nobody could make them anew."""
         problems = []
         for kind, places in self._places.items():
             counted = len(places.by_key) + len(places.failed)

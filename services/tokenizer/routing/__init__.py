@@ -1,0 +1,1 @@
+"""Which replica and which detokenizer serve a request."""

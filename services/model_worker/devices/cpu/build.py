@@ -133,7 +133,8 @@ def cpu_features() -> str:
         name, _, value = line.partition(":")
         if name.strip() in wanted:
             lines.setdefault(name.strip(), value.strip())
-    return f"{platform.machine()} {platform.processor()} {sorted(lines.items())}"
+    told = sorted(lines.items()) or platform.processor()  # which starts a process on some systems
+    return f"{platform.machine()} {told}"
 
 
 def _build(compiler: str, target: Path, building: Callable[[], None]) -> None:
