@@ -26,7 +26,7 @@ QUICK := not processes and not gpu
 MESHES := tests/bundled tests/compose tests/e2e tests/serve
 MODELS := tests/bundled tests/model_worker tests/parity
 
-.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-quick quick quick-models quick-others pytest test-latest test-gpu bench lock proto clean distclean
+.PHONY: help install serve test check ruff mypy lint-imports coverage cover-meshes cover-services cover-models cover-others quick quick-models quick-others pytest test-latest test-gpu bench lock proto clean distclean
 
 help:
 	@sed -n '2,/^$$/s/^# \{0,1\}//p' Makefile
@@ -81,11 +81,11 @@ quick-models: $(READY)
 quick-others: $(READY)
 	$(BIN)/python -m pytest -m "$(QUICK) and not slow" $(addprefix --ignore=,$(MODELS))
 
-# All tests, two parts at a time, as those with processes mostly wait for them. What they reach of the code, branches
+# All tests in four parts, two at a time, as those with processes mostly wait for them. What they reach of the code, branches
 # counted, is held to `fail_under` in pyproject.toml.
 coverage: $(READY)
 	$(COVERAGE) erase
-	$(MAKE) --jobs=2 --output-sync=target cover-meshes cover-services cover-quick
+	$(MAKE) --jobs=2 --output-sync=target cover-meshes cover-services cover-models cover-others
 	$(COVERAGE) combine --quiet
 	$(COVERAGE) report
 
@@ -95,8 +95,11 @@ cover-meshes: $(READY)
 cover-services: $(READY)
 	$(COVERAGE) run -m pytest -m "processes and not gpu" $(addprefix --ignore=,$(MESHES))
 
-cover-quick: $(READY)
-	$(COVERAGE) run -m pytest -m "$(QUICK)"
+cover-models: $(READY)
+	$(COVERAGE) run -m pytest -m "$(QUICK)" $(MODELS)
+
+cover-others: $(READY)
+	$(COVERAGE) run -m pytest -m "$(QUICK)" $(addprefix --ignore=,$(MODELS))
 
 # In an environment of its own, without the lock: what somebody gets who installs the package today.
 test-latest:
