@@ -15,7 +15,8 @@ class SimPreparations:
         """By number: what not all ranks have answered."""
         self.counts: Counter[str] = Counter()
         """How often each key was asked for; the same one sent again is not counted."""
-        self._answered: dict[int, set[int]] = {}
+        self._answered: dict[int, dict[int, Prepared]] = {}
+        """By number and rank."""
         self._failed: set[int] = set()
         self._needs: dict[int, Need] = {}
         """By number: what takes a place on the workers."""
@@ -33,20 +34,21 @@ class SimPreparations:
         self.asked[message.number] = message
         self.counts[key] += 1
         self._needs[message.number] = Need(kind, key)
-        self._answered[message.number] = set()
+        self._answered[message.number] = {}
         kept = Counter(need.kind for need in self._needs.values())
         assert all(count <= self.sizes.prepares[kind] for kind, count in kept.items()), "more than the ranks keep"
 
     def answer(self, number: int, rank: int, code: ErrorCode | None = None, epoch: int = 0) -> Prepared:
-        """What a rank says; the same when it says so again."""
+        """What a rank says; the same when it says so again, whatever `code` is then."""
         answered = self._answered[number]
-        if rank not in answered and code is not None:
-            self._failed.add(number)
-        answered.add(rank)
+        if rank not in answered:
+            text, param = ("the test wanted it", "lora") if code else ("", None)
+            answered[rank] = Prepared(epoch=epoch, number=number, rank=rank, code=code, message=text, param=param)
+            if code is not None:
+                self._failed.add(number)
         if len(answered) == self.sizes.ranks:
             self.asked.pop(number, None)
-        text = "" if code is None else "the test wanted it"
-        return Prepared(epoch=epoch, number=number, rank=rank, code=code, message=text, param="lora" if code else None)
+        return answered[rank]
 
     def there(self) -> set[Need]:
         """What every rank has."""

@@ -13,6 +13,7 @@ from radixmesh.services.scheduler.sequence import Sequence
 from radixmesh.shared.errors import ErrorCode, RequestError
 from radixmesh.shared.messages import Need, Prepare, Prepared, Work
 from tests.scheduler.harness import EPOCH, Harness, admit_message, options, prompt, running, sizes
+from tests.scheduler.sim_preparation import SimPreparations
 
 
 def needy(loras: int = 2, *, ranks: int = 1, max_slots: int = 4, num_pages: int = 64, **changes: object) -> Harness:
@@ -524,3 +525,12 @@ def test_the_books_are_right_and_everyone_is_served_whatever_the_order(data: st.
         for seq in done:
             leave(seq)
     assert books.check() == []
+
+
+def test_a_simulated_rank_says_the_same_when_it_says_so_again() -> None:
+    ranks = SimPreparations(sizes(ranks=2, loras=1))
+    ranks.ask(Prepare(epoch=EPOCH, number=0, replica_id="r", kind="lora", work=Work(lora="a")))
+    first = ranks.answer(0, 0)
+    assert ranks.answer(0, 0, ErrorCode.INTERNAL) == first
+    ranks.answer(0, 1)
+    assert ranks.there() == set(Work(lora="a").needs())
