@@ -17,6 +17,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from radixmesh.shared import kv_windows
+
 
 @dataclass(frozen=True, slots=True)
 class KVGroupSpec:
@@ -41,12 +43,12 @@ class KVGroupSpec:
 
     @property
     def least_pages(self) -> int:
-        """With fewer a window cannot move on: a page more than it shows, and one in which to go on."""
-        return 1 if self.window is None else max(1, -(-(self.window - 1) // self.page_size)) + 2
+        """With fewer a window cannot move on."""
+        return kv_windows.least_pages(self.window, self.page_size)
 
     def longest(self, num_pages: int) -> int | None:
         """Tokens of the longest sequence for which `num_pages` are enough; None: for any."""
-        return num_pages * self.page_size if self.window is None or num_pages < self.least_pages else None
+        return kv_windows.longest_sequence(num_pages, self.window, self.page_size)
 
 
 Zeros: TypeAlias = Callable[..., Tensor]

@@ -11,6 +11,7 @@ from radixmesh.services.scheduler.memory.pages import NONE, PageAllocator
 from radixmesh.services.scheduler.memory.radix_node import Listener, Peek
 from radixmesh.services.scheduler.memory.radix_tree import RadixTree
 from radixmesh.services.scheduler.memory.window_pages import WindowPages
+from radixmesh.shared.kv_windows import longest_sequence
 from radixmesh.shared.messages import KvGroup, KvKind
 
 Tokens = Callable[[int, int], NDArray[np.int32]]
@@ -66,7 +67,8 @@ class KvMemory:
         """By group."""
         self.leases = Leases(self.pools)
         self.groups = range(len(groups))
-        self.longest = self._longest()
+        bounds = (longest_sequence(group.num_pages, group.window or None, group.page_size) for group in groups)
+        self.longest = min((bound for bound in bounds if bound is not None), default=None)
         """Tokens that a sequence can hold KV of when it has all memory; None: no bound."""
         self._moving = [(group, window) for group, window in enumerate(self.tree.windows) if window is not None]
         self.moving = bool(self._moving)
@@ -273,16 +275,6 @@ class KvMemory:
         return problems + self.tree.check((held.node for held in holders if held.node is not None), read)
 
     # -- inside --
-
-    def _longest(self) -> int | None:
-        """A window's pool bounds it only if it is too small for the window to move on within: a page more than that
-        shows, and one, as what is known of a sequence is behind what is under way."""
-        bounds = [
-            pool.total * self.page_size
-            for pool, window in zip(self.pools, self.tree.windows, strict=True)
-            if window is None or pool.total < window.reach + 2
-        ]
-        return min(bounds, default=None)
 
     def _extend(self, group: int, holding: Holding, pages: int) -> None:
         """Raises IndexError if there are not as many."""

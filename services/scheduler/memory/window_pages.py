@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from radixmesh.services.scheduler.memory.pages import NONE
 from radixmesh.services.scheduler.memory.radix_node import Node
+from radixmesh.shared.kv_windows import window_reach
 
 
 class WindowPages:
@@ -20,7 +21,7 @@ class WindowPages:
 
     def __init__(self, window: int, page_size: int) -> None:
         self.window = window
-        self.reach = max(1, -(-(window - 1) // page_size))
+        self.reach = window_reach(window, page_size)
         """Pages right before a page border that must be there to go on from it, or all before it if these are fewer."""
         self._nodes: dict[int, Node] = {}
         self._readers: dict[int, int] = {}
